@@ -1,0 +1,145 @@
+//! The exit codes: the only file that knows their numbers.
+
+use std::fmt;
+
+/// How a run ended. The numbers are a public contract: orchestrators act on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Outcome {
+    /// The application may start.
+    Open = 0,
+    /// A bug in the gate or in the table of upgrades.
+    Bug = 1,
+    /// Upgrades are pending.
+    Pending = 10,
+    /// The database has no record and the operator gave no decision.
+    Unrecorded = 11,
+    /// The database needs newer code, or its history disagrees with this code's upgrades.
+    Incompatible = 12,
+    /// An upgrade's condition does not hold.
+    ConditionFailed = 13,
+    /// An upgrade failed.
+    UpgradeFailed = 14,
+    /// The record cannot be read.
+    RecordUnreadable = 15,
+    /// A setting is wrong.
+    SettingWrong = 16,
+    /// Authentication failed or a privilege is missing.
+    NotAuthorised = 17,
+    /// The server cannot do what a pending upgrade needs.
+    ServerUnsuitable = 18,
+    /// No server, or no primary, in time.
+    NoServer = 20,
+    /// Another run holds the lock, in time.
+    Locked = 21,
+    /// Interrupted by a signal; the work so far is kept.
+    Interrupted = 22,
+    /// Old pods did not stop in time, or came back.
+    NotQuiesced = 23,
+}
+
+impl Outcome {
+    /// Every outcome, by ascending number.
+    pub const ALL: [Outcome; 15] = [
+        Outcome::Open,
+        Outcome::Bug,
+        Outcome::Pending,
+        Outcome::Unrecorded,
+        Outcome::Incompatible,
+        Outcome::ConditionFailed,
+        Outcome::UpgradeFailed,
+        Outcome::RecordUnreadable,
+        Outcome::SettingWrong,
+        Outcome::NotAuthorised,
+        Outcome::ServerUnsuitable,
+        Outcome::NoServer,
+        Outcome::Locked,
+        Outcome::Interrupted,
+        Outcome::NotQuiesced,
+    ];
+
+    /// The process's exit status.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// Whether running again may end differently although nobody changed anything.
+    pub fn retry_can_help(self) -> bool {
+        matches!(self, Outcome::NoServer | Outcome::Locked | Outcome::Interrupted)
+    }
+
+    /// Whether mode `wait` asks again after this: whatever another run, or time, can mend.
+    pub fn waiting_can_help(self) -> bool {
+        self.retry_can_help() || matches!(self, Outcome::Pending | Outcome::Unrecorded)
+    }
+
+    /// One line for `--help` and the README.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Outcome::Open => "open: the application may start",
+            Outcome::Bug => "a bug",
+            Outcome::Pending => "upgrades are pending",
+            Outcome::Unrecorded => "the database has no record, and no decision was given",
+            Outcome::Incompatible => {
+                "the database needs newer code, or its history disagrees with this code's upgrades"
+            }
+            Outcome::ConditionFailed => "an upgrade's condition does not hold; nothing was written",
+            Outcome::UpgradeFailed => {
+                "an upgrade failed; the report says what is applied and what is not"
+            }
+            Outcome::RecordUnreadable => "the record cannot be read",
+            Outcome::SettingWrong => "a setting is wrong",
+            Outcome::NotAuthorised => "authentication failed or a privilege is missing",
+            Outcome::ServerUnsuitable => "this server cannot do what a pending upgrade needs",
+            Outcome::NoServer => "no server, or no primary, in time",
+            Outcome::Locked => "another run holds the lock, in time",
+            Outcome::Interrupted => "interrupted by a signal; the work so far is kept",
+            Outcome::NotQuiesced => "old pods did not stop in time, or came back",
+        }
+    }
+}
+
+/// The word used in reports and logs.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Outcome::Open => "open",
+            Outcome::Bug => "bug",
+            Outcome::Pending => "pending",
+            Outcome::Unrecorded => "unrecorded",
+            Outcome::Incompatible => "incompatible",
+            Outcome::ConditionFailed => "condition_failed",
+            Outcome::UpgradeFailed => "upgrade_failed",
+            Outcome::RecordUnreadable => "record_unreadable",
+            Outcome::SettingWrong => "setting_wrong",
+            Outcome::NotAuthorised => "not_authorised",
+            Outcome::ServerUnsuitable => "server_unsuitable",
+            Outcome::NoServer => "no_server",
+            Outcome::Locked => "locked",
+            Outcome::Interrupted => "interrupted",
+            Outcome::NotQuiesced => "not_quiesced",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_the_contracts() {
+        let numbers: Vec<u8> = Outcome::ALL.iter().map(|o| o.code()).collect();
+        assert_eq!(numbers, [0, 1, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 22, 23]);
+    }
+
+    #[test]
+    fn what_waiting_cannot_mend_ends_a_wait_at_once() {
+        for outcome in Outcome::ALL {
+            let ends = matches!(outcome.code(), 12 | 15 | 16 | 17 | 18);
+            if ends {
+                assert!(!outcome.waiting_can_help(), "{outcome}");
+            }
+        }
+        assert!(Outcome::Pending.waiting_can_help());
+    }
+}
