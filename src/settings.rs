@@ -1,0 +1,390 @@
+//! The settings: read from the environment once, checked together, and typed.
+
+mod help;
+mod table;
+mod uri;
+mod value;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tracing_subscriber::filter::Targets;
+
+use crate::failure::Failure;
+use crate::version::Version;
+
+pub use help::{Arguments, arguments, help};
+pub use table::{Fallback, SETTINGS, Scope, markdown_table};
+pub use uri::Secret;
+use value::{choice, count, duration, log, positive_duration, version, version_up_to, wrong};
+
+const PREFIX: &str = "GATE_";
+/// Where Kubernetes reads a container's last words.
+const TERMINATION_LOG: &str = "/dev/termination-log";
+const TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
+/// What one run is to do, checked as far as that needs neither a server nor a record.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The connection string, with a scheme that the driver knows; the driver checks the rest.
+    pub uri: Secret,
+    /// The application's database.
+    pub database: String,
+    /// What to do.
+    pub mode: Mode,
+    /// Whether an empty database may be recorded.
+    pub initialise: Initialise,
+    /// What an unrecorded, existing database last ran. Writable; may be above the code version.
+    pub from_version: Option<Version>,
+    /// Where to stop, if not at the code version. Writable, and at most the code version.
+    pub target_version: Option<Version>,
+    /// Whether skippable conditions are asked.
+    pub conditions: Conditions,
+    /// The bound on all waiting; none is unlimited.
+    pub timeout: Option<Duration>,
+    /// The bound on waiting for a server. Not zero.
+    pub connect_timeout: Duration,
+    /// The bound on waiting for another run's lock.
+    pub lock_wait: Duration,
+    /// How long a lock lives without renewal. Not zero.
+    pub lock_lease: Duration,
+    /// The most documents to change in one transaction. At least 1.
+    pub batch_documents: usize,
+    /// What is logged.
+    pub log: Targets,
+    /// How it is logged; when none, as stderr needs it.
+    pub log_format: Option<LogFormat>,
+    /// Where the report is also written.
+    pub report_file: Option<PathBuf>,
+    /// What mode `record` writes; some in that mode only.
+    pub repair: Option<Repair>,
+}
+
+/// What a run does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Brings the database up to date.
+    Upgrade,
+    /// Says whether the gate is open.
+    Check,
+    /// Checks until the gate is open.
+    Wait,
+    /// Lists what an upgrade would do.
+    Plan,
+    /// Repairs the record.
+    Record,
+}
+
+/// Whether an unrecorded database that holds no documents may be recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Initialise {
+    /// It may not.
+    No,
+    /// At the code version.
+    Fresh,
+}
+
+/// Which conditions an upgrade asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conditions {
+    /// All of them.
+    Ask,
+    /// Those that do not declare themselves skippable.
+    SkipSkippable,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines, one object a line.
+    Json,
+}
+
+/// A repair of the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repair {
+    /// The version to record. Writable, and at most the code version.
+    pub version: Version,
+    /// What is stored now, as text; it need not be a version.
+    pub expect: String,
+    /// The id of the unfinished upgrade to give up.
+    pub discard_journal: Option<String>,
+}
+
+impl Settings {
+    /// Reads the settings from the process's environment.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Settings::from_vars`], and the same outcome for a value that is not UTF-8.
+    pub fn from_env(code_version: &Version) -> Result<Self, Failure> {
+        Self::from_vars(utf8(std::env::vars_os())?, code_version)
+    }
+
+    /// Reads the settings from environment variables, of which others than the gate's are ignored.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingWrong`](crate::exit::Outcome::SettingWrong), naming every setting that is wrong and
+    /// showing no secret.
+    pub fn from_vars(
+        vars: impl IntoIterator<Item = (String, String)>,
+        code_version: &Version,
+    ) -> Result<Self, Failure> {
+        let set: BTreeMap<String, String> = vars
+            .into_iter()
+            .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty())
+            .filter(|(name, _)| !is_service_link(name))
+            .collect();
+        let raw = Raw::with_defaults(&set)?;
+        let mut problems = Problems::default();
+        let mode = problems.keep(mode(&raw.mode));
+        for (name, value) in &set {
+            problems.keep(check_scope(name, value, mode));
+        }
+        let settings = raw.read(mode.unwrap_or(Mode::Upgrade), code_version, &mut problems);
+        match settings {
+            Some(settings) if problems.0.is_empty() => Ok(settings),
+            _ => Err(problems.into_failure()),
+        }
+    }
+}
+
+/// The settings as texts. A field is the setting of its name, and has a text if the table has one.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(Default, serde::Serialize))]
+struct Raw {
+    mongodb_uri: Option<String>,
+    mongodb_uri_file: Option<String>,
+    database: Option<String>,
+    mode: String,
+    initialise: String,
+    from_version: Option<String>,
+    target_version: Option<String>,
+    skip_conditions: String,
+    timeout: Option<String>,
+    connect_timeout: String,
+    lock_wait: String,
+    lock_lease: String,
+    batch_documents: String,
+    log: String,
+    log_format: Option<String>,
+    report_file: Option<PathBuf>,
+    record_version: Option<String>,
+    expect_version: Option<String>,
+    discard_journal: Option<String>,
+}
+
+impl Raw {
+    fn with_defaults(set: &BTreeMap<String, String>) -> Result<Self, Failure> {
+        let texts = SETTINGS.iter().filter_map(|setting| {
+            let text = match (set.get(setting.name), setting.default) {
+                (Some(text), _) => text,
+                (None, Fallback::Value(text)) => text,
+                (None, Fallback::Words(_)) => return None,
+            };
+            Some((setting.name.to_string(), text.to_string()))
+        });
+        envy::prefixed(PREFIX)
+            .from_iter(texts)
+            .map_err(|_| Failure::bug("the table of settings lacks a default"))
+    }
+
+    /// None if there was a problem.
+    fn read(self, mode: Mode, code: &Version, problems: &mut Problems) -> Option<Settings> {
+        let connection = problems.keep(uri::connection(
+            &self.mongodb_uri,
+            &self.mongodb_uri_file,
+            &self.database,
+        ));
+        let initialise = problems.keep(choice(
+            "GATE_INITIALISE",
+            &self.initialise,
+            &[("no", Initialise::No), ("fresh", Initialise::Fresh)],
+        ));
+        let from_version = problems.keep(version("GATE_FROM_VERSION", &self.from_version));
+        let target_version =
+            problems.keep(version_up_to(code, "GATE_TARGET_VERSION", &self.target_version));
+        let conditions = problems.keep(choice(
+            "GATE_SKIP_CONDITIONS",
+            &self.skip_conditions,
+            &[("true", Conditions::SkipSkippable), ("false", Conditions::Ask)],
+        ));
+        let timeout = problems.keep(match &self.timeout {
+            Some(text) => duration("GATE_TIMEOUT", text).map(Some),
+            None => Ok((mode != Mode::Wait).then_some(TIMEOUT)),
+        });
+        let connect_timeout =
+            problems.keep(positive_duration("GATE_CONNECT_TIMEOUT", &self.connect_timeout));
+        let lock_wait = problems.keep(duration("GATE_LOCK_WAIT", &self.lock_wait));
+        let lock_lease = problems.keep(positive_duration("GATE_LOCK_LEASE", &self.lock_lease));
+        let batch_documents = problems.keep(count("GATE_BATCH_DOCUMENTS", &self.batch_documents));
+        let log = problems.keep(log(&self.log));
+        let log_format = problems.keep(match &self.log_format {
+            Some(text) => choice(
+                "GATE_LOG_FORMAT",
+                text,
+                &[("text", Some(LogFormat::Text)), ("json", Some(LogFormat::Json))],
+            ),
+            None => Ok(None),
+        });
+        let repair = match mode {
+            Mode::Record => problems.keep(self.repair(code)).map(Some),
+            _ => Some(None),
+        };
+        let (uri, database) = connection?;
+        Some(Settings {
+            uri,
+            database,
+            mode,
+            initialise: initialise?,
+            from_version: from_version?,
+            target_version: target_version?,
+            conditions: conditions?,
+            timeout: timeout?,
+            connect_timeout: connect_timeout?,
+            lock_wait: lock_wait?,
+            lock_lease: lock_lease?,
+            batch_documents: batch_documents?,
+            log: log?,
+            log_format: log_format?,
+            report_file: self.report_file.or_else(default_report_file),
+            repair: repair?,
+        })
+    }
+
+    fn repair(&self, code: &Version) -> Result<Repair, Failure> {
+        let version = version_up_to(code, "GATE_RECORD_VERSION", &self.record_version)?;
+        let (Some(version), Some(expect)) = (version, self.expect_version.clone()) else {
+            return Err(wrong(
+                "GATE_MODE=record needs both GATE_RECORD_VERSION and GATE_EXPECT_VERSION",
+                "set GATE_RECORD_VERSION to the version to record, and GATE_EXPECT_VERSION to what \
+                 is stored now",
+            ));
+        };
+        Ok(Repair { version, expect, discard_journal: self.discard_journal.clone() })
+    }
+}
+
+/// All that is wrong, in the order in which it was found.
+#[derive(Default)]
+struct Problems(Vec<Failure>);
+
+impl Problems {
+    fn keep<T>(&mut self, result: Result<T, Failure>) -> Option<T> {
+        result.map_err(|problem| self.0.push(problem)).ok()
+    }
+
+    fn into_failure(self) -> Failure {
+        let mut problems = self.0.into_iter();
+        let Some(first) = problems.next() else {
+            return Failure::bug("a setting was dropped without a reason");
+        };
+        problems.fold(first, |mut all, problem| {
+            all.message += &format!("; also, {}", problem.message);
+            if !all.next.contains(&problem.next) {
+                all.next += &format!("; {}", problem.next);
+            }
+            all
+        })
+    }
+}
+
+impl Mode {
+    const ALL: [Mode; 5] = [Mode::Upgrade, Mode::Check, Mode::Wait, Mode::Plan, Mode::Record];
+
+    fn word(self) -> &'static str {
+        match self {
+            Mode::Upgrade => "upgrade",
+            Mode::Check => "check",
+            Mode::Wait => "wait",
+            Mode::Plan => "plan",
+            Mode::Record => "record",
+        }
+    }
+}
+
+/// The word that `GATE_MODE` has for it.
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// Where the report is also written when nothing else was set, or could be read.
+pub fn default_report_file() -> Option<PathBuf> {
+    Some(PathBuf::from(TERMINATION_LOG)).filter(|path| path.exists())
+}
+
+/// The variables as texts; other programs' need not be.
+fn utf8(
+    vars: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Vec<(String, String)>, Failure> {
+    let mut texts = Vec::new();
+    for (name, value) in vars {
+        let name = name.to_string_lossy().into_owned();
+        match value.into_string() {
+            Ok(value) => texts.push((name, value)),
+            Err(_) if name.starts_with(PREFIX) => {
+                return Err(wrong(format!("{name} is not UTF-8"), format!("set {name} to text")));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(texts)
+}
+
+/// Whether Kubernetes sets a variable of this name for a Service called `gate` or `gate-…`.
+fn is_service_link(name: &str) -> bool {
+    let ends = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"];
+    let parts = ["_SERVICE_PORT_", "_PORT_"];
+    ends.iter().any(|end| name.ends_with(end)) || parts.iter().any(|part| name.contains(part))
+}
+
+/// Whether a setting is known, and may be set to this in this mode.
+fn check_scope(name: &str, value: &str, mode: Option<Mode>) -> Result<(), Failure> {
+    let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
+        let known = SETTINGS.iter().filter_map(|setting| setting.name.strip_prefix(PREFIX));
+        let (nearest, _) = table::nearest(&name[PREFIX.len()..], known).unwrap_or_default();
+        return Err(wrong(
+            format!("{name} is not a setting"),
+            format!("the nearest one is {PREFIX}{nearest}, and --help lists all"),
+        ));
+    };
+    let off = ["off", "false"].iter().any(|word| word.eq_ignore_ascii_case(value));
+    match (setting.scope, mode) {
+        (Scope::Only(modes), Some(mode)) if !modes.contains(&mode) => Err(wrong(
+            format!("{name} has no meaning in mode {mode}, only in {}", table::in_modes(modes)),
+            format!("unset {name} or change GATE_MODE"),
+        )),
+        (Scope::NotYet, _) if !off => Err(wrong(
+            format!("{name} is set, but this version of the gate cannot do it"),
+            format!("unset {name} or use a later version of the gate"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn mode(text: &str) -> Result<Mode, Failure> {
+    choice("GATE_MODE", text, &Mode::ALL.map(|mode| (mode.word(), mode))).map_err(|problem| {
+        if text.eq_ignore_ascii_case("resume") {
+            let message = "GATE_MODE is resume, which this version of the gate cannot do";
+            return wrong(message, problem.next);
+        }
+        match table::nearest(text, Mode::ALL.map(Mode::word)) {
+            Some((word, likeness)) if likeness >= 0.5 => {
+                wrong(problem.message, format!("{}; the nearest is {word}", problem.next))
+            }
+            _ => problem,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+//! The table of settings, from which `--help`, the README and the known names are made.
+
+use super::{Mode, TERMINATION_LOG};
+use Fallback::{Value, Words};
+
+/// A setting, as its user sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The environment variable.
+    pub name: &'static str,
+    /// What holds when it is not set, or empty.
+    pub default: Fallback,
+    /// The runs in which it may be set.
+    pub scope: Scope,
+    /// What it does, in Markdown without line breaks.
+    pub meaning: &'static str,
+}
+
+/// What holds when a setting is not set.
+#[derive(Clone, Copy, Debug)]
+pub enum Fallback {
+    /// This value, read as if it had been set.
+    Value(&'static str),
+    /// What these words say; nothing when there are none.
+    Words(&'static str),
+}
+
+/// The runs in which a setting may be set.
+#[derive(Clone, Copy, Debug)]
+pub enum Scope {
+    /// Every run.
+    Always,
+    /// Runs in one of these modes.
+    Only(&'static [Mode]),
+    /// None yet: the name is known, but this version cannot do it.
+    NotYet,
+}
+
+/// Every setting, in the order in which users meet them.
+#[rustfmt::skip]
+pub const SETTINGS: &[Setting] = &[
+    always("GATE_MONGODB_URI", Words("this or the file"),
+        "connection string, with the database in its path"),
+    always("GATE_MONGODB_URI_FILE", Words(""),
+        "file that holds the connection string, for mounted secrets"),
+    always("GATE_DATABASE", Words("from the URI"),
+        "the application's database"),
+    always("GATE_MODE", Value("upgrade"),
+        "`upgrade`: bring the database up to date, then open; `check`: say whether it is open; \
+         `wait`: check until it is open; `plan`: list what an upgrade would do; `record`: repair \
+         the record. Only `upgrade` and `record` write"),
+    always("GATE_INITIALISE", Value("no"),
+        "`fresh`: record the code version in an unrecorded database that holds no documents"),
+    always("GATE_FROM_VERSION", Words(""),
+        "the version that an unrecorded, existing database last ran"),
+    only(&[Mode::Upgrade, Mode::Plan], "GATE_TARGET_VERSION", Words("the code version"),
+        "an earlier version to stop at"),
+    always("GATE_SKIP_CONDITIONS", Value("false"),
+        "`true`: skip those conditions that declare themselves skippable"),
+    always("GATE_TIMEOUT", Words("5m, none in wait"),
+        "how long to wait for the server, the lock and an open gate; never cuts work short"),
+    always("GATE_CONNECT_TIMEOUT", Value("30s"),
+        "how long to wait for a server that can be used"),
+    always("GATE_LOCK_WAIT", Value("4m"),
+        "how long to wait for another run's lock"),
+    always("GATE_LOCK_LEASE", Value("30s"),
+        "how long a lock lives that its holder does not renew"),
+    always("GATE_BATCH_DOCUMENTS", Value("1000"),
+        "documents changed in one transaction; larger upgrades go in batches"),
+    always("GATE_LOG", Value("info"),
+        "`error`, `warn`, `info`, `debug`, `trace` or `off`; also by module, as in \
+         `info,upgrade_gate=debug`"),
+    always("GATE_LOG_FORMAT", Words("json, not on a terminal"),
+        "`json` or `text`"),
+    always("GATE_REPORT_FILE", Words(TERMINATION_LOG),
+        "file for the final report, which also goes to stdout; the default only where it exists"),
+    only(&[Mode::Record], "GATE_RECORD_VERSION", Words("required"),
+        "the version to record"),
+    only(&[Mode::Record], "GATE_EXPECT_VERSION", Words("required"),
+        "the stored value that it replaces, as text"),
+    only(&[Mode::Record], "GATE_DISCARD_JOURNAL", Words(""),
+        "id of the unfinished upgrade to give up, as exits 12 and 14 print it"),
+    not_yet("GATE_EVENTS", Words("off"),
+        "tell the gate's Kubernetes Job by Events"),
+    not_yet("GATE_QUIESCE", Words("off"),
+        "workloads to scale to 0 during an upgrade"),
+    not_yet("GATE_QUIESCE_TIMEOUT", Words("off"),
+        "how long to wait for their pods to stop"),
+];
+
+const fn always(name: &'static str, default: Fallback, meaning: &'static str) -> Setting {
+    Setting { name, default, scope: Scope::Always, meaning }
+}
+
+const fn only(
+    modes: &'static [Mode],
+    name: &'static str,
+    default: Fallback,
+    meaning: &'static str,
+) -> Setting {
+    Setting { name, default, scope: Scope::Only(modes), meaning }
+}
+
+const fn not_yet(name: &'static str, default: Fallback, meaning: &'static str) -> Setting {
+    Setting { name, default, scope: Scope::NotYet, meaning }
+}
+
+impl Setting {
+    /// The meaning together with the scope.
+    pub(super) fn description(&self) -> String {
+        match self.scope {
+            Scope::Always => self.meaning.into(),
+            Scope::Only(modes) => format!("{} ({} only)", self.meaning, in_modes(modes)),
+            Scope::NotYet => format!("{} (not in this version)", self.meaning),
+        }
+    }
+}
+
+/// `mode record`, or `modes upgrade and plan`.
+pub(super) fn in_modes(modes: &[Mode]) -> String {
+    let words: Vec<_> = modes.iter().map(Mode::to_string).collect();
+    format!("mode{} {}", if modes.len() == 1 { "" } else { "s" }, words.join(" and "))
+}
+
+/// The settings as a Markdown table, for the README.
+pub fn markdown_table() -> String {
+    let mut table = String::from("| setting | default | meaning |\n| --- | --- | --- |\n");
+    for setting in SETTINGS {
+        let default = match setting.default {
+            Value(value) => format!("`{value}`"),
+            Words(words) => words.into(),
+        };
+        let description = setting.description();
+        table += &format!("| `{}` | {default} | {description} |\n", setting.name);
+    }
+    table
+}
+
+/// The word most like `text`, whatever their case.
+///
+/// Slips of the finger show in the edit distance, left-out words in the pairs of letters.
+pub(super) fn nearest<'a>(
+    text: &str,
+    words: impl IntoIterator<Item = &'a str>,
+) -> Option<(&'a str, f64)> {
+    let text = text.to_ascii_lowercase();
+    let likeness = |word: &str| {
+        let word = word.to_ascii_lowercase();
+        let typed = strsim::normalized_damerau_levenshtein(&text, &word);
+        typed.max(strsim::sorensen_dice(&text, &word))
+    };
+    words
+        .into_iter()
+        .map(|word| (word, likeness(word)))
+        .max_by(|(_, one), (_, other)| one.total_cmp(other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_or_a_missing_word_finds_its_name() {
+        let nearest_to = |text| nearest(text, SETTINGS.iter().map(|s| &s.name[5..])).unwrap().0;
+        for (slip, name) in [
+            ("INITIALIZE", "INITIALISE"),
+            ("MOED", "MODE"),
+            ("mode", "MODE"),
+            ("URI", "MONGODB_URI"),
+            ("MONGO_URL", "MONGODB_URI"),
+            ("QUIESE", "QUIESCE"),
+            ("TIMEOUTS", "TIMEOUT"),
+        ] {
+            assert_eq!(nearest_to(slip), name, "{slip}");
+        }
+    }
+
+    #[test]
+    fn the_markdown_table_has_one_well_formed_row_a_setting() {
+        let table = markdown_table();
+        assert_eq!(table.lines().count(), SETTINGS.len() + 2);
+        for (row, setting) in table.lines().skip(2).zip(SETTINGS) {
+            assert!(row.starts_with(&format!("| `{}` |", setting.name)), "{row}");
+            assert_eq!(row.matches('|').count(), 4, "{row}");
+        }
+        assert!(table.contains("(mode record only)") && table.contains("(not in this version)"));
+    }
+}
