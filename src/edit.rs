@@ -1,0 +1,523 @@
+//! What an author's transform does to one document, and the statements that do so on the server.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+use mongodb::bson::raw::{BindRawBsonRef, CString, cstr};
+use mongodb::bson::spec::ElementType;
+use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
+
+/// The size that the server allows a document (BSONObjMaxUserSize).
+pub(crate) const MAX_DOCUMENT_SIZE: usize = 16 * 1024 * 1024;
+
+/// The server adds at most this many nulls to an array that is set beyond its end.
+const MAX_PADDING: usize = 1_500_000;
+
+/// The edits of one document, collected by a transform.
+///
+/// A path names fields from the top of the document, joined by dots, and elements of arrays by their
+/// position: `relationships.0.refcode`. No two edits may touch the same path or a part of each other's,
+/// `_id` stays, and no part of a path is empty or begins with `$`. What breaks this, or what the server
+/// would refuse, is found before anything is written.
+#[derive(Default)]
+pub struct Edits {
+    changes: Vec<(String, Change)>,
+    inserts: Vec<(&'static str, RawDocumentBuf)>,
+    counts: Vec<(&'static str, u64)>,
+}
+
+enum Change {
+    /// The value, under an empty name.
+    Set(RawDocumentBuf),
+    Unset,
+}
+
+impl Edits {
+    /// Sets a field as `$set` does: what is there keeps its place, what is not is appended, missing
+    /// parents become documents, and an array is filled up with nulls.
+    pub fn set(&mut self, path: impl Into<String>, value: impl BindRawBsonRef) {
+        let value = RawDocumentBuf::from_iter([(cstr!(""), value)]);
+        self.changes.push((path.into(), Change::Set(value)));
+    }
+
+    /// Removes a field as `$unset` does: an element of an array becomes null.
+    pub fn unset(&mut self, path: impl Into<String>) {
+        self.changes.push((path.into(), Change::Unset));
+    }
+
+    /// Adds a document to a collection, together with the edits of this one.
+    ///
+    /// The document brings an `_id` that is the same whenever it is computed from the same input, for
+    /// it may be computed again: a document with that `_id` which is already there is left alone.
+    pub fn insert(&mut self, collection: &'static str, document: RawDocumentBuf) {
+        self.inserts.push((collection, document));
+    }
+
+    /// Counts for the report; ignored where nothing is edited.
+    pub fn count(&mut self, counter: &'static str, n: u64) {
+        self.counts.push((counter, n));
+    }
+
+    /// Whether there is nothing to write.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.inserts.is_empty()
+    }
+
+    /// Whether the document itself changes.
+    pub(crate) fn changes_document(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// The top-level fields that the edits touch, repeated where several do.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &str> {
+        self.changes.iter().map(|(path, _)| path.split('.').next().unwrap_or(path))
+    }
+
+    /// The documents to add, each found to be one that the server can take.
+    pub(crate) fn inserts(&self) -> impl Iterator<Item = Result<Insert<'_>, EditError>> {
+        self.inserts.iter().map(|(collection, document)| Insert::new(collection, document))
+    }
+
+    /// What was counted, repeated where it was counted several times; nothing where nothing is edited.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.counts.iter().copied().filter(|_| !self.is_empty())
+    }
+
+    /// Exactly what the server makes of `document`, byte for byte.
+    pub(crate) fn apply(&self, document: &RawDocument) -> Result<RawDocumentBuf, EditError> {
+        let bytes = rewrite(document, &self.tree()?, Inside::Document, "")?;
+        RawDocumentBuf::from_bytes(bytes).map_err(|_| EditError::malformed())
+    }
+
+    /// The size of `document` after the edits, in bytes.
+    pub(crate) fn grown(&self, document: &RawDocument) -> Result<usize, EditError> {
+        Ok(self.apply(document)?.as_bytes().len())
+    }
+
+    /// An entry of the `update` command's `updates` that edits the document of this `_id`.
+    pub(crate) fn statement(&self, document: &RawDocument) -> Result<RawDocumentBuf, EditError> {
+        self.tree()?;
+        let q = rawdoc! { "_id": { "$eq": id(document)? } };
+        self.update(rawdoc! { "q": q })
+    }
+
+    /// The same, for a document in which each field that the edits touch has the value it has here.
+    ///
+    /// A field is named down to where its path ends, is missing, or meets an array, which is then
+    /// compared as a whole. Values are the same when they have the same type and compare as equal
+    /// without any collation; numbers inside arrays and documents compare by value. A document whose
+    /// `_id` holds a string is found without an index where its collection has a collation.
+    pub(crate) fn guarded_statement(
+        &self,
+        document: &RawDocument,
+    ) -> Result<RawDocumentBuf, EditError> {
+        self.tree()?;
+        let mut guards = self
+            .changes
+            .iter()
+            .map(|(path, _)| Guard::of(document, path))
+            .collect::<Result<Vec<_>, _>>()?;
+        guards.sort_unstable_by_key(|guard| guard.path);
+        guards.dedup_by_key(|guard| guard.path);
+        let mut all = RawArrayBuf::new();
+        guards.iter().for_each(|guard| guard.push_to(&mut all));
+
+        let q = rawdoc! { "_id": { "$eq": id(document)? }, "$expr": { "$and": all } };
+        self.update(rawdoc! { "q": q, "collation": { "locale": "simple" } })
+    }
+
+    /// Completes a statement with what it does.
+    fn update(&self, mut statement: RawDocumentBuf) -> Result<RawDocumentBuf, EditError> {
+        let (mut set, mut unset) = (RawDocumentBuf::new(), RawDocumentBuf::new());
+        for (path, change) in &self.changes {
+            let name = CString::try_from(path.as_str())
+                .map_err(|_| EditError::new(path, "holds a zero byte"))?;
+            match change {
+                Change::Set(value) => {
+                    let value = value.get("").ok().flatten().ok_or_else(EditError::malformed)?;
+                    set.append(name, value);
+                }
+                Change::Unset => unset.append(name, true),
+            }
+        }
+        let mut u = RawDocumentBuf::new();
+        if !set.is_empty() {
+            u.append(cstr!("$set"), set);
+        }
+        if !unset.is_empty() {
+            u.append(cstr!("$unset"), unset);
+        }
+        statement.append(cstr!("u"), u);
+        if statement.as_bytes().len() > MAX_DOCUMENT_SIZE {
+            return Err(EditError::new("", "the update needs more than 16 MiB"));
+        }
+        Ok(statement)
+    }
+
+    /// The edits by the parts of their paths, once every path is found to be one.
+    fn tree(&self) -> Result<Tree<'_>, EditError> {
+        let mut tree = Tree::default();
+        for (path, change) in &self.changes {
+            let refuse = |reason| Err(EditError::new(path, reason));
+            if path.split('.').next() == Some("_id") {
+                return refuse("`_id` cannot be edited");
+            }
+            if path.split('.').any(str::is_empty) {
+                return refuse("a part of the path is empty");
+            }
+            if path.split('.').any(|part| part.starts_with('$')) {
+                return refuse("a part of the path begins with `$`");
+            }
+            if path.contains('\0') {
+                return refuse("the path holds a zero byte");
+            }
+            tree.add(path, change)
+                .map_err(|Conflict| EditError::new(path, "another edit touches the same field"))?;
+        }
+        Ok(tree)
+    }
+}
+
+/// A document to add.
+pub(crate) struct Insert<'a> {
+    pub(crate) collection: &'static str,
+    pub(crate) id: RawBsonRef<'a>,
+    pub(crate) document: &'a RawDocument,
+}
+
+impl<'a> Insert<'a> {
+    fn new(collection: &'static str, document: &'a RawDocument) -> Result<Self, EditError> {
+        let id = id(document)?;
+        if matches!(
+            id,
+            RawBsonRef::Array(_) | RawBsonRef::RegularExpression(_) | RawBsonRef::Undefined
+        ) {
+            return Err(EditError::new("_id", "an inserted document has an `_id` of a wrong type"));
+        }
+        if document.as_bytes().len() > MAX_DOCUMENT_SIZE {
+            return Err(EditError::new("", "an inserted document exceeds 16 MiB"));
+        }
+        Ok(Insert { collection, id, document })
+    }
+}
+
+/// An edit that cannot be made. Says where and why, and nothing of what the document holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EditError {
+    /// The field's path; empty for the document as a whole.
+    pub(crate) path: String,
+    pub(crate) reason: &'static str,
+}
+
+impl EditError {
+    fn new(path: impl Into<String>, reason: &'static str) -> Self {
+        EditError { path: path.into(), reason }
+    }
+
+    fn malformed() -> Self {
+        EditError::new("", "the document is not valid BSON")
+    }
+}
+
+impl fmt::Display for EditError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path.as_str() {
+            "" => f.write_str(self.reason),
+            path => write!(f, "field `{path}`: {}", self.reason),
+        }
+    }
+}
+
+impl std::error::Error for EditError {}
+
+/// Edits by the next part of their path, in the order in which the server carries them out.
+#[derive(Default)]
+struct Tree<'a>(Vec<(&'a str, Node<'a>)>);
+
+enum Node<'a> {
+    Leaf(&'a Change),
+    Branch(Tree<'a>),
+}
+
+struct Conflict;
+
+impl<'a> Tree<'a> {
+    fn add(&mut self, path: &'a str, change: &'a Change) -> Result<(), Conflict> {
+        let (name, rest) = match path.split_once('.') {
+            Some((name, rest)) => (name, Some(rest)),
+            None => (path, None),
+        };
+        let index = match (self.find(name), rest) {
+            (Ok(index), Some(_)) => index,
+            (Ok(_), None) => return Err(Conflict),
+            (Err(index), _) => {
+                let node = match rest {
+                    Some(_) => Node::Branch(Tree::default()),
+                    None => Node::Leaf(change),
+                };
+                self.0.insert(index, (name, node));
+                index
+            }
+        };
+        match (&mut self.0[index].1, rest) {
+            (Node::Branch(tree), Some(rest)) => tree.add(rest, change),
+            (Node::Leaf(_), Some(_)) => Err(Conflict),
+            (_, None) => Ok(()),
+        }
+    }
+
+    /// The index of a name, or the one where it belongs.
+    fn find(&self, name: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(other, _)| server_order(other, name))
+    }
+}
+
+impl Node<'_> {
+    /// Whether anything is set, so that what is missing on the way is created.
+    fn sets(&self) -> bool {
+        match self {
+            Node::Leaf(change) => matches!(change, Change::Set(_)),
+            Node::Branch(tree) => tree.0.iter().any(|(_, node)| node.sets()),
+        }
+    }
+}
+
+/// The order in which the server carries out the edits of one document: by name, numbers by value.
+///
+/// Names that begin with a digit other than a leading zero count as numbers, as in the server's
+/// `cmpPathsAndArrayIndexes` (MongoDB 5.0 and later).
+fn server_order(a: &str, b: &str) -> Ordering {
+    let number = |name: &str| {
+        name == "0" || name.starts_with(|c: char| c.is_ascii_digit()) && !name.starts_with('0')
+    };
+    match number(a) && number(b) {
+        true => a.len().cmp(&b.len()).then_with(|| a.cmp(b)),
+        false => a.cmp(b),
+    }
+}
+
+/// What holds the elements that are being rewritten.
+#[derive(Clone, Copy, PartialEq)]
+enum Inside {
+    Document,
+    Array,
+}
+
+/// The bytes of a document or an array, found at `path`, after the edits.
+fn rewrite(
+    document: &RawDocument,
+    tree: &Tree<'_>,
+    inside: Inside,
+    path: &str,
+) -> Result<Vec<u8>, EditError> {
+    let mut out = vec![0; 4];
+    let mut met = vec![false; tree.0.len()];
+    let mut length = 0;
+    for element in elements(document) {
+        let element = element?;
+        let position = length.to_string();
+        let name = if inside == Inside::Array { &position } else { element.name };
+        length += 1;
+        // Of several fields with one name, the first is edited.
+        let node = match tree.find(name) {
+            Ok(index) if !met[index] => {
+                met[index] = true;
+                &tree.0[index].1
+            }
+            _ => {
+                push(&mut out, element.kind, element.name, element.value);
+                continue;
+            }
+        };
+        let path = join(path, name);
+        match node {
+            Node::Leaf(Change::Set(value)) => push_value(&mut out, element.name, value)?,
+            Node::Leaf(Change::Unset) if inside == Inside::Array => {
+                push(&mut out, ElementType::Null, element.name, &[]);
+            }
+            Node::Leaf(Change::Unset) => {}
+            Node::Branch(tree) => {
+                let inside = match element.kind {
+                    ElementType::EmbeddedDocument => Inside::Document,
+                    ElementType::Array => Inside::Array,
+                    _ if node.sets() => {
+                        return Err(EditError::new(path, "is neither a document nor an array"));
+                    }
+                    _ => {
+                        push(&mut out, element.kind, element.name, element.value);
+                        continue;
+                    }
+                };
+                let inner =
+                    RawDocument::from_bytes(element.value).map_err(|_| EditError::malformed())?;
+                push(&mut out, element.kind, element.name, &rewrite(inner, tree, inside, &path)?);
+            }
+        }
+    }
+
+    for ((name, node), _) in tree.0.iter().zip(met).filter(|(_, met)| !met) {
+        let path = join(path, name);
+        if inside == Inside::Array {
+            let Some(position) = position(name, &path)? else {
+                if node.sets() {
+                    return Err(EditError::new(path, "an array has positions, not names"));
+                }
+                continue;
+            };
+            if node.sets() {
+                if position.saturating_sub(length) > MAX_PADDING {
+                    return Err(EditError::new(path, "is too far beyond the end of the array"));
+                }
+                for index in length..position {
+                    push(&mut out, ElementType::Null, &index.to_string(), &[]);
+                }
+                length = position + 1;
+            }
+        }
+        match node {
+            Node::Leaf(Change::Set(value)) => push_value(&mut out, name, value)?,
+            Node::Branch(tree) if node.sets() => {
+                let value = rewrite(&RawDocumentBuf::new(), tree, Inside::Document, &path)?;
+                push(&mut out, ElementType::EmbeddedDocument, name, &value);
+            }
+            Node::Leaf(Change::Unset) | Node::Branch(_) => {}
+        }
+    }
+
+    out.push(0);
+    let size = i32::try_from(out.len())
+        .map_err(|_| EditError::new(path, "would exceed the size of any document"))?;
+    out[..4].copy_from_slice(&size.to_le_bytes());
+    Ok(out)
+}
+
+/// The position that a part of a path names in an array, if it names one.
+///
+/// The server reads `00` as position 0 too, so that two paths may mean one element: refused here.
+fn position(name: &str, path: &str) -> Result<Option<usize>, EditError> {
+    if !name.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(None);
+    }
+    if name.len() > 1 && name.starts_with('0') {
+        return Err(EditError::new(path, "a position in an array has no leading zeros"));
+    }
+    Ok(name.parse().ok())
+}
+
+/// One element of a document, by its bytes.
+struct Element<'a> {
+    name: &'a str,
+    kind: ElementType,
+    value: &'a [u8],
+}
+
+/// The elements of a document or array, whatever their values hold.
+fn elements(document: &RawDocument) -> impl Iterator<Item = Result<Element<'_>, EditError>> {
+    let mut end = 4;
+    document.iter_elements().map(move |element| {
+        let element = element.map_err(|_| EditError::malformed())?;
+        let start = end + 1 + element.key().len() + 1;
+        end = start + element.size();
+        let value = document.as_bytes().get(start..end).ok_or_else(EditError::malformed)?;
+        Ok(Element { name: element.key().as_str(), kind: element.element_type(), value })
+    })
+}
+
+fn push(out: &mut Vec<u8>, kind: ElementType, name: &str, value: &[u8]) {
+    out.push(kind as u8);
+    out.extend(name.as_bytes());
+    out.push(0);
+    out.extend(value);
+}
+
+fn push_value(out: &mut Vec<u8>, name: &str, value: &RawDocument) -> Result<(), EditError> {
+    for element in elements(value) {
+        let element = element?;
+        push(out, element.kind, name, element.value);
+    }
+    Ok(())
+}
+
+fn join(path: &str, name: &str) -> String {
+    match path {
+        "" => name.to_owned(),
+        path => format!("{path}.{name}"),
+    }
+}
+
+fn id(document: &RawDocument) -> Result<RawBsonRef<'_>, EditError> {
+    document
+        .get("_id")
+        .map_err(|_| EditError::malformed())?
+        .ok_or_else(|| EditError::new("_id", "is missing"))
+}
+
+/// The old value that decides what an edit of a path does.
+struct Guard<'a> {
+    path: &'a str,
+    parent: Option<&'a str>,
+    value: Option<RawBsonRef<'a>>,
+}
+
+impl<'a> Guard<'a> {
+    fn of(document: &'a RawDocument, path: &'a str) -> Result<Self, EditError> {
+        let (mut document, mut parent) = (document, None);
+        let dots = path.match_indices('.').map(|(dot, _)| dot);
+        for end in dots.chain([path.len()]) {
+            let name = &path[parent.map_or(0, |parent: &str| parent.len() + 1)..end];
+            let value = document.get(name).map_err(|_| EditError::malformed())?;
+            match value {
+                Some(RawBsonRef::Document(inner)) if end < path.len() => {
+                    (document, parent) = (inner, Some(&path[..end]));
+                }
+                value => return Ok(Guard { path: &path[..end], parent, value }),
+            }
+        }
+        Err(EditError::new(path, "a part of the path is empty"))
+    }
+
+    fn push_to(&self, all: &mut RawArrayBuf) {
+        let field = |path: &str| format!("${path}");
+        let has_type = |path: &str, name: &str| rawdoc! { "$eq": [{ "$type": field(path) }, name] };
+
+        all.push(has_type(self.path, self.value.map_or("missing", type_name)));
+        match self.value {
+            // What `$type` alone decides.
+            None | Some(RawBsonRef::Null | RawBsonRef::Undefined) => {}
+            Some(value) => {
+                all.push(rawdoc! { "$eq": [field(self.path), { "$literal": value }] });
+            }
+        }
+        // A path reads as missing below a scalar, and as an array below an array.
+        if let (Some(parent), None | Some(RawBsonRef::Array(_))) = (self.parent, self.value) {
+            all.push(has_type(parent, "object"));
+        }
+    }
+}
+
+/// The name by which the server's `$type` knows a value's type.
+fn type_name(value: RawBsonRef<'_>) -> &'static str {
+    match value.element_type() {
+        ElementType::Double => "double",
+        ElementType::String => "string",
+        ElementType::EmbeddedDocument => "object",
+        ElementType::Array => "array",
+        ElementType::Binary => "binData",
+        ElementType::Undefined => "undefined",
+        ElementType::ObjectId => "objectId",
+        ElementType::Boolean => "bool",
+        ElementType::DateTime => "date",
+        ElementType::Null => "null",
+        ElementType::RegularExpression => "regex",
+        ElementType::DbPointer => "dbPointer",
+        ElementType::JavaScriptCode => "javascript",
+        ElementType::Symbol => "symbol",
+        ElementType::JavaScriptCodeWithScope => "javascriptWithScope",
+        ElementType::Int32 => "int",
+        ElementType::Timestamp => "timestamp",
+        ElementType::Int64 => "long",
+        ElementType::Decimal128 => "decimal",
+        ElementType::MinKey => "minKey",
+        ElementType::MaxKey => "maxKey",
+    }
+}

@@ -1,0 +1,221 @@
+//! Look-ups in batch: the documents that the documents of a batch refer to.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+
+use mongodb::bson::raw::cstr;
+use mongodb::bson::{Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc};
+
+use crate::upgrade::StepError;
+
+/// No filter asks for more values than this, or for more bytes of them.
+const MAX_VALUES: usize = 10_000;
+const MAX_BYTES: usize = 4 * 1024 * 1024;
+
+type Wanted = dyn Fn(&RawDocument, &mut Keys) + Send + Sync;
+
+/// Documents of a collection, found by the value of one field.
+///
+/// Two values are the same when type and value are: numbers by value whether int, long or double,
+/// everything else by its bytes, whatever the collation. NaN, undefined, arrays, documents and regular
+/// expressions find nothing, and an array that holds the value is not that value.
+pub struct Lookup {
+    pub(crate) name: &'static str,
+    pub(crate) collection: &'static str,
+    field: &'static str,
+    fields: Vec<&'static str>,
+    wanted: Box<Wanted>,
+}
+
+impl Lookup {
+    /// Looks up documents of `collection` by their top-level `field`; `wanted` adds the values that a
+    /// document being transformed needs.
+    pub fn new(
+        name: &'static str,
+        collection: &'static str,
+        field: &'static str,
+        wanted: impl Fn(&RawDocument, &mut Keys) + Send + Sync + 'static,
+    ) -> Self {
+        Lookup { name, collection, field, fields: vec![], wanted: Box::new(wanted) }
+    }
+
+    /// The top-level fields that are read of a found document; all where this is not called.
+    pub fn fields<const N: usize>(mut self, fields: [&'static str; N]) -> Self {
+        self.fields = fields.to_vec();
+        self
+    }
+
+    /// Adds the values that a document needs.
+    pub(crate) fn wanted(&self, document: &RawDocument, keys: &mut Keys) {
+        (self.wanted)(document, keys);
+    }
+
+    /// The projection with which to read, empty for whole documents.
+    pub(crate) fn projection(&self) -> Document {
+        let mut projection = Document::new();
+        if !self.fields.is_empty() {
+            projection.insert("_id", 0);
+            for field in self.fields.iter().copied().chain([self.field]) {
+                projection.insert(field, 1);
+            }
+        }
+        projection
+    }
+
+    /// Filters that match at least the documents with these values, each of bounded size.
+    ///
+    /// Read with `showRecordId`, under the collection's own collation, so that an index can serve.
+    pub(crate) fn queries(&self, keys: &Keys) -> Vec<Document> {
+        let mut chunks = vec![];
+        let (mut values, mut bytes) = (vec![], 0);
+        for key in &keys.0 {
+            bytes += key.size();
+            if !values.is_empty() && (values.len() == MAX_VALUES || bytes > MAX_BYTES) {
+                chunks.push(std::mem::take(&mut values));
+                bytes = key.size();
+            }
+            values.extend(key.value());
+        }
+        chunks.push(values);
+        chunks.retain(|values| !values.is_empty());
+        chunks.into_iter().map(|values| doc! { self.field: { "$in": values } }).collect()
+    }
+}
+
+impl fmt::Debug for Lookup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lookup").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The values that a look-up is asked for.
+#[derive(Default)]
+pub struct Keys(BTreeSet<Key>);
+
+impl Keys {
+    /// Adds a value; one that can find nothing is left out.
+    pub fn add<'a>(&mut self, value: impl Into<RawBsonRef<'a>>) {
+        self.0.extend(Key::of(value.into()));
+    }
+}
+
+/// A value in its canonical form: equal for values that are the same in type and value.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Key {
+    /// A whole number, whether int, long or double.
+    Integer(i64),
+    /// Any other double but NaN, by its bits.
+    Double(u64),
+    /// Any other value, as the bytes of a document that holds it under an empty name.
+    Other(Vec<u8>),
+}
+
+impl Key {
+    /// The key of a value, unless it is one that equals nothing.
+    pub(crate) fn of(value: RawBsonRef<'_>) -> Option<Self> {
+        /// 2^63, the first double beyond what a long can be.
+        const LIMIT: f64 = 9_223_372_036_854_775_808.0;
+        match value {
+            RawBsonRef::Int32(value) => Some(Key::Integer(value.into())),
+            RawBsonRef::Int64(value) => Some(Key::Integer(value)),
+            RawBsonRef::Double(value) if value.is_nan() => None,
+            RawBsonRef::Double(value)
+                if value.trunc() == value && (-LIMIT..LIMIT).contains(&value) =>
+            {
+                Some(Key::Integer(value as i64))
+            }
+            RawBsonRef::Double(value) => Some(Key::Double(value.to_bits())),
+            RawBsonRef::Array(_)
+            | RawBsonRef::Document(_)
+            | RawBsonRef::RegularExpression(_)
+            | RawBsonRef::Undefined => None,
+            value => Some(Key::Other(RawDocumentBuf::from_iter([(cstr!(""), value)]).into_bytes())),
+        }
+    }
+
+    /// A value with this key.
+    fn value(&self) -> Option<Bson> {
+        match self {
+            Key::Integer(value) => Some(Bson::Int64(*value)),
+            Key::Double(bits) => Some(Bson::Double(f64::from_bits(*bits))),
+            Key::Other(bytes) => {
+                RawDocument::from_bytes(bytes).ok()?.get("").ok()??.try_into().ok()
+            }
+        }
+    }
+
+    /// How many bytes the value takes in a filter, about.
+    fn size(&self) -> usize {
+        match self {
+            Key::Integer(_) | Key::Double(_) => 16,
+            Key::Other(bytes) => bytes.len() + 8,
+        }
+    }
+}
+
+/// What the look-ups of a batch found.
+#[derive(Default)]
+pub struct Found(HashMap<&'static str, HashMap<Key, Documents>>);
+
+/// Documents by their place in natural order. On a sharded cluster two may have the same.
+type Documents = BTreeMap<Place, Vec<RawDocumentBuf>>;
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Number(i64),
+    /// In a clustered collection.
+    Bytes(Vec<u8>),
+}
+
+impl Found {
+    /// The documents that look-up `name` found for a value, in natural order.
+    ///
+    /// A value that its `wanted` did not ask for is an error, as is a name that no look-up has.
+    pub fn all<'a>(
+        &'a self,
+        name: &str,
+        value: RawBsonRef<'_>,
+    ) -> Result<impl DoubleEndedIterator<Item = &'a RawDocument> + use<'a>, StepError> {
+        let answers = self
+            .0
+            .get(name)
+            .ok_or_else(|| StepError::refused(format!("no look-up has the name `{name}`")))?;
+        let found = match Key::of(value) {
+            None => None,
+            Some(key) => Some(answers.get(&key).ok_or_else(|| {
+                StepError::refused(format!("look-up `{name}` was not asked for this value"))
+            })?),
+        };
+        Ok(found.into_iter().flat_map(|found| found.values().flatten()).map(|found| &**found))
+    }
+
+    /// Remembers which values a look-up asks for.
+    pub(crate) fn ask(&mut self, lookup: &Lookup, keys: &Keys) {
+        let answers = self.0.entry(lookup.name).or_default();
+        answers.extend(keys.0.iter().map(|key| (key.clone(), Documents::new())));
+    }
+
+    /// Takes a document that the server matched, read with `showRecordId`. It counts where the first
+    /// field of the look-up's name has exactly a value asked for; met twice, it counts once.
+    pub(crate) fn add(
+        &mut self,
+        lookup: &Lookup,
+        document: RawDocumentBuf,
+    ) -> Result<(), StepError> {
+        let malformed = || StepError::refused("a looked-up document is not valid BSON");
+        let place = match document.get("$recordId").map_err(|_| malformed())? {
+            Some(RawBsonRef::Int64(number)) => Place::Number(number),
+            Some(RawBsonRef::Binary(binary)) => Place::Bytes(binary.bytes.to_vec()),
+            _ => return Err(StepError::refused("the server did not tell a document's place")),
+        };
+        let key = document.get(lookup.field).map_err(|_| malformed())?.and_then(Key::of);
+        let answers = self.0.get_mut(lookup.name);
+        if let Some(found) = answers.zip(key).and_then(|(answers, key)| answers.get_mut(&key)) {
+            let found = found.entry(place).or_default();
+            if !found.contains(&document) {
+                found.push(document);
+            }
+        }
+        Ok(())
+    }
+}
