@@ -1,0 +1,604 @@
+//! Upgrades as their author writes them, and the table that registers them.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use mongodb::IndexModel;
+use mongodb::bson::{Document, RawDocument, doc};
+use mongodb::error::Error as DriverError;
+use serde::{Deserialize, Serialize};
+
+use crate::edit::Edits;
+use crate::handle::Handle;
+use crate::lookup::{Found, Lookup};
+use crate::version::Version;
+
+/// What the code of a transaction step returns: its future, boxed.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What an upgrade did, or would do: the same from a plan as from a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UpgradeAction {
+    /// One line for people.
+    pub description: String,
+    /// The collection it concerns.
+    pub collection: String,
+    /// What kind of change it is.
+    pub action_type: ActionType,
+    /// Counts and names.
+    pub details: Document,
+}
+
+/// The kinds of change that an [`UpgradeAction`] reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActionType {
+    /// Documents are changed.
+    Update,
+    /// Documents are added.
+    Insert,
+    /// Documents are removed.
+    Delete,
+    /// An index is created.
+    CreateIndex,
+    /// An index is dropped.
+    DropIndex,
+    /// A collection's validator is set.
+    SetValidator,
+    /// A collection is renamed.
+    Rename,
+    /// A collection is dropped.
+    Drop,
+}
+
+impl ActionType {
+    /// The word used in reports and in the record.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ActionType::Update => "update",
+            ActionType::Insert => "insert",
+            ActionType::Delete => "delete",
+            ActionType::CreateIndex => "create_index",
+            ActionType::DropIndex => "drop_index",
+            ActionType::SetValidator => "set_validator",
+            ActionType::Rename => "rename",
+            ActionType::Drop => "drop",
+        }
+    }
+}
+
+/// Why a step refused: a reason in the author's words, or the driver's own error.
+///
+/// A reason is printed; it must not hold a document's contents.
+#[derive(Debug)]
+pub enum StepError {
+    /// The step cannot be carried out on this data.
+    Refused(String),
+    /// The driver's own error, unchanged, so that the engine knows what may be tried again.
+    Driver(DriverError),
+}
+
+impl StepError {
+    /// A refusal with its reason.
+    pub fn refused(reason: impl Into<String>) -> Self {
+        StepError::Refused(reason.into())
+    }
+}
+
+impl From<DriverError> for StepError {
+    fn from(error: DriverError) -> Self {
+        StepError::Driver(error)
+    }
+}
+
+/// One registered upgrade: a version, a line that says what it does, conditions and steps.
+#[derive(Clone, Debug)]
+pub struct Upgrade {
+    pub(crate) version: String,
+    pub(crate) description: &'static str,
+    pub(crate) conditions: Vec<Condition>,
+    pub(crate) steps: Vec<Step>,
+}
+
+impl Upgrade {
+    /// An upgrade for the first version, pre-releases included, whose code needs it.
+    pub fn new(version: impl Into<String>, description: &'static str) -> Self {
+        Upgrade { version: version.into(), description, conditions: vec![], steps: vec![] }
+    }
+
+    /// Adds a condition that must hold before the first write.
+    pub fn condition(mut self, condition: Condition) -> Self {
+        self.conditions.push(condition);
+        self
+    }
+
+    /// Adds a step; steps run in the order written.
+    pub fn step(mut self, step: impl Into<Step>) -> Self {
+        self.steps.push(step.into());
+        self
+    }
+}
+
+/// "No document in a collection matches a filter", asked before anything is written.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    pub(crate) description: &'static str,
+    pub(crate) collection: &'static str,
+    pub(crate) filter: Document,
+    pub(crate) skippable: bool,
+    pub(crate) asked: Asked,
+}
+
+/// When a condition is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    BeforeAnyWrite,
+    BeforeItsUpgrade,
+}
+
+impl Condition {
+    /// Holds while no document of `collection` matches `filter`; `description` says so in a line.
+    pub fn no_document(
+        collection: &'static str,
+        filter: Document,
+        description: &'static str,
+    ) -> Self {
+        Condition {
+            description,
+            collection,
+            filter,
+            skippable: false,
+            asked: Asked::BeforeAnyWrite,
+        }
+    }
+
+    /// The operator may skip it with `GATE_SKIP_CONDITIONS`.
+    pub fn skippable(mut self) -> Self {
+        self.skippable = true;
+        self
+    }
+
+    /// An earlier upgrade may change its outcome: asked just before its own upgrade, not at the start.
+    pub fn after_earlier_upgrades(mut self) -> Self {
+        self.asked = Asked::BeforeItsUpgrade;
+        self
+    }
+}
+
+/// One step of an upgrade.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Documents of one collection become others.
+    Transform(Transform),
+    /// Free code in one transaction.
+    Transaction(Transaction),
+    /// An index, a validator, a rename or a drop, outside transactions.
+    Command(Command),
+}
+
+impl From<Transform> for Step {
+    fn from(step: Transform) -> Self {
+        Step::Transform(step)
+    }
+}
+
+impl From<Transaction> for Step {
+    fn from(step: Transaction) -> Self {
+        Step::Transaction(step)
+    }
+}
+
+impl From<Command> for Step {
+    fn from(step: Command) -> Self {
+        Step::Command(step)
+    }
+}
+
+impl Step {
+    /// The name under which the journal knows the step; unique within a version.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Step::Transform(step) => match step.name {
+                Some(name) => name.to_owned(),
+                None => format!("transform {}", step.collection),
+            },
+            Step::Transaction(step) => step.name.to_owned(),
+            Step::Command(step) => step.describe(),
+        }
+    }
+
+    /// The kind under which the journal knows the step.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Step::Transform(_) => "transform",
+            Step::Transaction(_) => "transaction",
+            Step::Command(_) => "command",
+        }
+    }
+
+    /// The collections whose documents the step may change.
+    pub(crate) fn writes(&self) -> Vec<&'static str> {
+        match self {
+            Step::Transform(step) => {
+                [step.collection].into_iter().chain(step.inserts_into.iter().copied()).collect()
+            }
+            Step::Transaction(step) => step.collections.clone(),
+            Step::Command(Command::Rename { from, to }) => vec![from, to],
+            Step::Command(Command::Drop { collection }) => vec![collection],
+            Step::Command(_) => vec![],
+        }
+    }
+
+    /// The collections whose documents decide what the step does.
+    pub(crate) fn reads(&self) -> Vec<&'static str> {
+        match self {
+            Step::Transform(step) => [step.collection]
+                .into_iter()
+                .chain(step.lookups.iter().map(|l| l.collection))
+                .collect(),
+            Step::Transaction(step) => step.collections.clone(),
+            Step::Command(command) => command.collections(),
+        }
+    }
+}
+
+type Edit = dyn Fn(&RawDocument, &Found, &mut Edits) -> Result<(), StepError> + Send + Sync;
+
+/// A transform: what each document of a collection that matches a filter becomes.
+///
+/// The engine reads, looks up, writes, checkpoints and counts; the author's function only says which
+/// edits a document gets.
+#[derive(Clone)]
+pub struct Transform {
+    pub(crate) name: Option<&'static str>,
+    pub(crate) collection: &'static str,
+    pub(crate) filter: Document,
+    pub(crate) fields: Vec<&'static str>,
+    pub(crate) lookups: Vec<Arc<Lookup>>,
+    pub(crate) inserts_into: Vec<&'static str>,
+    pub(crate) counters: Vec<Counter>,
+    pub(crate) convergent: bool,
+    pub(crate) edit: Arc<Edit>,
+}
+
+/// One counted action of a transform.
+#[derive(Clone, Debug)]
+pub(crate) struct Counter {
+    pub(crate) action_type: ActionType,
+    pub(crate) name: &'static str,
+    pub(crate) description: &'static str,
+}
+
+impl Transform {
+    /// A transform of all documents of `collection`, until [`filter`](Self::filter) narrows it.
+    ///
+    /// `edit` must depend on nothing but its arguments: it is called for plans, look-aheads, retries
+    /// and runs alike.
+    pub fn new(
+        collection: &'static str,
+        edit: impl Fn(&RawDocument, &Found, &mut Edits) -> Result<(), StepError> + Send + Sync + 'static,
+    ) -> Self {
+        Transform {
+            name: None,
+            collection,
+            filter: doc! {},
+            fields: vec![],
+            lookups: vec![],
+            inserts_into: vec![],
+            counters: vec![],
+            convergent: false,
+            edit: Arc::new(edit),
+        }
+    }
+
+    /// Names the step, where a version has two transforms of one collection.
+    pub fn named(mut self, name: &'static str) -> Self {
+        self.name = Some(name);
+        self
+    }
+
+    /// The documents concerned: at least all those that `edit` changes.
+    pub fn filter(mut self, filter: Document) -> Self {
+        self.filter = filter;
+        self
+    }
+
+    /// The top-level fields that `edit` reads or changes; the whole document where this is not called.
+    pub fn fields<const N: usize>(mut self, fields: [&'static str; N]) -> Self {
+        self.fields = fields.to_vec();
+        self
+    }
+
+    /// Looks up documents of a collection for each batch.
+    pub fn lookup(mut self, lookup: Lookup) -> Self {
+        self.lookups.push(Arc::new(lookup));
+        self
+    }
+
+    /// Names a collection that `edit` inserts into.
+    pub fn inserts_into(mut self, collection: &'static str) -> Self {
+        self.inserts_into.push(collection);
+        self
+    }
+
+    /// Reports the counter `name` as an action; `{n}` in the description becomes the count.
+    pub fn action(
+        mut self,
+        action_type: ActionType,
+        name: &'static str,
+        description: &'static str,
+    ) -> Self {
+        self.counters.push(Counter { action_type, name, description });
+        self
+    }
+
+    /// Promises that `edit` makes no edit for its own output, so that the transform may be run over
+    /// documents again: for late writers, and on servers without transactions.
+    pub fn convergent(mut self) -> Self {
+        self.convergent = true;
+        self
+    }
+}
+
+impl fmt::Debug for Transform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transform").field("collection", &self.collection).finish_non_exhaustive()
+    }
+}
+
+type Run = dyn for<'a> Fn(&'a mut Handle<'_>) -> BoxFuture<'a, Result<Vec<UpgradeAction>, StepError>>
+    + Send
+    + Sync;
+
+/// Free code that runs inside one transaction, through a [`Handle`] that reaches nothing else.
+///
+/// It may be run several times before one run is committed, and once more for a plan.
+#[derive(Clone)]
+pub struct Transaction {
+    pub(crate) name: &'static str,
+    pub(crate) collections: Vec<&'static str>,
+    pub(crate) run: Arc<Run>,
+}
+
+impl Transaction {
+    /// A step that touches the named collections and no other.
+    pub fn new<const N: usize>(
+        name: &'static str,
+        collections: [&'static str; N],
+        run: impl for<'a> Fn(&'a mut Handle<'_>) -> BoxFuture<'a, Result<Vec<UpgradeAction>, StepError>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        Transaction { name, collections: collections.to_vec(), run: Arc::new(run) }
+    }
+}
+
+impl fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A change that the server makes outside transactions, each with a probe that tells done from not done.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Creates an index; done when an index of that name with those keys is there.
+    CreateIndex {
+        /// The collection.
+        collection: &'static str,
+        /// The index; its options must give a name.
+        index: IndexModel,
+    },
+    /// Drops an index by name; done when there is none of that name.
+    DropIndex {
+        /// The collection.
+        collection: &'static str,
+        /// The index's name.
+        name: &'static str,
+    },
+    /// Sets a collection's validator; done when the validator is exactly that.
+    SetValidator {
+        /// The collection; created where it does not exist.
+        collection: &'static str,
+        /// The validator, for instance `{ $jsonSchema: … }`.
+        validator: Document,
+    },
+    /// Renames a collection; done when the source is gone.
+    Rename {
+        /// The present name.
+        from: &'static str,
+        /// The new name; must not exist.
+        to: &'static str,
+    },
+    /// Drops a collection; done when it is gone.
+    Drop {
+        /// The collection.
+        collection: &'static str,
+    },
+}
+
+impl Command {
+    /// One line that says what the command does, and names it in the journal.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Command::CreateIndex { collection, .. } => {
+                format!("Create index {} on {collection}", self.index_name())
+            }
+            Command::DropIndex { collection, name } => format!("Drop index {name} on {collection}"),
+            Command::SetValidator { collection, .. } => {
+                format!("Set the validator of {collection}")
+            }
+            Command::Rename { from, to } => format!("Rename {from} to {to}"),
+            Command::Drop { collection } => format!("Drop {collection}"),
+        }
+    }
+
+    /// The name of the index that is created or dropped; empty where there is none.
+    pub(crate) fn index_name(&self) -> &str {
+        match self {
+            Command::CreateIndex { index, .. } => {
+                index.options.as_ref().and_then(|o| o.name.as_deref()).unwrap_or_default()
+            }
+            Command::DropIndex { name, .. } => name,
+            _ => "",
+        }
+    }
+
+    pub(crate) fn action(&self) -> UpgradeAction {
+        let (action_type, details) = match self {
+            Command::CreateIndex { .. } => {
+                (ActionType::CreateIndex, doc! { "index": self.index_name() })
+            }
+            Command::DropIndex { name, .. } => (ActionType::DropIndex, doc! { "index": *name }),
+            Command::SetValidator { .. } => (ActionType::SetValidator, doc! {}),
+            Command::Rename { to, .. } => (ActionType::Rename, doc! { "to": *to }),
+            Command::Drop { .. } => (ActionType::Drop, doc! {}),
+        };
+        UpgradeAction {
+            description: self.describe(),
+            collection: self.collections()[0].to_owned(),
+            action_type,
+            details,
+        }
+    }
+
+    /// The collections concerned, the one that is changed first.
+    pub(crate) fn collections(&self) -> Vec<&'static str> {
+        match self {
+            Command::CreateIndex { collection, .. }
+            | Command::DropIndex { collection, .. }
+            | Command::SetValidator { collection, .. }
+            | Command::Drop { collection } => vec![collection],
+            Command::Rename { from, to } => vec![from, to],
+        }
+    }
+}
+
+/// All upgrades registered under one version: what is applied and recorded as one.
+#[derive(Clone, Debug)]
+pub struct Unit {
+    pub(crate) version: Version,
+    pub(crate) upgrades: Vec<Upgrade>,
+}
+
+impl Unit {
+    /// The steps of all upgrades of this version, in order.
+    pub(crate) fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.upgrades.iter().flat_map(|upgrade| &upgrade.steps)
+    }
+
+    pub(crate) fn conditions(&self) -> impl Iterator<Item = &Condition> {
+        self.upgrades.iter().flat_map(|upgrade| &upgrade.conditions)
+    }
+
+    /// What the version's upgrades do, in a line.
+    pub(crate) fn description(&self) -> String {
+        self.upgrades.iter().map(|u| u.description).collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// The table of upgrades: every upgrade the code knows, by ascending version.
+#[derive(Clone, Debug, Default)]
+pub struct Upgrades {
+    units: Vec<Unit>,
+}
+
+/// What is wrong with a table of upgrades.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableError(String);
+
+impl fmt::Display for TableError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for TableError {}
+
+impl Upgrades {
+    /// Checks and groups the upgrades of an application whose code has the version `code`.
+    ///
+    /// # Errors
+    ///
+    /// A version that cannot be parsed or is above `code`, an upgrade registered after one of a later
+    /// version, two of one version and description, two steps of one version and name, an index
+    /// without a name: each named with its upgrade.
+    pub fn new(
+        upgrades: impl IntoIterator<Item = Upgrade>,
+        code: &Version,
+    ) -> Result<Self, TableError> {
+        let mut units: Vec<Unit> = Vec::new();
+        for upgrade in upgrades {
+            let label = format!("upgrade {} \"{}\"", upgrade.version, upgrade.description);
+            let version = Version::parse_code(&upgrade.version)
+                .map_err(|error| TableError(format!("{label}: {error}")))?;
+            if version > *code {
+                return Err(TableError(format!("{label} is above the code version {code}")));
+            }
+            check_steps(&upgrade).map_err(|reason| TableError(format!("{label}: {reason}")))?;
+            match units.last_mut() {
+                Some(unit) if unit.version == version => {
+                    if unit.upgrades.iter().any(|u| u.description == upgrade.description) {
+                        return Err(TableError(format!("{label} is registered twice")));
+                    }
+                    unit.upgrades.push(upgrade);
+                }
+                Some(unit) if unit.version > version => {
+                    let before = unit.description();
+                    return Err(TableError(format!(
+                        "{label} is registered after {} \"{before}\": order the table by version",
+                        unit.version
+                    )));
+                }
+                _ => units.push(Unit { version, upgrades: vec![upgrade] }),
+            }
+        }
+        for unit in &units {
+            let mut names: Vec<String> = unit.steps().map(Step::name).collect();
+            names.sort();
+            if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+                return Err(TableError(format!(
+                    "two steps of {} are named \"{}\": name them apart",
+                    unit.version, pair[0]
+                )));
+            }
+        }
+        Ok(Upgrades { units })
+    }
+
+    /// The versions that have upgrades, ascending.
+    pub fn units(&self) -> &[Unit] {
+        &self.units
+    }
+
+    /// The unit of exactly this version.
+    pub(crate) fn unit(&self, version: &Version) -> Option<&Unit> {
+        self.units.iter().find(|unit| unit.version == *version)
+    }
+
+    /// The units in (`after`, `upto`], ascending.
+    pub(crate) fn between(&self, after: &Version, upto: &Version) -> Vec<&Unit> {
+        self.units.iter().filter(|u| u.version > *after && u.version <= *upto).collect()
+    }
+
+    /// The newest version with an upgrade at or below `version`: the floor of data born there.
+    pub(crate) fn newest_upto(&self, version: &Version) -> Option<&Version> {
+        self.units.iter().rev().map(|unit| &unit.version).find(|v| *v <= version)
+    }
+}
+
+fn check_steps(upgrade: &Upgrade) -> Result<(), String> {
+    if upgrade.steps.is_empty() {
+        return Err("it has no steps".into());
+    }
+    for step in &upgrade.steps {
+        if let Step::Command(command @ Command::CreateIndex { .. }) = step
+            && command.index_name().is_empty()
+        {
+            return Err(format!("{} needs a name in its options", command.describe()));
+        }
+    }
+    Ok(())
+}
