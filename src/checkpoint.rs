@@ -1,0 +1,42 @@
+//! Places of a run at which a crash matters: a seam for the harness that kills runs there.
+
+use std::pin::Pin;
+
+/// A place of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Point {
+    /// The lock is taken.
+    Locked,
+    /// The journal names the upgrade; none of its data is written.
+    Journaled,
+    /// A transaction's data is written, but not committed; on a standalone, not yet sent.
+    BeforeCommit,
+    /// A transaction is committed; on a standalone, its edits are written.
+    Committed,
+    /// A batch's edits are written on a standalone, and its place in the journal is not.
+    Edited,
+    /// A command is about to be sent.
+    BeforeCommand,
+    /// A command has been carried out, and the journal does not know it.
+    AfterCommand,
+    /// All steps of a version are finished; the version has not moved.
+    BeforeVersion,
+    /// The version has moved.
+    AfterVersion,
+    /// The lock is about to be released.
+    BeforeRelease,
+}
+
+/// Told of every [`Point`] that a run reaches, and waited for.
+pub(crate) trait Checkpoints: Send + Sync {
+    fn reached(&self, point: Point) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}
+
+/// Lets every run pass.
+pub(crate) struct NoCheckpoints;
+
+impl Checkpoints for NoCheckpoints {
+    fn reached(&self, _: Point) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
+}

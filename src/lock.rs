@@ -1,0 +1,195 @@
+//! The lock: a lease in the database by the server's clock. It saves duplicate work; what keeps data
+//! safe is the fence in the record.
+
+use std::time::Duration;
+
+use mongodb::Database;
+use mongodb::bson::{Document, RawDocument, doc};
+use mongodb::error::Error;
+use mongodb::options::ReturnDocument;
+use tokio::time::Instant;
+
+use crate::decision::Holder;
+use crate::server;
+use crate::stop::{Halt, Reason, Stop};
+
+/// The `_id` of the lock, beside the record.
+pub(crate) const LOCK_ID: &str = "upgrade_lock";
+
+/// The longest lease: one that seems longer comes from a clock that was wrong, and is over.
+pub(crate) const LONGEST_LEASE: Duration = Duration::from_secs(60 * 60);
+
+/// This run's side of the lock.
+#[derive(Clone, Debug)]
+pub(crate) struct Lock {
+    pub(crate) database: Database,
+    pub(crate) collection: String,
+    pub(crate) run_id: String,
+    pub(crate) host: String,
+    pub(crate) lease: Duration,
+}
+
+/// How an attempt to take the lock ended.
+#[derive(Debug)]
+pub(crate) enum Attempt {
+    /// It is this run's, perhaps after a holder whose lease was over.
+    Taken { from: Option<Former> },
+    /// Another run holds it.
+    Held(Holder),
+}
+
+/// A holder whose lease was over.
+#[derive(Debug)]
+pub(crate) struct Former {
+    pub(crate) holder: Holder,
+    /// The id of the session in which it ran its transactions.
+    session: Option<Document>,
+}
+
+/// What is read of a stored lock: its holder, if the lease is alive by the server's clock `now`.
+///
+/// A lock that cannot be understood is no lease: nothing can renew it, and nobody could wait it out.
+pub(crate) fn live_holder(lock: &RawDocument, now: mongodb::bson::DateTime) -> Option<Holder> {
+    let expires = lock.get_datetime("expires").ok()?;
+    let longest = now.timestamp_millis() + LONGEST_LEASE.as_millis() as i64;
+    let alive = expires > now && expires.timestamp_millis() <= longest;
+    alive.then(|| Holder {
+        run_id: lock.get_str("run_id").unwrap_or("unknown").to_owned(),
+        host: lock.get_str("host").unwrap_or("unknown").to_owned(),
+    })
+}
+
+impl Lock {
+    fn documents(&self) -> mongodb::Collection<Document> {
+        self.database.collection(&self.collection)
+    }
+
+    fn expires(&self) -> Document {
+        doc! { "$add": ["$$NOW", self.lease.as_millis() as i64] }
+    }
+
+    /// Takes the lock if it is free, over, or already this run's, in one atomic update.
+    ///
+    /// An attempt whose answer was lost may be repeated: the lock is found to be this run's own.
+    pub(crate) async fn attempt(&self, session: Option<&Document>) -> Result<Attempt, Error> {
+        let own = doc! { "$eq": ["$run_id", &self.run_id] };
+        let free = doc! { "$or": [
+            { "$ne": [{ "$type": "$expires" }, "date"] },
+            { "$lte": ["$expires", "$$NOW"] },
+            { "$gt": ["$expires", { "$add": ["$$NOW", LONGEST_LEASE.as_millis() as i64] }] },
+        ]};
+        let mine = doc! {
+            "_id": LOCK_ID,
+            "run_id": &self.run_id,
+            "host": &self.host,
+            "acquired": "$$NOW",
+            "expires": self.expires(),
+            "session": session.cloned().map_or(doc! { "$literal": null }, |s| doc! { "$literal": s }),
+            "former": { "$cond": [
+                { "$eq": [{ "$type": "$run_id" }, "string"] },
+                { "run_id": "$run_id", "host": "$host", "session": "$session" },
+                "$$REMOVE",
+            ]},
+        };
+        let renewed = doc! { "$mergeObjects": ["$$ROOT", { "expires": self.expires() }] };
+        let taken = doc! { "$cond": [own, renewed, { "$cond": [free, mine, "$$ROOT"] }] };
+        let lock = self
+            .documents()
+            .find_one_and_update(doc! { "_id": LOCK_ID }, vec![doc! { "$replaceWith": taken }])
+            .upsert(true)
+            .return_document(ReturnDocument::After)
+            .await;
+        let lock = match lock {
+            Ok(lock) => lock.unwrap_or_default(),
+            // two runs created the lock at once: ask again who won
+            Err(error) if server::code(&error) == Some(11000) => doc! {},
+            Err(error) => return Err(error),
+        };
+        let text =
+            |document: &Document, key: &str| document.get_str(key).unwrap_or("unknown").to_owned();
+        let holder = |document: &Document| Holder {
+            run_id: text(document, "run_id"),
+            host: text(document, "host"),
+        };
+        if lock.get_str("run_id").is_ok_and(|run_id| run_id == self.run_id) {
+            let from = lock.get_document("former").ok().map(|former| Former {
+                holder: holder(former),
+                session: former.get_document("session").ok().cloned(),
+            });
+            Ok(Attempt::Taken { from })
+        } else {
+            Ok(Attempt::Held(holder(&lock)))
+        }
+    }
+
+    /// Ends the transaction that a former holder may have left open, which would otherwise hold its
+    /// documents for up to a minute. Best effort: the server ends it by itself in the end.
+    pub(crate) async fn end_session(&self, former: &Former) {
+        if let Some(session) = &former.session {
+            let ended = self.database.run_command(doc! { "killSessions": [session.clone()] }).await;
+            if let Err(error) = ended {
+                tracing::debug!(
+                    error = server::describe(&error),
+                    "the former holder's session could not be ended"
+                );
+            }
+        }
+    }
+
+    /// Extends the lease; false where the lock is no longer this run's.
+    pub(crate) async fn renew(&self) -> Result<bool, Error> {
+        let own = doc! { "_id": LOCK_ID, "run_id": &self.run_id };
+        let renewal = vec![doc! { "$set": { "expires": self.expires() } }];
+        Ok(self.documents().update_one(own, renewal).await?.matched_count == 1)
+    }
+
+    /// Gives the lock up, if it is still this run's.
+    pub(crate) async fn release(&self) -> Result<(), Error> {
+        let own = doc! { "_id": LOCK_ID, "run_id": &self.run_id };
+        self.documents().delete_one(own).await.map(|_| ())
+    }
+
+    /// Renews the lease until the returned guard is dropped, and stops the run where it is lost: taken
+    /// over, or not renewed for as long as it lasts.
+    pub(crate) fn keep(&self, stop: &Stop) -> Keeper {
+        let (lock, stop) = (self.clone(), stop.clone());
+        let mut renewed = Instant::now();
+        Keeper(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(lock.lease / 3).await;
+                let asked = Instant::now();
+                let answer = tokio::time::timeout_at(renewed + lock.lease, lock.renew()).await;
+                match answer {
+                    Ok(Ok(true)) => renewed = asked,
+                    Ok(Ok(false)) | Err(_) => break,
+                    Ok(Err(error)) => {
+                        tracing::warn!(
+                            error = server::describe(&error),
+                            "the lock could not be renewed; trying again"
+                        );
+                    }
+                }
+            }
+            tracing::error!("the lock is lost; stopping");
+            stop.raise(Reason::LeaseLost);
+        }))
+    }
+
+    /// Makes sure of the lease just before a command, which has no fence.
+    pub(crate) async fn verify(&self, stop: &Stop) -> Result<(), Halt> {
+        if stop.guard(self.renew()).await? {
+            return Ok(());
+        }
+        stop.raise(Reason::LeaseLost);
+        stop.check()
+    }
+}
+
+/// Keeps a lease alive; dropping it ends that.
+pub(crate) struct Keeper(tokio::task::JoinHandle<()>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

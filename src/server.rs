@@ -1,0 +1,320 @@
+//! The server: how it is reached, what it can do, what the user may do, and what its errors mean.
+
+use std::time::Duration;
+
+use mongodb::bson::{Document, doc};
+use mongodb::error::{Error, ErrorKind, WriteFailure};
+use mongodb::options::{
+    Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
+};
+use mongodb::{Client, Database};
+
+use crate::exit::Outcome;
+use crate::failure::Failure;
+
+/// The wire version of MongoDB 6.0, whose `drop` and `renameCollection` take a `collectionUUID`.
+const WIRE_VERSION_6_0: i32 = 17;
+
+/// Connects to `database` at `uri`: reads from the primary what a majority has, and writes so that a
+/// majority has it, on disk.
+///
+/// Nothing is sent yet; the first operation waits up to `patience` for a server.
+///
+/// # Errors
+///
+/// [`Outcome::SettingWrong`] where the driver cannot use the URI.
+pub(crate) async fn connect(
+    uri: &str,
+    database: &str,
+    patience: Duration,
+) -> Result<Database, Failure> {
+    let mut options = ClientOptions::parse(uri).await.map_err(|error| wrong_uri(&error, uri))?;
+    options.server_selection_timeout = Some(patience);
+    options.connect_timeout = Some(patience.min(Duration::from_secs(10)));
+    options.app_name.get_or_insert_with(|| env!("CARGO_PKG_NAME").to_owned());
+    options.read_concern = Some(ReadConcern::majority());
+    options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+    options.write_concern =
+        Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
+    let client = Client::with_options(options).map_err(|error| wrong_uri(&error, uri))?;
+    Ok(client.database(database))
+}
+
+fn wrong_uri(error: &Error, uri: &str) -> Failure {
+    match *error.kind {
+        ErrorKind::DnsResolve { .. } => Failure::new(
+            Outcome::NoServer,
+            format!("cannot resolve the host of the connection string: {}", describe(error)),
+            "check the host in GATE_MONGODB_URI and the cluster's DNS",
+        ),
+        _ => Failure::new(
+            Outcome::SettingWrong,
+            format!("GATE_MONGODB_URI is not a usable connection string: {}", reason(error, uri)),
+            "write it as mongodb://user:password@host:port/database?options, with special characters \
+             percent-encoded",
+        ),
+    }
+}
+
+/// The driver's reason, unless it repeats a part of the connection string that may be secret.
+fn reason(error: &Error, uri: &str) -> String {
+    let text = error.kind.to_string();
+    let user_info = uri.rsplit_once('@').map(|(before, _)| before).unwrap_or_default();
+    let user_info = user_info.split_once("://").map_or(user_info, |(_, rest)| rest);
+    let leaks = user_info
+        .split([':', '@', '/', '?', '&', '='])
+        .any(|part| !part.is_empty() && text.contains(part));
+    if leaks { "the driver cannot parse it".to_owned() } else { text }
+}
+
+/// What kind of deployment the server belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deployment {
+    /// One server without an oplog: no transactions.
+    Standalone,
+    /// A replica set or a sharded cluster.
+    WithTransactions,
+}
+
+/// What a server can do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Server {
+    pub(crate) deployment: Deployment,
+    pub(crate) names_collections_by_uuid: bool,
+}
+
+impl Server {
+    pub(crate) async fn ask(database: &Database) -> Result<Self, Error> {
+        let hello = database.run_command(doc! { "hello": 1 }).await?;
+        let sharded = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
+        let deployment = if sharded || hello.contains_key("setName") {
+            Deployment::WithTransactions
+        } else {
+            Deployment::Standalone
+        };
+        let wire_version = hello.get_i32("maxWireVersion").unwrap_or_default();
+        Ok(Server { deployment, names_collections_by_uuid: wire_version >= WIRE_VERSION_6_0 })
+    }
+}
+
+/// A privilege that a run needs: an action on a collection, or on the whole database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Need {
+    pub(crate) action: &'static str,
+    pub(crate) collection: Option<String>,
+}
+
+/// The first need that the connection's user lacks; none where the server does not tell.
+pub(crate) async fn missing_privilege(
+    database: &Database,
+    needs: &[Need],
+) -> Result<Option<Need>, Error> {
+    let status =
+        database.run_command(doc! { "connectionStatus": 1, "showPrivileges": true }).await?;
+    let Ok(auth) = status.get_document("authInfo") else { return Ok(None) };
+    // without a user the server either asks for none, or refuses the first command
+    if auth.get_array("authenticatedUsers").map_or(true, |users| users.is_empty()) {
+        return Ok(None);
+    }
+    let Ok(privileges) = auth.get_array("authenticatedUserPrivileges") else { return Ok(None) };
+    let privileges: Vec<&Document> = privileges.iter().filter_map(|p| p.as_document()).collect();
+    Ok(needs
+        .iter()
+        .find(|need| !privileges.iter().any(|p| grants(p, database.name(), need)))
+        .cloned())
+}
+
+fn grants(privilege: &Document, database: &str, need: &Need) -> bool {
+    let acts = privilege.get_array("actions").is_ok_and(|actions| {
+        actions
+            .iter()
+            .any(|a| matches!(a.as_str(), Some(a) if a == need.action || a == "anyAction"))
+    });
+    let Ok(resource) = privilege.get_document("resource") else { return false };
+    if resource.get_bool("anyResource").unwrap_or(false) {
+        return acts;
+    }
+    let (Ok(db), Ok(collection)) = (resource.get_str("db"), resource.get_str("collection")) else {
+        return false;
+    };
+    let covers = match &need.collection {
+        Some(name) => collection.is_empty() || collection == name,
+        None => collection.is_empty(),
+    };
+    acts && (db.is_empty() || db == database) && covers
+}
+
+/// The closed gate for a missing privilege.
+pub(crate) fn lacks(need: &Need, database: &str) -> Failure {
+    let on = match &need.collection {
+        Some(collection) => format!("{database}.{collection}"),
+        None => format!("the database {database}"),
+    };
+    Failure::new(
+        Outcome::NotAuthorised,
+        format!("the user of the connection string may not {} on {on}", need.action),
+        format!("grant it the privilege {} on {on}; the README has the least role", need.action),
+    )
+}
+
+/// The closed gate that an error of the driver means, with what was being done.
+pub(crate) fn failure(error: &Error, doing: &str) -> Failure {
+    let text = describe(error);
+    let no_server = |next: &str| Failure::new(Outcome::NoServer, format!("{doing}: {text}"), next);
+    match error.kind.as_ref() {
+        ErrorKind::Authentication { .. } => Failure::new(
+            Outcome::NotAuthorised,
+            format!("{doing}: {text}"),
+            "check user, password and authSource in the connection string",
+        ),
+        ErrorKind::ServerSelection { message, .. } => no_server(selection_remedy(message)),
+        ErrorKind::InvalidArgument { .. } | ErrorKind::InvalidTlsConfig { .. } => Failure::new(
+            Outcome::SettingWrong,
+            format!("{doing}: {text}"),
+            "correct the options in GATE_MONGODB_URI",
+        ),
+        ErrorKind::DnsResolve { .. }
+        | ErrorKind::Io(_)
+        | ErrorKind::ConnectionPoolCleared { .. }
+        | ErrorKind::InvalidResponse { .. } => {
+            no_server("check that the server runs and is a MongoDB, then run it again")
+        }
+        ErrorKind::IncompatibleServer { .. } | ErrorKind::SessionsNotSupported => Failure::new(
+            Outcome::ServerUnsuitable,
+            format!("{doing}: {text}"),
+            "use MongoDB 4.4 or later",
+        ),
+        _ => match code(error) {
+            Some(18 | 8000) => Failure::new(
+                Outcome::NotAuthorised,
+                format!("{doing}: {text}"),
+                "check user, password and authSource in the connection string",
+            ),
+            Some(13) => Failure::new(
+                Outcome::NotAuthorised,
+                format!("{doing}: the server refused it for want of authentication or a privilege"),
+                "put a user into the connection string that has the README's least role",
+            ),
+            Some(73) => Failure::new(
+                Outcome::SettingWrong,
+                format!("{doing}: {text}"),
+                "correct the database's name in GATE_DATABASE or the connection string",
+            ),
+            _ if passing(error) => no_server("run it again once the server has a primary"),
+            _ => Failure::new(
+                Outcome::UpgradeFailed,
+                format!("{doing}: {text}"),
+                "mend what the server objects to, then run it again",
+            ),
+        },
+    }
+}
+
+fn selection_remedy(topology: &str) -> &'static str {
+    if topology.contains("ReplicaSetNoPrimary") {
+        "the replica set has no primary, or not that name: check its members and the option replicaSet"
+    } else if topology.contains("InvalidResponse") || topology.contains("invalid reply") {
+        "what answers there is not a MongoDB: check host and port in the connection string"
+    } else if topology.contains("InvalidCertificate") || topology.contains("certificate") {
+        "check the options tls and tlsCAFile in the connection string"
+    } else {
+        "check host and port in the connection string, the network, and that the server runs"
+    }
+}
+
+/// The server's code of an error, wherever the driver keeps it.
+pub(crate) fn code(error: &Error) -> Option<i32> {
+    match error.kind.as_ref() {
+        ErrorKind::Command(command) => Some(command.code),
+        ErrorKind::Write(WriteFailure::WriteError(write)) => Some(write.code),
+        ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => Some(concern.code),
+        ErrorKind::InsertMany(many) => many
+            .write_errors
+            .as_ref()
+            .and_then(|errors| errors.first().map(|write| write.code))
+            .or(many.write_concern_error.as_ref().map(|concern| concern.code)),
+        _ => None,
+    }
+}
+
+/// Whether the operation may succeed when it is simply tried again: network, failover, write concern.
+pub(crate) fn passing(error: &Error) -> bool {
+    let labelled = ["RetryableWriteError", "RetryableError", "TransientTransactionError"]
+        .iter()
+        .any(|label| error.contains_label(label));
+    let network =
+        matches!(error.kind.as_ref(), ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. });
+    // the codes of the driver specifications for a server that is not, or no longer, the primary, and
+    // of a write that a majority does not have yet
+    let server = matches!(
+        code(error),
+        Some(
+            6 | 7
+                | 24
+                | 50
+                | 64
+                | 79
+                | 89
+                | 91
+                | 100
+                | 112
+                | 134
+                | 189
+                | 262
+                | 9001
+                | 10058
+                | 10107
+                | 11600
+                | 11601
+                | 11602
+                | 13435
+                | 13436
+        )
+    );
+    labelled || network || server
+}
+
+/// Whether a transaction was too large or too long for the server.
+pub(crate) fn too_large(error: &Error) -> bool {
+    matches!(code(error), Some(146 | 257 | 290 | 10334))
+}
+
+/// An error in words that hold no document's contents and no secret.
+pub(crate) fn describe(error: &Error) -> String {
+    let server = |code: i32, name: &str, message: &str| match safe_detail(code, message) {
+        Some(detail) => format!("server error {code} {name}: {detail}"),
+        None => format!("server error {code} {name}").trim_end().to_owned(),
+    };
+    match error.kind.as_ref() {
+        ErrorKind::Command(command) => server(command.code, &command.code_name, &command.message),
+        ErrorKind::Write(WriteFailure::WriteError(write)) => {
+            server(write.code, write.code_name.as_deref().unwrap_or_default(), &write.message)
+        }
+        ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => {
+            server(concern.code, &concern.code_name, &concern.message)
+        }
+        ErrorKind::InsertMany(many) => match many.write_errors.as_ref().and_then(|e| e.first()) {
+            Some(write) => {
+                server(write.code, write.code_name.as_deref().unwrap_or_default(), &write.message)
+            }
+            None => "the server did not confirm an insert".to_owned(),
+        },
+        ErrorKind::Write(_) | ErrorKind::BulkWrite(_) => "a write failed".to_owned(),
+        ErrorKind::Bson(_) => "a document cannot be encoded or decoded".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// What may be told of a server's message: many repeat the document or the command.
+pub(crate) fn safe_detail(code: i32, message: &str) -> Option<String> {
+    match code {
+        11000 => {
+            let index = message.split_once("index: ")?.1.split_whitespace().next()?;
+            Some(format!("duplicate key in index {index}"))
+        }
+        18 | 20 | 64 | 91 | 189 | 251 | 10107 | 11600 | 11602 | 13435 | 13436 => {
+            Some(message.to_owned())
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,170 @@
+//! The record's place in the database: reading it with the lock in one query, and moving it from
+//! exactly one state to another.
+
+use std::time::Duration;
+
+use mongodb::bson::{Document, RawDocumentBuf, doc};
+use mongodb::error::Error;
+use mongodb::options::{ReadConcern, ReadPreference, SelectionCriteria};
+use mongodb::{ClientSession, Database};
+
+use crate::decision::{Holder, Observed};
+use crate::lock::{LOCK_ID, live_holder};
+use crate::record::{Move, Names, Record, Recorded};
+use crate::server;
+use crate::stop::{Halt, Stop};
+
+/// How often a move whose answer was lost is settled anew before the error is passed on.
+const ATTEMPTS: u32 = 8;
+
+/// Where the record and the lock live.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    pub(crate) database: Database,
+    pub(crate) names: Names,
+}
+
+impl Store {
+    /// Reads record and lock in one query: majority-committed, from the primary, with the server's clock.
+    ///
+    /// A lease of `run_id` is not another run's.
+    pub(crate) async fn observe(&self, run_id: &str) -> Result<Observed, Error> {
+        let pipeline = vec![
+            doc! { "$match": { "_id": { "$in": [&self.names.record, LOCK_ID] } } },
+            doc! { "$replaceWith": { "document": "$$ROOT", "now": "$$NOW" } },
+        ];
+        let mut cursor = self
+            .database
+            .collection::<Document>(&self.names.collection)
+            .aggregate(pipeline)
+            .read_concern(ReadConcern::majority())
+            .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
+            .await?;
+        let mut record: Option<RawDocumentBuf> = None;
+        let mut holder: Option<Holder> = None;
+        while cursor.advance().await? {
+            let row = cursor.current();
+            let document = row.get_document("document")?;
+            if document.get_str("_id").is_ok_and(|id| id == LOCK_ID) {
+                holder = live_holder(document, row.get_datetime("now")?);
+            } else {
+                record = Some(document.to_owned());
+            }
+        }
+        Ok(Observed {
+            recorded: Recorded::parse(record.as_deref()),
+            holder: holder.filter(|holder| holder.run_id != run_id),
+            occupied: vec![],
+        })
+    }
+
+    /// The record's document as it is stored.
+    pub(crate) async fn document(&self) -> Result<Option<RawDocumentBuf>, Error> {
+        self.database
+            .collection(&self.names.collection)
+            .find_one(doc! { "_id": &self.names.record })
+            .await
+    }
+
+    /// The collections that hold documents, the gate's own aside.
+    pub(crate) async fn occupied(&self) -> Result<Vec<String>, Error> {
+        let mut names = Vec::new();
+        let mut collections =
+            self.database.list_collections().filter(doc! { "type": { "$ne": "view" } }).await?;
+        while collections.advance().await? {
+            let name = collections.current().get_str("name")?.to_owned();
+            if !name.starts_with("system.") {
+                names.push(name);
+            }
+        }
+        names.sort();
+        let mut occupied = Vec::new();
+        for name in names {
+            let own = doc! { "_id": { "$nin": [LOCK_ID, &self.names.record] } };
+            let filter = if name == self.names.collection {
+                own
+            } else {
+                doc! {}
+            };
+            let documents = self.database.collection::<RawDocumentBuf>(&name);
+            if documents.find_one(filter).projection(doc! { "_id": 1 }).await?.is_some() {
+                occupied.push(name);
+            }
+        }
+        Ok(occupied)
+    }
+
+    /// Tries to move the record once, in the session's transaction where one is given; false where the
+    /// record is not, or no longer, in the state that the move starts from.
+    pub(crate) async fn attempt(
+        &self,
+        change: &Move,
+        session: Option<&mut ClientSession>,
+    ) -> Result<bool, Error> {
+        let records = self.database.collection::<RawDocumentBuf>(&self.names.collection);
+        match change {
+            Move::Insert(document) => {
+                let insert = records.insert_one(document);
+                let result = match session {
+                    Some(session) => insert.session(session).await,
+                    None => insert.await,
+                };
+                match result {
+                    Ok(_) => Ok(true),
+                    Err(error) if server::code(&error) == Some(11000) => Ok(false),
+                    Err(error) => Err(error),
+                }
+            }
+            Move::Update { filter, update } => {
+                let update = records.update_one(filter.clone(), update.clone());
+                let result = match session {
+                    Some(session) => update.session(session).await,
+                    None => update.await,
+                };
+                Ok(result?.matched_count == 1)
+            }
+        }
+    }
+
+    /// Moves the record from one state to another by itself, whatever becomes of the answers.
+    ///
+    /// # Errors
+    ///
+    /// [`Halt::RecordMoved`] where the record is in neither state.
+    pub(crate) async fn settle(
+        &self,
+        from: Option<&Record>,
+        to: &Record,
+        run_id: &str,
+        stop: &Stop,
+    ) -> Result<(), Halt> {
+        let change = Move::between(from, to, &self.names)?;
+        let mut attempts = 0;
+        loop {
+            let error = match stop.guard_with_grace(self.attempt(&change, None)).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => None,
+                Err(Halt::Driver(error)) if server::passing(&error) && attempts < ATTEMPTS => {
+                    Some(error)
+                }
+                Err(halt) => return Err(halt),
+            };
+            // the change may have been made all the same, by an attempt whose answer was lost
+            let observed = stop.guard_with_grace(self.observe(run_id)).await?;
+            match (&observed.recorded, from) {
+                (Recorded::Readable(record), _) if record.is_state(to) => return Ok(()),
+                (Recorded::Readable(record), Some(from)) if record.is_state(from) => {}
+                (Recorded::Absent, None) => {}
+                _ => return Err(Halt::RecordMoved),
+            }
+            if let Some(error) = error {
+                tracing::warn!(
+                    error = server::describe(&error),
+                    "the record could not be written; trying again"
+                );
+            }
+            attempts += 1;
+            stop.sleep(Duration::from_millis(50) * attempts).await?;
+        }
+    }
+}
