@@ -1,0 +1,548 @@
+//! Applying a version: at once, in one transaction with the record, or in parts, through the journal.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use mongodb::ClientSession;
+use mongodb::bson::oid::ObjectId;
+use mongodb::bson::{Bson, DateTime};
+use tokio::time::Instant;
+
+use crate::checkpoint::Point;
+use crate::engine::batch::{self, Batch, Edited, Purpose};
+use crate::engine::transact::{PATIENCE, jittered, together};
+use crate::engine::{Context, Estimate, actions, command, failed, refused};
+use crate::failure::Failure;
+use crate::handle::Handle;
+use crate::progress::Progress;
+use crate::record::{Applied, Done, Journal, Pass, Position, Record};
+use crate::server::{self, Deployment};
+use crate::stop::Halt;
+use crate::upgrade::{Command, Step, Transaction, Transform, Unit};
+
+/// How many bytes of documents one transaction may change: far below what strains a small cache.
+pub(crate) const TRANSACTION_BYTES: usize = 16 * 1024 * 1024;
+
+/// How long a version is tried at once before it is tried in parts.
+const AT_ONCE: Duration = Duration::from_secs(15);
+
+/// How often a batch is read again on a standalone because its documents changed meanwhile.
+const REREADS: u32 = 200;
+
+/// The work of one run on one database, under the lock.
+pub(crate) struct Work<'a> {
+    context: &'a Context,
+    /// The session of every transaction of the run; none on a standalone.
+    session: Option<ClientSession>,
+    /// The record as it is stored; none where there is none.
+    stored: Option<Record>,
+    /// The record that the first write begins with, where there is none.
+    begin: Option<Record>,
+}
+
+impl<'a> Work<'a> {
+    pub(crate) fn new(
+        context: &'a Context,
+        session: Option<ClientSession>,
+        stored: Option<Record>,
+        begin: Option<Record>,
+    ) -> Self {
+        Work { context, session, stored, begin }
+    }
+
+    /// The record as it is stored.
+    pub(crate) fn stored(&self) -> Option<&Record> {
+        self.stored.as_ref()
+    }
+
+    /// The session of the run's transactions.
+    pub(crate) fn session(&mut self) -> Option<&mut ClientSession> {
+        self.session.as_mut()
+    }
+
+    /// Gives the session back.
+    pub(crate) fn into_session(self) -> Option<ClientSession> {
+        self.session
+    }
+
+    /// Moves the record to `to` by itself.
+    async fn settle(&mut self, to: Record) -> Result<(), Halt> {
+        let run_id = &self.context.lock.run_id;
+        self.context.store.settle(self.stored.as_ref(), &to, run_id, &self.context.stop).await?;
+        self.stored = Some(to);
+        Ok(())
+    }
+
+    /// Applies a version of which nothing is applied yet.
+    pub(crate) async fn apply(
+        &mut self,
+        unit: &Unit,
+        estimate: &Estimate,
+    ) -> Result<Applied, Halt> {
+        if estimate.fits_at_once && self.session.is_some() {
+            match self.at_once(unit).await {
+                Err(Halt::Driver(error))
+                    if server::passing(&error) || server::too_large(&error) =>
+                {
+                    tracing::warn!(
+                        error = server::describe(&error),
+                        "one transaction does not get through; going on in parts"
+                    );
+                }
+                ended => return ended,
+            }
+        }
+        let base = base(self.stored.as_ref(), self.begin.as_ref())?;
+        let id = ObjectId::new().to_hex();
+        let journal = Journal::begin(id, unit, &base, &self.context.writer);
+        self.settle(base.journaled(journal)).await?;
+        self.context.reached(Point::Journaled).await;
+        self.in_parts(unit, estimate).await
+    }
+
+    /// Applies a version in one transaction, the record included, and then looks for late writers.
+    async fn at_once(&mut self, unit: &Unit) -> Result<Applied, Halt> {
+        let Some(session) = &mut self.session else {
+            return Err(Failure::bug("a transaction without a session").into());
+        };
+        let (context, begin) = (self.context, self.begin.as_ref());
+        let began = Instant::now();
+        let mut applied =
+            together(context, session, &mut self.stored, AT_ONCE, async |session, stored, _| {
+                let mut done = Vec::new();
+                for step in unit.steps() {
+                    done.push(in_transaction(context, session, unit, step).await?);
+                }
+                let applied = Applied {
+                    actions: actions(unit, &done),
+                    late: 0,
+                    duration_ms: began.elapsed().as_millis() as i64,
+                };
+                let to = base(stored, begin)?.upgraded(&unit.version, &context.writer, &applied);
+                Ok((applied, to))
+            })
+            .await?;
+        context.reached(Point::AfterVersion).await;
+        applied.late = self.sweep(unit).await?;
+        Ok(applied)
+    }
+
+    /// Looks once more for documents of the old shape, right after a version was applied at once.
+    async fn sweep(&mut self, unit: &Unit) -> Result<u64, Halt> {
+        let mut late = 0;
+        let steps: Vec<&Step> = unit.steps().collect();
+        for (position, step) in steps.iter().enumerate() {
+            let Step::Transform(transform) = step else { continue };
+            // what a later step made of the documents is not this step's output any more
+            let changed_later = steps[position + 1..]
+                .iter()
+                .any(|later| later.writes().iter().any(|name| step.reads().contains(name)));
+            if !transform.convergent || changed_later {
+                continue;
+            }
+            match self.sweep_transform(unit, transform).await {
+                Ok(documents) => late += documents,
+                Err(Halt::Failure(failure)) => {
+                    tracing::warn!(
+                        reason = failure.message,
+                        "a document written during the upgrade could not be upgraded"
+                    );
+                }
+                Err(halt) => return Err(halt),
+            }
+        }
+        Ok(late)
+    }
+
+    async fn sweep_transform(&mut self, unit: &Unit, transform: &Transform) -> Result<u64, Halt> {
+        let context = self.context;
+        let Some(session) = &mut self.session else { return Ok(0) };
+        let (mut late, mut after) = (0, None);
+        loop {
+            let limit = context.batch_documents;
+            let look = read_plain(context, unit, transform, after.as_ref(), limit).await?;
+            let Some(last) = look.last else { return Ok(late) };
+            if look.edited.is_empty() {
+                after = Some(last);
+                continue;
+            }
+            let place = after.as_ref();
+            let (documents, last) = together(
+                context,
+                session,
+                &mut self.stored,
+                PATIENCE,
+                async |session, stored, limit| {
+                    let batch =
+                        write_batch(context, session, unit, transform, place, limit).await?;
+                    let documents = batch.edited.len() as u64;
+                    Ok(((documents, batch.last), base(stored, None)?.found_late(documents)))
+                },
+            )
+            .await?;
+            late += documents;
+            after = last;
+            if after.is_none() {
+                return Ok(late);
+            }
+        }
+    }
+
+    /// Goes on with the journaled version until its version moves.
+    pub(crate) async fn in_parts(
+        &mut self,
+        unit: &Unit,
+        estimate: &Estimate,
+    ) -> Result<Applied, Halt> {
+        loop {
+            let journal = self.journal()?;
+            let position = journal.step;
+            let Some(step) = unit.steps().nth(position) else { break };
+            let documents = estimate.documents_of(position);
+            match step {
+                Step::Transform(transform) => self.transform(unit, transform, documents).await?,
+                Step::Transaction(_) => self.transaction(unit, step).await?,
+                Step::Command(command) => self.command(unit, command).await?,
+            }
+        }
+        self.context.reached(Point::BeforeVersion).await;
+        let journal = self.journal()?;
+        let done: Vec<&Done> = journal.steps.iter().map(|step| &step.done).collect();
+        let applied = Applied {
+            actions: actions(unit, done.iter().copied()),
+            late: done.iter().map(|done| done.late).sum(),
+            duration_ms: (DateTime::now().timestamp_millis() - journal.started.timestamp_millis())
+                .max(0),
+        };
+        let stored = base(self.stored.as_ref(), None)?;
+        self.settle(stored.upgraded(&unit.version, &self.context.writer, &applied)).await?;
+        self.context.reached(Point::AfterVersion).await;
+        Ok(applied)
+    }
+
+    fn journal(&self) -> Result<&Journal, Halt> {
+        self.stored
+            .as_ref()
+            .and_then(|record| record.journal.as_ref())
+            .ok_or_else(|| Failure::bug("a journaled upgrade without a journal").into())
+    }
+
+    async fn transaction(&mut self, unit: &Unit, step: &Step) -> Result<(), Halt> {
+        let context = self.context;
+        let Some(session) = &mut self.session else {
+            return Err(Failure::bug("a transaction without a session").into());
+        };
+        together(context, session, &mut self.stored, PATIENCE, async |session, stored, _| {
+            let done = in_transaction(context, session, unit, step).await?;
+            let to = base(stored, None)?.advanced(&context.writer, |journal| {
+                journal.finish_step(&done);
+            });
+            Ok(((), to))
+        })
+        .await
+    }
+
+    /// Both passes of a transform, batch by batch, from where the journal is.
+    async fn transform(
+        &mut self,
+        unit: &Unit,
+        transform: &Transform,
+        documents: u64,
+    ) -> Result<(), Halt> {
+        let journal = self.journal()?;
+        let step = journal.step;
+        let mut after = journal.position.clone().map(|position| position.after);
+        let mut progress =
+            Progress::new(&unit.version, &unit.description(), transform.collection, documents);
+        loop {
+            let journal = self.journal()?;
+            if journal.step != step {
+                progress.finish();
+                return Ok(());
+            }
+            if journal.pass == Pass::Late
+                && let Some(next) = self.nothing_late(unit, transform, after.as_ref()).await?
+            {
+                after = Some(next);
+                continue;
+            }
+            let (changed, last) = match self.session {
+                Some(_) => self.batch_in_transaction(unit, transform, after.as_ref()).await?,
+                None => self.batch_guarded(unit, transform, after.as_ref()).await?,
+            };
+            progress.advance(changed);
+            after = last;
+        }
+    }
+
+    /// Where the late pass may go on without a commit: past a batch without edits, but not past the end.
+    async fn nothing_late(
+        &self,
+        unit: &Unit,
+        transform: &Transform,
+        after: Option<&Bson>,
+    ) -> Result<Option<Bson>, Halt> {
+        let limit = self.context.batch_documents;
+        let look = read_plain(self.context, unit, transform, after, limit).await?;
+        Ok(look.last.filter(|_| look.edited.is_empty()))
+    }
+
+    /// One batch and its place in the journal, in one transaction.
+    async fn batch_in_transaction(
+        &mut self,
+        unit: &Unit,
+        transform: &Transform,
+        after: Option<&Bson>,
+    ) -> Result<(u64, Option<Bson>), Halt> {
+        let context = self.context;
+        let Some(session) = &mut self.session else {
+            return Err(Failure::bug("a transaction without a session").into());
+        };
+        together(context, session, &mut self.stored, PATIENCE, async |session, stored, limit| {
+            let batch = write_batch(context, session, unit, transform, after, limit).await?;
+            let done = batch.done();
+            let to = base(stored, None)?.advanced(&context.writer, |journal| {
+                journal.advance(&done, batch.last.clone(), transform.convergent);
+            });
+            Ok(((done.documents, batch.last), to))
+        })
+        .await
+    }
+
+    /// One batch on a standalone: each edit onto what it was computed from, then its place in the journal.
+    async fn batch_guarded(
+        &mut self,
+        unit: &Unit,
+        transform: &Transform,
+        after: Option<&Bson>,
+    ) -> Result<(u64, Option<Bson>), Halt> {
+        let context = self.context;
+        let mut done = Done::default();
+        let mut rereads = 0;
+        let last = loop {
+            let limit = context.batch_documents;
+            let mut batch = read_plain(context, unit, transform, after, limit).await?;
+            cut(&mut batch);
+            if batch.edited.is_empty() {
+                break batch.last;
+            }
+            context.reached(Point::BeforeCommit).await;
+            let writing = batch::write_guarded(context.database(), unit, transform, &batch);
+            match context.stop.guard(writing).await {
+                Ok(written) if written as usize == batch.edited.len() => {
+                    done.add(&batch.done());
+                    break batch.last;
+                }
+                Ok(written) => {
+                    let again = read_plain(context, unit, transform, after, limit).await?;
+                    count_written(&batch, &again, written, &mut done);
+                }
+                Err(Halt::Driver(error)) if server::passing(&error) => {
+                    tracing::warn!(
+                        error = server::describe(&error),
+                        "a batch was not confirmed; reading it again"
+                    );
+                }
+                Err(halt) => return Err(halt),
+            }
+            rereads += 1;
+            if rereads == REREADS {
+                return Err(failed(
+                    format!(
+                        "upgrade {}: documents of {} change faster than they can be upgraded",
+                        unit.version, transform.collection
+                    ),
+                    "stop what writes to them, then run it again",
+                ));
+            }
+            context.stop.sleep(jittered(Duration::from_millis(5) * rereads)).await?;
+        };
+        context.reached(Point::Edited).await;
+        let to = base(self.stored.as_ref(), None)?.advanced(&context.writer, |journal| {
+            journal.advance(&done, last.clone(), transform.convergent);
+        });
+        self.settle(to).await?;
+        context.reached(Point::Committed).await;
+        Ok((done.documents, last))
+    }
+
+    async fn command(&mut self, unit: &Unit, command: &Command) -> Result<(), Halt> {
+        let context = self.context;
+        let begun = self.journal()?.command.clone();
+        let ours = match begun {
+            Some(identity) => {
+                command::redo(context, unit, command, &identity).await?;
+                true
+            }
+            None => match command::probe(context.database(), unit, command, None).await? {
+                command::Probe::Done => false,
+                command::Probe::Todo(identity) => {
+                    let to =
+                        base(self.stored.as_ref(), None)?.advanced(&context.writer, |journal| {
+                            journal.command = Some(identity.clone());
+                        });
+                    self.settle(to).await?;
+                    context.reached(Point::Journaled).await;
+                    command::run(context, unit, command, &identity).await?;
+                    true
+                }
+            },
+        };
+        context.reached(Point::AfterCommand).await;
+        let done = match ours {
+            true => Done { actions: vec![command.action()], ..Done::default() },
+            false => Done::default(),
+        };
+        let to = base(self.stored.as_ref(), None)?
+            .advanced(&context.writer, |journal| journal.finish_step(&done));
+        self.settle(to).await
+    }
+}
+
+/// The record from which a write starts.
+fn base(stored: Option<&Record>, begin: Option<&Record>) -> Result<Record, Halt> {
+    stored.or(begin).cloned().ok_or_else(|| Failure::bug("an upgrade without a record").into())
+}
+
+async fn read_plain(
+    context: &Context,
+    unit: &Unit,
+    transform: &Transform,
+    after: Option<&Bson>,
+    limit: usize,
+) -> Result<Batch, Halt> {
+    let mut tries = 0;
+    loop {
+        let read =
+            batch::read(context.database(), None, unit, transform, after, limit, Purpose::Write);
+        match context.stop.guard(read).await {
+            Err(Halt::Driver(error)) if server::passing(&error) && tries < 5 => tries += 1,
+            ended => return ended,
+        }
+        context.stop.sleep(jittered(Duration::from_millis(50) * tries)).await?;
+    }
+}
+
+/// Reads a batch in the session's transaction, and writes it.
+async fn write_batch(
+    context: &Context,
+    session: &mut ClientSession,
+    unit: &Unit,
+    transform: &Transform,
+    after: Option<&Bson>,
+    limit: usize,
+) -> Result<Batch, Halt> {
+    let database = context.database();
+    let mut batch =
+        batch::read(database, Some(&mut *session), unit, transform, after, limit, Purpose::Write)
+            .await?;
+    cut(&mut batch);
+    batch::write(database, session, unit, transform, &batch).await?;
+    Ok(batch)
+}
+
+/// Leaves the end of a batch of large documents to the next one.
+fn cut(batch: &mut Batch) {
+    let mut bytes = 0;
+    let fits = batch.edited.iter().take_while(|edited| {
+        bytes += edited.bytes();
+        bytes <= TRANSACTION_BYTES
+    });
+    let keep = fits.count().max(1);
+    if keep < batch.edited.len() {
+        batch.edited.truncate(keep);
+        batch.last = batch.edited.last().and_then(Edited::id).and_then(|id| id.try_into().ok());
+    }
+}
+
+/// What one step does in the session's transaction, all of it.
+pub(crate) async fn in_transaction(
+    context: &Context,
+    session: &mut ClientSession,
+    unit: &Unit,
+    step: &Step,
+) -> Result<Done, Halt> {
+    match step {
+        Step::Transform(transform) => {
+            let (mut done, mut after) = (Done::default(), None);
+            loop {
+                let limit = context.batch_documents;
+                let batch =
+                    write_batch(context, session, unit, transform, after.as_ref(), limit).await?;
+                done.add(&batch.done());
+                after = batch.last;
+                if after.is_none() {
+                    return Ok(done);
+                }
+            }
+        }
+        Step::Transaction(transaction) => free_code(context, session, unit, transaction).await,
+        Step::Command(_) => Err(Failure::bug("a command inside a transaction").into()),
+    }
+}
+
+async fn free_code(
+    context: &Context,
+    session: &mut ClientSession,
+    unit: &Unit,
+    transaction: &Transaction,
+) -> Result<Done, Halt> {
+    let mut handle = Handle::new(context.database(), session, &transaction.collections);
+    let actions = (transaction.run)(&mut handle)
+        .await
+        .map_err(|error| refused(error, unit, transaction.name))?;
+    Ok(Done { actions, ..Done::default() })
+}
+
+/// Counts, of a batch whose edits were not all written, those that were: as many as the server says, of
+/// those that need no edit any more.
+fn count_written(batch: &Batch, again: &Batch, written: u64, done: &mut Done) {
+    let bytes = |edited: &Edited| {
+        edited.id().map(|id| mongodb::bson::rawdoc! { "_id": id }.into_bytes()).unwrap_or_default()
+    };
+    let left: HashSet<Vec<u8>> = again.edited.iter().map(bytes).collect();
+    let gone = batch.edited.iter().filter(|edited| !left.contains(&bytes(edited)));
+    gone.take(written as usize).for_each(|edited| edited.count(done));
+}
+
+impl Journal {
+    /// Counts a batch and moves on: to its end, to the next pass, or to the next step.
+    fn advance(&mut self, done: &Done, last: Option<Bson>, convergent: bool) {
+        let late = if self.pass == Pass::Late { done.documents } else { 0 };
+        if let Some(step) = self.steps.get_mut(self.step) {
+            step.done.add(&Done { late, ..done.clone() });
+        }
+        self.position = last.map(|after| Position { after });
+        if self.position.is_none() {
+            match self.pass {
+                Pass::First if convergent => self.pass = Pass::Late,
+                _ => self.next_step(),
+            }
+        }
+    }
+
+    fn finish_step(&mut self, done: &Done) {
+        if let Some(step) = self.steps.get_mut(self.step) {
+            step.done.add(done);
+        }
+        self.next_step();
+    }
+
+    fn next_step(&mut self) {
+        self.step += 1;
+        self.pass = Pass::First;
+        self.position = None;
+        self.command = None;
+    }
+}
+
+/// Whether a server can apply a step at all.
+pub(crate) fn suits(deployment: Deployment, step: &Step) -> bool {
+    match step {
+        Step::Transform(transform) => {
+            deployment == Deployment::WithTransactions || transform.convergent
+        }
+        Step::Transaction(_) => deployment == Deployment::WithTransactions,
+        Step::Command(_) => true,
+    }
+}

@@ -1,0 +1,502 @@
+//! A batch of a transform: reading documents in `_id` order, computing their edits, and writing them.
+
+use mongodb::bson::raw::{CString, cstr};
+use mongodb::bson::{
+    Bson, Document, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc, rawdoc,
+};
+use mongodb::error::Error;
+use mongodb::{ClientSession, Database};
+
+use crate::edit::{Edits, MAX_DOCUMENT_SIZE};
+use crate::engine::{Halt, failed, refused};
+use crate::lookup::{Found, Key, Keys};
+use crate::record::Done;
+use crate::server;
+use crate::upgrade::{StepError, Transform, Unit};
+
+/// What one `update` or `insert` command may carry, in bytes; one statement alone may be larger.
+const COMMAND_BYTES: usize = 12 * 1024 * 1024;
+
+/// The field in which a look-ahead asks for the size of the whole document.
+const SIZE: &str = "upgrade_gate_size";
+
+/// How a batch is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To be written.
+    Write,
+    /// To find out beforehand whether it could be written.
+    Look,
+}
+
+/// Documents of a transform, read and computed together.
+#[derive(Default)]
+pub(crate) struct Batch {
+    /// The documents that change, in `_id` order.
+    pub(crate) edited: Vec<Edited>,
+    /// The `_id` of the last document read; none at the end of the collection.
+    pub(crate) last: Option<Bson>,
+}
+
+/// A document as it was read, and its edits.
+pub(crate) struct Edited {
+    pub(crate) document: RawDocumentBuf,
+    pub(crate) edits: Edits,
+}
+
+impl Batch {
+    /// What writing the batch does.
+    pub(crate) fn done(&self) -> Done {
+        let mut done = Done::default();
+        self.edited.iter().for_each(|edited| edited.count(&mut done));
+        done
+    }
+
+    /// The documents that are changed themselves, not only the cause of others.
+    fn changed(&self) -> Vec<&Edited> {
+        self.edited.iter().filter(|edited| edited.edits.changes_document()).collect()
+    }
+
+    /// The bytes of the documents that change, as read, and of those that are added.
+    pub(crate) fn bytes(&self) -> usize {
+        self.edited.iter().map(Edited::bytes).sum()
+    }
+}
+
+impl Edited {
+    pub(crate) fn count(&self, done: &mut Done) {
+        done.documents += 1;
+        for (name, n) in self.edits.counts() {
+            *done.counts.entry(name.to_owned()).or_default() += n;
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        let inserted: usize =
+            self.edits.inserts().flatten().map(|insert| insert.document.as_bytes().len()).sum();
+        self.document.as_bytes().len() + inserted
+    }
+
+    pub(crate) fn id(&self) -> Option<RawBsonRef<'_>> {
+        self.document.get("_id").ok().flatten()
+    }
+}
+
+/// Reads the next batch after `after` and computes its edits; in the session's transaction, if given.
+pub(crate) async fn read(
+    database: &Database,
+    mut session: Option<&mut ClientSession>,
+    unit: &Unit,
+    transform: &Transform,
+    after: Option<&Bson>,
+    limit: usize,
+    purpose: Purpose,
+) -> Result<Batch, Halt> {
+    let find = find(transform, after, limit, purpose, session.is_some());
+    let documents = query(database, session.as_deref_mut(), find).await?;
+    let mut documents: Vec<RawDocumentBuf> = documents
+        .into_iter()
+        .filter(|document| !after.is_some_and(|after| is_at(document, after)))
+        .collect();
+    let last = match documents.last() {
+        Some(document) => document.get("_id")?.map(Bson::try_from).transpose()?,
+        None => None,
+    };
+    let found = look_up(database, session, unit, transform, &documents).await?;
+    let mut batch = Batch { edited: vec![], last };
+    for document in documents.drain(..) {
+        let edits = compute(unit, transform, &document, &found, purpose)?;
+        if !edits.is_empty() {
+            batch.edited.push(Edited { document, edits });
+        }
+    }
+    Ok(batch)
+}
+
+/// Index bounds, not `$gt`, go on after a document: a comparison sees one BSON type only.
+fn find(
+    transform: &Transform,
+    after: Option<&Bson>,
+    limit: usize,
+    purpose: Purpose,
+    in_transaction: bool,
+) -> Document {
+    // the lower bound is inclusive: one more, for the document that is left out
+    let limit = (limit + usize::from(after.is_some())) as i64;
+    let mut find = doc! {
+        "find": transform.collection,
+        "filter": transform.filter.clone(),
+        "sort": { "_id": 1 },
+        "hint": { "_id": 1 },
+        "limit": limit,
+        "batchSize": limit,
+        "singleBatch": true,
+    };
+    if let Some(after) = after {
+        find.insert("min", doc! { "_id": after });
+    }
+    let mut projection = doc! {};
+    for field in &transform.fields {
+        projection.insert(*field, 1);
+    }
+    if purpose == Purpose::Look && !projection.is_empty() {
+        projection.insert(SIZE, doc! { "$bsonSize": "$$ROOT" });
+    }
+    if !projection.is_empty() {
+        find.insert("projection", projection);
+    }
+    if !in_transaction {
+        find.insert("readConcern", doc! { "level": "majority" });
+    }
+    find
+}
+
+/// Whether the document is the one whose `_id` the index holds as `after`.
+fn is_at(document: &RawDocument, after: &Bson) -> bool {
+    let Ok(Some(id)) = document.get("_id") else { return false };
+    let after = rawdoc! { "_id": mongodb::bson::RawBson::try_from(after.clone()).unwrap_or(mongodb::bson::RawBson::Null) };
+    let Ok(Some(after)) = after.get("_id") else { return false };
+    match (Key::of(id), Key::of(after)) {
+        (Some(id), Some(after)) => id == after,
+        _ => rawdoc! { "_id": id }.as_bytes() == rawdoc! { "_id": after }.as_bytes(),
+    }
+}
+
+/// Runs a `find` to its end.
+async fn query(
+    database: &Database,
+    session: Option<&mut ClientSession>,
+    find: Document,
+) -> Result<Vec<RawDocumentBuf>, Error> {
+    let mut documents = Vec::new();
+    match session {
+        Some(session) => {
+            let mut cursor = database.run_cursor_command(find).session(&mut *session).await?;
+            while cursor.advance(session).await? {
+                documents.push(cursor.current().to_owned());
+            }
+        }
+        None => {
+            let mut cursor = database.run_cursor_command(find).await?;
+            while cursor.advance().await? {
+                documents.push(cursor.current().to_owned());
+            }
+        }
+    }
+    Ok(documents)
+}
+
+async fn look_up(
+    database: &Database,
+    mut session: Option<&mut ClientSession>,
+    unit: &Unit,
+    transform: &Transform,
+    documents: &[RawDocumentBuf],
+) -> Result<Found, Halt> {
+    let mut found = Found::default();
+    for lookup in &transform.lookups {
+        let mut keys = Keys::default();
+        for document in documents {
+            lookup.wanted(document, &mut keys);
+        }
+        found.ask(lookup, &keys);
+        for filter in lookup.queries(&keys) {
+            let mut find = doc! {
+                "find": lookup.collection,
+                "filter": filter,
+                "projection": lookup.projection(),
+                // natural order, which the engine restores, is the order of record ids
+                "showRecordId": true,
+            };
+            if session.is_none() {
+                find.insert("readConcern", doc! { "level": "majority" });
+            }
+            for document in query(database, session.as_deref_mut(), find).await? {
+                found.add(lookup, document).map_err(|e| refused(e, unit, lookup.name))?;
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn compute(
+    unit: &Unit,
+    transform: &Transform,
+    document: &RawDocument,
+    found: &Found,
+    purpose: Purpose,
+) -> Result<Edits, Halt> {
+    let refuse = |reason: StepError| refused(reason, unit, &place(transform, document));
+    let mut edits = Edits::default();
+    (transform.edit)(document, found, &mut edits).map_err(refuse)?;
+    if edits.is_empty() {
+        return Ok(edits);
+    }
+    let refuse =
+        |reason: String| refused(StepError::Refused(reason), unit, &place(transform, document));
+    check(transform, document, &edits, purpose).map_err(refuse)?;
+    Ok(edits)
+}
+
+/// What the author's edits must keep to, as far as it can be told without the server.
+fn check(
+    transform: &Transform,
+    document: &RawDocument,
+    edits: &Edits,
+    purpose: Purpose,
+) -> Result<(), String> {
+    for insert in edits.inserts() {
+        let insert = insert.map_err(|error| error.to_string())?;
+        if !transform.inserts_into.contains(&insert.collection) {
+            return Err(format!(
+                "it inserts into {}, which the transform does not name with inserts_into",
+                insert.collection
+            ));
+        }
+    }
+    if !transform.fields.is_empty()
+        && let Some(field) = edits.fields().find(|field| !transform.fields.contains(field))
+    {
+        return Err(format!(
+            "it edits {field}, which the transform does not name among its fields"
+        ));
+    }
+    if purpose == Purpose::Look && edits.changes_document() {
+        let after = edits.grown(document).map_err(|error| error.to_string())?;
+        let read = document.as_bytes().len();
+        let whole = match document.get_i32(SIZE) {
+            // the size was read with the document, in a field of its own
+            Ok(whole) => whole as usize + SIZE.len() + 6,
+            Err(_) => read,
+        };
+        if whole + after > MAX_DOCUMENT_SIZE + read {
+            return Err("it would grow beyond the server's limit of 16 MiB".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// A document by its collection and `_id`, and nothing of its contents.
+pub(crate) fn place(transform: &Transform, document: &RawDocument) -> String {
+    let id = match document.get("_id") {
+        Ok(Some(id)) => match Bson::try_from(id) {
+            Ok(id) => serde_json::to_string(&id).unwrap_or_else(|_| "unreadable".to_owned()),
+            Err(_) => "unreadable".to_owned(),
+        },
+        _ => "missing".to_owned(),
+    };
+    format!("document {id} of {}", transform.collection)
+}
+
+/// Writes a batch in the session's transaction, in which it was read.
+pub(crate) async fn write(
+    database: &Database,
+    session: &mut ClientSession,
+    unit: &Unit,
+    transform: &Transform,
+    batch: &Batch,
+) -> Result<(), Halt> {
+    for (collection, documents) in inserts(batch)? {
+        let ids: Vec<Bson> = documents
+            .iter()
+            .filter_map(|document| document.get("_id").ok().flatten())
+            .map(Bson::try_from)
+            .collect::<Result<_, _>>()?;
+        let there = doc! {
+            "find": collection,
+            "filter": { "_id": { "$in": ids } },
+            "projection": { "_id": 1 },
+        };
+        let there: Vec<Vec<u8>> = query(database, Some(&mut *session), there)
+            .await?
+            .iter()
+            .map(|document| id_bytes(document))
+            .collect();
+        let new = documents.iter().filter(|d| !there.contains(&id_bytes(d)));
+        for (_, command) in commands("insert", collection, "documents", new, None) {
+            let answer = database.run_raw_command(command).session(&mut *session).await?;
+            if let Some(error) = write_errors(&answer).next() {
+                return Err(write_failure(
+                    error,
+                    unit,
+                    &format!("a document added to {collection}"),
+                ));
+            }
+        }
+    }
+    let changed = batch.changed();
+    let statements = changed
+        .iter()
+        .map(|edited| edited.edits.statement(&edited.document))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| failed(format!("upgrade {}: {error}", unit.version), CORRECT))?;
+    for (first, command) in commands("update", transform.collection, "updates", &statements, None) {
+        let answer = database.run_raw_command(command).session(&mut *session).await?;
+        fail_on_write_error(&answer, unit, transform, &changed[first..])?;
+    }
+    Ok(())
+}
+
+/// Writes a batch that was read outside transactions: each edit only onto the document that it was
+/// computed from. Returns how many documents were still as they were read.
+pub(crate) async fn write_guarded(
+    database: &Database,
+    unit: &Unit,
+    transform: &Transform,
+    batch: &Batch,
+) -> Result<u64, Halt> {
+    let concern = rawdoc! { "w": "majority", "j": true };
+    for (collection, documents) in inserts(batch)? {
+        for (_, command) in commands("insert", collection, "documents", &documents, Some(&concern))
+        {
+            let answer = database.run_raw_command(command).await?;
+            // a document that is there already was added by an earlier try
+            let there = |error: &Document| {
+                error.get_i32("code").is_ok_and(|code| code == 11000)
+                    && error.get_document("keyPattern").is_ok_and(|key| key.contains_key("_id"))
+            };
+            if let Some(error) = write_errors(&answer).find(|error| !there(error)) {
+                return Err(write_failure(
+                    error,
+                    unit,
+                    &format!("a document added to {collection}"),
+                ));
+            }
+            fail_on_write_concern(&answer)?;
+        }
+    }
+    let changed = batch.changed();
+    let statements = changed
+        .iter()
+        .map(|edited| edited.edits.guarded_statement(&edited.document))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| failed(format!("upgrade {}: {error}", unit.version), CORRECT))?;
+    let mut matched = (batch.edited.len() - changed.len()) as u64;
+    for (first, command) in
+        commands("update", transform.collection, "updates", &statements, Some(&concern))
+    {
+        let answer = database.run_raw_command(command).await?;
+        fail_on_write_error(&answer, unit, transform, &changed[first..])?;
+        fail_on_write_concern(&answer)?;
+        matched += answer.get_i32("n").unwrap_or_default().max(0) as u64;
+    }
+    Ok(matched)
+}
+
+const CORRECT: &str = "deploy code whose upgrade makes edits that the server can take";
+
+fn id_bytes(document: &RawDocument) -> Vec<u8> {
+    match document.get("_id") {
+        Ok(Some(id)) => rawdoc! { "_id": id }.into_bytes(),
+        _ => vec![],
+    }
+}
+
+/// The documents to add, by collection; of several with one `_id`, the first.
+fn inserts(batch: &Batch) -> Result<Vec<(&'static str, Vec<RawDocumentBuf>)>, Halt> {
+    let mut collections: Vec<(&'static str, Vec<RawDocumentBuf>)> = Vec::new();
+    for edited in &batch.edited {
+        for insert in edited.edits.inserts() {
+            let insert = insert.map_err(|error| failed(error.to_string(), CORRECT))?;
+            let at = match collections.iter().position(|(name, _)| *name == insert.collection) {
+                Some(at) => at,
+                None => {
+                    collections.push((insert.collection, vec![]));
+                    collections.len() - 1
+                }
+            };
+            collections[at].1.push(insert.document.to_owned());
+        }
+    }
+    for (_, documents) in &mut collections {
+        let mut seen = std::collections::HashSet::new();
+        documents.retain(|document| seen.insert(id_bytes(document)));
+    }
+    Ok(collections)
+}
+
+/// The commands that carry `items`, each within what one command may carry, with the position of the
+/// first item that each carries.
+///
+/// Ordered inside a transaction, which the first error ends; unordered outside, where a failed item
+/// must not keep the others back.
+fn commands<'a>(
+    verb: &str,
+    collection: &str,
+    list: &str,
+    items: impl IntoIterator<Item = &'a RawDocumentBuf>,
+    write_concern: Option<&RawDocumentBuf>,
+) -> Vec<(usize, RawDocumentBuf)> {
+    let mut groups: Vec<(usize, usize, RawArrayBuf)> = Vec::new();
+    for (position, item) in items.into_iter().enumerate() {
+        let size = item.as_bytes().len();
+        match groups.last_mut() {
+            Some((_, bytes, array)) if *bytes + size <= COMMAND_BYTES => {
+                *bytes += size;
+                array.push(item.clone());
+            }
+            _ => groups.push((position, size, RawArrayBuf::from_iter([item.clone()]))),
+        }
+    }
+    let name = |text: &str| CString::try_from(text).unwrap_or(cstr!("").to_owned());
+    let command = |array| {
+        let mut command = RawDocumentBuf::new();
+        command.append(name(verb), collection);
+        command.append(name(list), array);
+        command.append(cstr!("ordered"), write_concern.is_none());
+        if let Some(concern) = write_concern {
+            command.append(cstr!("writeConcern"), concern.clone());
+        }
+        command
+    };
+    groups.into_iter().map(|(first, _, array)| (first, command(array))).collect()
+}
+
+fn write_errors(answer: &Document) -> impl Iterator<Item = &Document> {
+    answer
+        .get_array("writeErrors")
+        .map(|errors| errors.as_slice())
+        .unwrap_or_default()
+        .iter()
+        .filter_map(Bson::as_document)
+}
+
+fn fail_on_write_error(
+    answer: &Document,
+    unit: &Unit,
+    transform: &Transform,
+    sent: &[&Edited],
+) -> Result<(), Halt> {
+    let Some(error) = write_errors(answer).next() else { return Ok(()) };
+    let index = error.get_i32("index").unwrap_or_default().max(0) as usize;
+    let place = match sent.get(index) {
+        Some(edited) => place(transform, &edited.document),
+        None => transform.collection.to_owned(),
+    };
+    Err(write_failure(error, unit, &place))
+}
+
+/// An unconfirmed write is one that may be lost: the driver's error for it can be tried again.
+fn fail_on_write_concern(answer: &Document) -> Result<(), Halt> {
+    match answer.get_document("writeConcernError") {
+        Ok(_) => Err(Halt::Driver(
+            std::io::Error::other("the server did not confirm a write to a majority").into(),
+        )),
+        Err(_) => Ok(()),
+    }
+}
+
+/// What only the server knows: a unique key, a validator.
+fn write_failure(error: &Document, unit: &Unit, place: &str) -> Halt {
+    let code = error.get_i32("code").unwrap_or_default();
+    let detail = server::safe_detail(code, error.get_str("errmsg").unwrap_or_default());
+    let reason = match (code, detail) {
+        (_, Some(detail)) => detail,
+        (121, None) => "the collection's validator refuses the result".to_owned(),
+        (code, None) => format!("server error {code}"),
+    };
+    failed(
+        format!("upgrade {}: {place}: {reason}", unit.version),
+        "mend the document, or deploy code whose upgrade can deal with it, then run it again",
+    )
+}

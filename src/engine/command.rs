@@ -1,0 +1,252 @@
+//! Commands: probing whether one is done, and carrying it out so that a late duplicate does no harm.
+
+use std::collections::HashMap;
+
+use mongodb::bson::{Bson, Document, doc};
+use mongodb::error::Error;
+use mongodb::{Database, IndexModel};
+
+use crate::checkpoint::Point;
+use crate::engine::{Context, Halt, failed};
+use crate::server;
+use crate::upgrade::{Command, Unit};
+
+/// The key under which the journal holds the UUID that a rename or a drop was decided on.
+const UUID: &str = "uuid";
+
+/// What a probe found.
+pub(crate) enum Probe {
+    /// There is nothing left to do.
+    Done,
+    /// It is to be done, on what these identities name.
+    Todo(Document),
+}
+
+/// Looks whether a command is done; for one that was begun, by the identities that the journal holds.
+pub(crate) async fn probe(
+    database: &Database,
+    unit: &Unit,
+    command: &Command,
+    begun: Option<&Document>,
+) -> Result<Probe, Halt> {
+    let conflict = |reason: String| {
+        failed(
+            format!("upgrade {}: {}: {reason}", unit.version, command.describe()),
+            "look at the collections, move what is in the way, then run it again",
+        )
+    };
+    match command {
+        Command::CreateIndex { collection, index } => {
+            match stored_index(database, collection, command.index_name()).await? {
+                None => Ok(Probe::Todo(doc! {})),
+                Some(stored) if same_index(&stored, index) => Ok(Probe::Done),
+                Some(_) => Err(conflict(
+                    "an index of that name with other keys or options is there".into(),
+                )),
+            }
+        }
+        Command::DropIndex { collection, name } => {
+            Ok(match stored_index(database, collection, name).await? {
+                None => Probe::Done,
+                Some(_) => Probe::Todo(doc! {}),
+            })
+        }
+        Command::SetValidator { collection, validator } => {
+            let stored = collections(database, &[collection]).await?;
+            let stored = stored.get(*collection).and_then(|stored| stored.validator.as_ref());
+            Ok(if stored == Some(validator) { Probe::Done } else { Probe::Todo(doc! {}) })
+        }
+        Command::Drop { collection } => {
+            let stored = collections(database, &[collection]).await?;
+            Ok(match (stored.get(*collection), begun.and_then(|begun| begun.get(UUID))) {
+                (None, _) => Probe::Done,
+                // a collection that came after the one to be dropped is the application's
+                (Some(stored), Some(uuid)) if stored.uuid != *uuid => Probe::Done,
+                (Some(stored), _) => Probe::Todo(doc! { UUID: stored.uuid.clone() }),
+            })
+        }
+        Command::Rename { from, to } => {
+            let stored = collections(database, &[from, to]).await?;
+            let (source, target) = (stored.get(*from), stored.get(*to));
+            let begun = begun.and_then(|begun| begun.get(UUID));
+            match (source, target, begun) {
+                (_, Some(target), Some(uuid)) if target.uuid == *uuid => Ok(Probe::Done),
+                (Some(source), None, Some(uuid)) if source.uuid == *uuid => {
+                    Ok(Probe::Todo(doc! { UUID: source.uuid.clone() }))
+                }
+                (_, _, Some(_)) => Err(conflict(format!(
+                    "{from} is not the collection it was, or {to} is another"
+                ))),
+                (None, _, None) => Ok(Probe::Done),
+                (Some(source), None, None) => Ok(Probe::Todo(doc! { UUID: source.uuid.clone() })),
+                (Some(_), Some(_), None) => {
+                    Err(conflict(format!("{from} and {to} are both there")))
+                }
+            }
+        }
+    }
+}
+
+/// Carries out a command that the journal names, unless it is done.
+pub(crate) async fn redo(
+    context: &Context,
+    unit: &Unit,
+    command: &Command,
+    identity: &Document,
+) -> Result<(), Halt> {
+    // an index that is being built is listed already: creating it again waits for it
+    if !matches!(command, Command::CreateIndex { .. })
+        && let Probe::Done = probe(context.database(), unit, command, Some(identity)).await?
+    {
+        return Ok(());
+    }
+    run(context, unit, command, identity).await
+}
+
+/// Carries out a command on what `identity` names, with the lease verified just before.
+pub(crate) async fn run(
+    context: &Context,
+    unit: &Unit,
+    command: &Command,
+    identity: &Document,
+) -> Result<(), Halt> {
+    let mut attempts = 0;
+    loop {
+        context.lock.verify(&context.stop).await?;
+        context.reached(Point::BeforeCommand).await;
+        let sent = context.stop.guard(send(context.database(), command, identity)).await;
+        match sent {
+            Ok(()) => {}
+            Err(Halt::Driver(error)) if attempts < 5 && server::passing(&error) => {
+                attempts += 1;
+                context.stop.sleep(std::time::Duration::from_millis(200) * attempts).await?;
+                continue;
+            }
+            // the collection is not the one that was probed, or not there: the probe says what that means
+            Err(Halt::Driver(error)) if matches!(server::code(&error), Some(26 | 27 | 361)) => {}
+            Err(halt) => return Err(halt),
+        }
+        return match probe(context.database(), unit, command, Some(identity)).await? {
+            Probe::Done => Ok(()),
+            Probe::Todo(_) => Err(failed(
+                format!("upgrade {}: {} took no effect", unit.version, command.describe()),
+                "look at the server's log, then run it again",
+            )),
+        };
+    }
+}
+
+async fn send(database: &Database, command: &Command, identity: &Document) -> Result<(), Error> {
+    let concern = doc! { "w": "majority" };
+    let uuid = identity.get(UUID).cloned().unwrap_or(Bson::Null);
+    let name = database.name();
+    match command {
+        Command::CreateIndex { collection, index } => {
+            database.collection::<Document>(collection).create_index(index.clone()).await?;
+        }
+        Command::DropIndex { collection, name } => {
+            database.collection::<Document>(collection).drop_index(*name).await?;
+        }
+        Command::SetValidator { collection, validator } => {
+            let set = doc! { "collMod": *collection, "validator": validator.clone(), "writeConcern": concern.clone() };
+            match database.run_command(set).await {
+                Err(error) if server::code(&error) == Some(26) => {
+                    let create = doc! { "create": *collection, "validator": validator.clone(), "writeConcern": concern };
+                    database.run_command(create).await?;
+                }
+                ended => {
+                    ended?;
+                }
+            }
+        }
+        Command::Rename { from, to } => {
+            let rename = doc! {
+                "renameCollection": format!("{name}.{from}"),
+                "to": format!("{name}.{to}"),
+                "collectionUUID": uuid,
+                "writeConcern": concern,
+            };
+            database.client().database("admin").run_command(rename).await?;
+        }
+        Command::Drop { collection } => {
+            let drop =
+                doc! { "drop": *collection, "collectionUUID": uuid, "writeConcern": concern };
+            database.run_command(drop).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What a command needs to know of a collection.
+struct Stored {
+    uuid: Bson,
+    validator: Option<Document>,
+}
+
+async fn collections(
+    database: &Database,
+    names: &[&str],
+) -> Result<HashMap<String, Stored>, Error> {
+    let list = doc! { "listCollections": 1, "filter": { "name": { "$in": names } } };
+    let mut cursor = database.run_cursor_command(list).await?;
+    let mut stored = HashMap::new();
+    while cursor.advance().await? {
+        let entry = Document::try_from(cursor.current())?;
+        let uuid = entry.get_document("info").ok().and_then(|info| info.get("uuid")).cloned();
+        let validator =
+            entry.get_document("options").ok().and_then(|o| o.get_document("validator").ok());
+        if let Ok(name) = entry.get_str("name") {
+            let uuid = uuid.unwrap_or(Bson::Null);
+            stored.insert(name.to_owned(), Stored { uuid, validator: validator.cloned() });
+        }
+    }
+    Ok(stored)
+}
+
+async fn stored_index(
+    database: &Database,
+    collection: &str,
+    name: &str,
+) -> Result<Option<Document>, Error> {
+    let mut cursor = match database.run_cursor_command(doc! { "listIndexes": collection }).await {
+        Ok(cursor) => cursor,
+        Err(error) if server::code(&error) == Some(26) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    while cursor.advance().await? {
+        let index = Document::try_from(cursor.current())?;
+        if index.get_str("name").is_ok_and(|stored| stored == name) {
+            return Ok(Some(index));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a stored index has the keys and all options that are asked for.
+fn same_index(stored: &Document, wanted: &IndexModel) -> bool {
+    let Ok(wanted) = mongodb::bson::serialize_to_document(wanted) else { return false };
+    let plain = |document: &Document, key: &str| document.get_bool(key).unwrap_or(false);
+    let same_key = match (stored.get_document("key"), wanted.get_document("key")) {
+        (Ok(stored), Ok(wanted)) => stored
+            .iter()
+            .map(|(field, kind)| (field, number(kind)))
+            .eq(wanted.iter().map(|(field, kind)| (field, number(kind)))),
+        _ => false,
+    };
+    same_key
+        && ["unique", "sparse", "hidden"]
+            .iter()
+            .all(|key| plain(stored, key) == plain(&wanted, key))
+        && stored.get("partialFilterExpression") == wanted.get("partialFilterExpression")
+        && stored.get("expireAfterSeconds").map(number)
+            == wanted.get("expireAfterSeconds").map(number)
+}
+
+/// Numbers of an index by value, whatever their type; other kinds (`text`, `hashed`) as they are.
+fn number(value: &Bson) -> Bson {
+    match value {
+        Bson::Int32(n) => Bson::Double(f64::from(*n)),
+        Bson::Int64(n) => Bson::Double(*n as f64),
+        other => other.clone(),
+    }
+}

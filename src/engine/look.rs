@@ -1,0 +1,309 @@
+//! Looking before writing: what each pending version would do, found without leaving a trace. A plan is
+//! nothing else.
+
+use std::collections::HashSet;
+
+use mongodb::ClientSession;
+use mongodb::bson::{Bson, doc};
+
+use crate::engine::apply::{TRANSACTION_BYTES, in_transaction};
+use crate::engine::batch::{self, Purpose};
+use crate::engine::transact::abort;
+use crate::engine::{Context, command, step_actions};
+use crate::record::{Done, Journal, Pass};
+use crate::server::{self, Deployment};
+use crate::stop::Halt;
+use crate::upgrade::{ActionType, Command, Step, Transform, Unit, UpgradeAction};
+
+/// How many documents a rehearsal may change, as a multiple of one transaction's.
+const REHEARSAL: u64 = 10;
+
+/// What was found out about one version.
+#[derive(Debug, Default)]
+pub(crate) struct Estimate {
+    steps: Vec<Finding>,
+    /// Whether one transaction can do it all.
+    pub(crate) fits_at_once: bool,
+}
+
+/// What was found out about one step.
+#[derive(Debug)]
+struct Finding {
+    /// What it would do; none where that depends on what earlier steps leave.
+    done: Option<Done>,
+    bytes: usize,
+    /// What a plan says of it.
+    actions: Vec<UpgradeAction>,
+}
+
+impl Estimate {
+    /// How many documents a step changes, as far as is known.
+    pub(crate) fn documents_of(&self, step: usize) -> u64 {
+        self.steps.get(step).and_then(|f| f.done.as_ref()).map_or(0, |done| done.documents)
+    }
+
+    /// Whether the counts are those that a run would report.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.steps.iter().all(|finding| finding.done.is_some())
+    }
+
+    /// What a plan lists.
+    pub(crate) fn actions(&self) -> Vec<UpgradeAction> {
+        self.steps.iter().flat_map(|finding| finding.actions.clone()).collect()
+    }
+}
+
+/// What the look is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// To tell the operator.
+    Plan,
+    /// To find out before the first write what would fail later.
+    Upgrade,
+}
+
+/// Looks at the steps of `units`, in order; from the journal's place in the first one, where given.
+///
+/// # Errors
+///
+/// What would make the upgrade fail, as far as it can be told: a document that cannot be transformed, a
+/// command in conflict, a transaction that refuses.
+pub(crate) async fn look(
+    context: &Context,
+    session: Option<&mut ClientSession>,
+    units: &[&Unit],
+    journal: Option<&Journal>,
+    purpose: Look,
+) -> Result<Vec<Estimate>, Halt> {
+    let steps: Vec<(&Unit, &Step, usize)> = units
+        .iter()
+        .flat_map(|unit| {
+            unit.steps().enumerate().map(move |(position, step)| (*unit, step, position))
+        })
+        .collect();
+    let mut findings: Vec<Option<(Done, usize)>> = Vec::new();
+    // what earlier steps change, and what they move away
+    let (mut written, mut moved) = (HashSet::<&str>::new(), HashSet::<&str>::new());
+    let finished = journal.map_or(0, |journal| journal.step);
+    for (index, (unit, step, position)) in steps.iter().enumerate() {
+        if index < finished {
+            findings.push(Some((Done::default(), 0)));
+            continue;
+        }
+        let begun = journal.filter(|_| index == *position);
+        let changed = if matches!(step, Step::Command(_)) { &moved } else { &written };
+        let alone = step.reads().iter().all(|name| !changed.contains(name));
+        findings.push(match (step, begun) {
+            (Step::Transform(transform), _) if alone => {
+                Some(scan(context, unit, transform, begun.filter(|j| j.step == *position)).await?)
+            }
+            (Step::Command(command), _) if alone => {
+                let identity = begun.and_then(|journal| journal.command.as_ref());
+                let probe = command::probe(context.database(), unit, command, identity);
+                let actions = match context.stop.guard(probe).await? {
+                    command::Probe::Done => vec![],
+                    command::Probe::Todo(_) => vec![command.action()],
+                };
+                Some((Done { actions, ..Done::default() }, 0))
+            }
+            _ => None,
+        });
+        if matches!(step, Step::Command(_)) {
+            moved.extend(step.writes());
+        }
+        written.extend(step.writes());
+    }
+    let rehearse = match purpose {
+        Look::Plan => true,
+        // the one transaction of a single version is a rehearsal itself
+        Look::Upgrade => units.len() > 1,
+    };
+    if rehearse
+        && findings.iter().any(Option::is_none)
+        && let Some(session) = session
+    {
+        rehearse_into(context, session, &steps, finished, &mut findings).await?;
+    }
+    let mut estimates = Vec::new();
+    let mut findings = findings.into_iter();
+    for unit in units {
+        let steps: Vec<Finding> = unit
+            .steps()
+            .zip(findings.by_ref())
+            .map(|(step, found)| match found {
+                Some((done, bytes)) => {
+                    Finding { actions: step_actions(step, &done), done: Some(done), bytes }
+                }
+                None => Finding { done: None, bytes: 0, actions: inexact(step) },
+            })
+            .collect();
+        let fits_at_once = fits_at_once(context, unit, &steps).await?;
+        estimates.push(Estimate { steps, fits_at_once });
+    }
+    Ok(estimates)
+}
+
+/// What a plan says of a step whose counts depend on what earlier steps leave.
+fn inexact(step: &Step) -> Vec<UpgradeAction> {
+    let action = |description: &str, collection: &str, action_type| UpgradeAction {
+        description: description.to_owned(),
+        collection: collection.to_owned(),
+        action_type,
+        details: doc! { "exact": false },
+    };
+    match step {
+        Step::Transform(transform) => transform
+            .counters
+            .iter()
+            .map(|c| {
+                action(&c.description.replace("{n} ", ""), transform.collection, c.action_type)
+            })
+            .collect(),
+        Step::Transaction(transaction) => {
+            vec![action(transaction.name, &transaction.collections.join(", "), ActionType::Update)]
+        }
+        Step::Command(command) => {
+            let mut action = command.action();
+            action.details.insert("exact", false);
+            vec![action]
+        }
+    }
+}
+
+async fn fits_at_once(context: &Context, unit: &Unit, steps: &[Finding]) -> Result<bool, Halt> {
+    if context.server.deployment == Deployment::Standalone {
+        return Ok(false);
+    }
+    let (mut documents, mut bytes) = (0, 0);
+    for (step, finding) in unit.steps().zip(steps) {
+        match (step, &finding.done) {
+            (Step::Command(_), _) => return Ok(false),
+            (_, Some(done)) => {
+                documents += done.documents;
+                bytes += finding.bytes;
+            }
+            // nobody knows yet which documents: at the most, all of them
+            (Step::Transform(transform), None) => {
+                let collection =
+                    context.database().collection::<mongodb::bson::Document>(transform.collection);
+                let all = collection.estimated_document_count();
+                documents += context.stop.guard(all.into_future()).await?;
+            }
+            (Step::Transaction(_), None) => {}
+        }
+    }
+    Ok(documents <= context.batch_documents as u64 && bytes <= TRANSACTION_BYTES)
+}
+
+/// Computes every edit of a transform and throws it away.
+async fn scan(
+    context: &Context,
+    unit: &Unit,
+    transform: &Transform,
+    journal: Option<&Journal>,
+) -> Result<(Done, usize), Halt> {
+    // the late pass of a journaled step starts over from the first document
+    let from = journal.filter(|journal| journal.pass == Pass::First);
+    let mut after: Option<Bson> = from.and_then(|j| j.position.clone()).map(|place| place.after);
+    let (mut done, mut bytes) = (Done::default(), 0);
+    loop {
+        let limit = context.batch_documents;
+        let read = batch::read(
+            context.database(),
+            None,
+            unit,
+            transform,
+            after.as_ref(),
+            limit,
+            Purpose::Look,
+        );
+        let batch = context.stop.guard(read).await?;
+        done.add(&batch.done());
+        bytes += batch.bytes();
+        match batch.last {
+            Some(last) => after = Some(last),
+            None => return Ok((done, bytes)),
+        }
+    }
+}
+
+/// Runs the steps that depend on one another in a transaction that is aborted, and notes what they did.
+async fn rehearse_into(
+    context: &Context,
+    session: &mut ClientSession,
+    steps: &[(&Unit, &Step, usize)],
+    finished: usize,
+    findings: &mut [Option<(Done, usize)>],
+) -> Result<(), Halt> {
+    let parts = rehearsed(steps, finished, findings);
+    let known: u64 =
+        parts.iter().filter_map(|i| findings[*i].as_ref()).map(|(done, _)| done.documents).sum();
+    if known > REHEARSAL * context.batch_documents as u64 {
+        return Ok(());
+    }
+    let mut tries = 0;
+    loop {
+        let rehearsal = context.stop.guard(rehearse(context, session, steps, &parts)).await;
+        abort(context, session).await;
+        match rehearsal {
+            Ok(done) => {
+                for (index, done) in parts.iter().zip(done) {
+                    findings[*index] = Some((done, 0));
+                }
+                return Ok(());
+            }
+            Err(Halt::Driver(error)) if server::too_large(&error) => return Ok(()),
+            Err(Halt::Driver(error)) if server::passing(&error) && tries < 5 => tries += 1,
+            Err(halt) => return Err(halt),
+        }
+        context.stop.sleep(std::time::Duration::from_millis(50) * tries).await?;
+    }
+}
+
+/// The steps to rehearse: those that nothing is known of yet, and those whose results they read; none
+/// that builds on a rename or a drop, which no transaction can do.
+fn rehearsed(
+    steps: &[(&Unit, &Step, usize)],
+    finished: usize,
+    findings: &[Option<(Done, usize)>],
+) -> Vec<usize> {
+    let mut out_of_reach: HashSet<&str> = HashSet::new();
+    let mut wanted = Vec::new();
+    for (index, (_, step, _)) in steps.iter().enumerate().skip(finished) {
+        let reachable = step.reads().iter().all(|name| !out_of_reach.contains(name));
+        match step {
+            Step::Command(Command::Rename { .. } | Command::Drop { .. }) => {
+                out_of_reach.extend(step.writes());
+            }
+            Step::Command(_) => {}
+            _ if !reachable => out_of_reach.extend(step.writes()),
+            _ => wanted.push(index),
+        }
+    }
+    let mut read: HashSet<&str> = HashSet::new();
+    let mut parts: Vec<usize> = Vec::new();
+    for index in wanted.into_iter().rev() {
+        let step = steps[index].1;
+        if findings[index].is_none() || step.writes().iter().any(|name| read.contains(name)) {
+            read.extend(step.reads());
+            parts.push(index);
+        }
+    }
+    parts.reverse();
+    parts
+}
+
+async fn rehearse(
+    context: &Context,
+    session: &mut ClientSession,
+    steps: &[(&Unit, &Step, usize)],
+    parts: &[usize],
+) -> Result<Vec<Done>, Halt> {
+    session.start_transaction().await?;
+    let mut done = Vec::new();
+    for index in parts {
+        let (unit, step, _) = steps[*index];
+        done.push(in_transaction(context, session, unit, step).await?);
+    }
+    Ok(done)
+}

@@ -1,0 +1,192 @@
+//! Transactions that commit data together with the record, exactly once, whatever becomes of the
+//! answers.
+
+use std::time::Duration;
+
+use mongodb::ClientSession;
+use mongodb::bson::RawDocumentBuf;
+use mongodb::error::UNKNOWN_TRANSACTION_COMMIT_RESULT;
+use tokio::time::Instant;
+
+use crate::checkpoint::Point;
+use crate::engine::Context;
+use crate::record::{Move, Record, Recorded};
+use crate::server;
+use crate::stop::{GRACE, Halt};
+
+/// How long a transaction that makes no progress is tried again. Longer than the minute for which the
+/// server keeps a transaction that a killed run left open.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How often a commit whose result is unknown is asked for again before the record is read.
+const COMMIT_ATTEMPTS: u32 = 3;
+
+/// What one attempt ended with.
+enum Attempt<T> {
+    Committed(T, Record),
+    /// The commit may or may not have taken effect.
+    InDoubt(T, Record),
+}
+
+/// Commits what `body` writes in the session's transaction together with the record that it returns,
+/// and returns its value.
+///
+/// `body` is given the stored record and how many documents to change at the most, fewer after every
+/// conflict; it may run several times. The record is moved from exactly the state in `stored`, so that
+/// of all attempts, of this run and of others, one at most takes effect.
+///
+/// # Errors
+///
+/// [`Halt::RecordMoved`] where the record is in another state, the driver's error where `patience` is
+/// over, and whatever `body` ends with; the transaction is aborted then.
+pub(crate) async fn together<T>(
+    context: &Context,
+    session: &mut ClientSession,
+    stored: &mut Option<Record>,
+    patience: Duration,
+    mut body: impl AsyncFnMut(&mut ClientSession, Option<&Record>, usize) -> Result<(T, Record), Halt>,
+) -> Result<T, Halt> {
+    let deadline = Instant::now() + patience;
+    let mut limit = context.batch_documents;
+    let mut in_doubt: Option<(T, Record)> = None;
+    let mut pause = Duration::from_millis(4);
+    loop {
+        let from = stored.as_ref();
+        let check = in_doubt.is_some();
+        match attempt(context, session, from, check, limit, &mut body).await {
+            Ok(Attempt::Committed(value, to)) => {
+                *stored = Some(to);
+                context.reached(Point::Committed).await;
+                return Ok(value);
+            }
+            Ok(Attempt::InDoubt(value, to)) => {
+                tracing::warn!("the result of a commit is unknown; reading the record");
+                in_doubt = Some((value, to));
+            }
+            Err(Halt::RecordMoved) => {
+                abort(context, session).await;
+                let Some((value, to)) = in_doubt else { return Err(Halt::RecordMoved) };
+                confirm(context, from, &to, deadline).await?;
+                *stored = Some(to);
+                return Ok(value);
+            }
+            Err(Halt::Driver(error))
+                if (server::passing(&error) || server::too_large(&error))
+                    && Instant::now() < deadline =>
+            {
+                abort(context, session).await;
+                tracing::debug!(error = server::describe(&error), "a transaction is tried again");
+                limit = (limit / 2).max(1);
+            }
+            Err(halt) => {
+                abort(context, session).await;
+                return Err(halt);
+            }
+        }
+        context.stop.sleep(jittered(pause)).await?;
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
+}
+
+/// Between half and one and a half times a pause, so that runs do not stay in step.
+pub(crate) fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.5 + fastrand::f64())
+}
+
+async fn attempt<T>(
+    context: &Context,
+    session: &mut ClientSession,
+    from: Option<&Record>,
+    check: bool,
+    limit: usize,
+    body: &mut impl AsyncFnMut(&mut ClientSession, Option<&Record>, usize) -> Result<(T, Record), Halt>,
+) -> Result<Attempt<T>, Halt> {
+    let (value, to) = context
+        .stop
+        .guard(async {
+            session.start_transaction().await?;
+            if check {
+                still_at(context, session, from).await?;
+            }
+            let (value, to) = body(session, from, limit).await?;
+            let change = Move::between(from, &to, &context.store.names)?;
+            if !context.store.attempt(&change, Some(&mut *session)).await? {
+                return Err(Halt::RecordMoved);
+            }
+            Ok((value, to))
+        })
+        .await?;
+    context.reached(Point::BeforeCommit).await;
+    let mut tries = 0;
+    loop {
+        let error =
+            match context.stop.guard_with_grace(session.commit_transaction().into_future()).await {
+                Ok(()) => return Ok(Attempt::Committed(value, to)),
+                Err(Halt::Driver(error)) => error,
+                Err(halt) => return Err(halt),
+            };
+        tries += 1;
+        let unknown = error.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT);
+        if !unknown && tries == 1 {
+            // the server says that nothing was committed
+            return Err(Halt::Driver(error));
+        }
+        if !unknown || tries == COMMIT_ATTEMPTS {
+            return Ok(Attempt::InDoubt(value, to));
+        }
+    }
+}
+
+/// Makes sure, inside the transaction, that an earlier attempt did not commit after all.
+async fn still_at(
+    context: &Context,
+    session: &mut ClientSession,
+    from: Option<&Record>,
+) -> Result<(), Halt> {
+    let names = &context.store.names;
+    let stored = context
+        .database()
+        .collection::<RawDocumentBuf>(&names.collection)
+        .find_one(mongodb::bson::doc! { "_id": &names.record })
+        .session(session)
+        .await?;
+    match (Recorded::parse(stored.as_deref()), from) {
+        (Recorded::Absent, None) => Ok(()),
+        (Recorded::Readable(record), Some(from)) if record.is_state(from) => Ok(()),
+        _ => Err(Halt::RecordMoved),
+    }
+}
+
+/// Waits until a majority has the record, and finds out whether it is the one in doubt.
+async fn confirm(
+    context: &Context,
+    from: Option<&Record>,
+    to: &Record,
+    deadline: Instant,
+) -> Result<(), Halt> {
+    loop {
+        let observed = context.stop.guard(context.store.observe(&context.lock.run_id)).await?;
+        match (&observed.recorded, from) {
+            (Recorded::Readable(record), _) if record.is_state(to) => return Ok(()),
+            // the majority does not have it yet
+            (Recorded::Absent, None) if Instant::now() < deadline => {}
+            (Recorded::Readable(record), Some(from))
+                if record.is_state(from) && Instant::now() < deadline => {}
+            _ => return Err(Halt::RecordMoved),
+        }
+        context.stop.sleep(jittered(Duration::from_millis(50))).await?;
+    }
+}
+
+/// Aborts the session's transaction, so that it holds no document until the server ends it by itself.
+///
+/// Best effort and short: the run may be on its way out.
+pub(crate) async fn abort(context: &Context, session: &mut ClientSession) {
+    let id = session.id().clone();
+    let aborted = tokio::time::timeout(GRACE, session.abort_transaction()).await;
+    if context.stop.check().is_err() || aborted.is_err() {
+        // an operation that was given up half-way may have left the driver behind the server
+        let end = mongodb::bson::doc! { "killSessions": [id] };
+        let _ = tokio::time::timeout(GRACE, context.database().run_command(end)).await;
+    }
+}
