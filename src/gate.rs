@@ -1,0 +1,186 @@
+//! The gate of an application: its name, its code version and its upgrades.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mongodb::bson::oid::ObjectId;
+use tokio::time::Instant;
+
+use crate::checkpoint::{Checkpoints, NoCheckpoints};
+use crate::engine::closed;
+use crate::exit::Outcome;
+use crate::failure::Failure;
+use crate::lock::Lock;
+use crate::record::{Names, Writer};
+use crate::report::{Report, standing};
+use crate::run::Run;
+use crate::server::connect;
+use crate::settings::{Mode, Settings};
+use crate::stop::{Halt, Stop};
+use crate::store::Store;
+use crate::upgrade::{Upgrade, Upgrades};
+use crate::version::Version;
+
+/// An application's gate: its name, the version of its code and its upgrades.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    pub(crate) app: String,
+    pub(crate) code_version: String,
+    pub(crate) version_variable: String,
+    names: Names,
+    upgrades: Vec<Upgrade>,
+}
+
+impl Gate {
+    /// The gate of the application `app`, whose code has the version `code_version`.
+    ///
+    /// The record is the document `<app>_schema_version` of the collection `database_metadata`.
+    pub fn new(app: impl Into<String>, code_version: impl Into<String>) -> Self {
+        let app = app.into();
+        let names = Names {
+            collection: "database_metadata".to_owned(),
+            record: format!("{app}_schema_version"),
+            code_version: format!("{app}_version"),
+        };
+        let version_variable = format!("{}_VERSION", app.to_uppercase().replace('-', "_"));
+        Gate { app, code_version: code_version.into(), version_variable, names, upgrades: vec![] }
+    }
+
+    /// Names the record's collection and `_id`, where they are not the usual ones.
+    pub fn record(mut self, collection: impl Into<String>, id: impl Into<String>) -> Self {
+        self.names.collection = collection.into();
+        self.names.record = id.into();
+        self
+    }
+
+    /// The table of upgrades, by ascending version.
+    pub fn upgrades(mut self, upgrades: impl IntoIterator<Item = Upgrade>) -> Self {
+        self.upgrades = upgrades.into_iter().collect();
+        self
+    }
+
+    /// Checks the code version and the table of upgrades; a test of the application should call this.
+    ///
+    /// # Errors
+    ///
+    /// [`Outcome::SettingWrong`] for a code version that cannot be recorded, naming the variable from
+    /// which it is built in; [`Outcome::Bug`] for a wrong table, naming the upgrades.
+    pub fn check(&self) -> Result<(Version, Upgrades), Failure> {
+        let code = Version::parse_code(&self.code_version).map_err(|error| {
+            Failure::new(
+                Outcome::SettingWrong,
+                format!("this binary was built with an unusable code version: {error}"),
+                format!("build it with {} set to a released version", self.version_variable),
+            )
+        })?;
+        let upgrades = Upgrades::new(self.upgrades.iter().cloned(), &code)
+            .map_err(|error| Failure::bug(format!("the table of upgrades is wrong: {error}")))?;
+        Ok((code, upgrades))
+    }
+
+    /// Does one run and reports; never panics and never exits.
+    pub async fn run(&self, settings: &Settings) -> Report {
+        let stop = Stop::new();
+        let mut report = self.blank_report();
+        if let Err(failure) = stop.on_signals() {
+            report.end(failure.outcome, failure.message, Some(failure.next));
+            return report;
+        }
+        self.run_with(settings, stop, Arc::new(NoCheckpoints)).await
+    }
+
+    /// A report of nothing yet.
+    pub(crate) fn blank_report(&self) -> Report {
+        Report {
+            app: self.app.clone(),
+            code_version: self.code_version.clone(),
+            run_id: ObjectId::new().to_hex(),
+            host: host(),
+            ..Report::default()
+        }
+    }
+
+    pub(crate) async fn run_with(
+        &self,
+        settings: &Settings,
+        stop: Stop,
+        checkpoints: Arc<dyn Checkpoints>,
+    ) -> Report {
+        let began = Instant::now();
+        let mut report = self.blank_report();
+        report.mode = settings.mode.to_string();
+        report.database = Some(settings.database.clone());
+        let ended = self.try_run(settings, stop, checkpoints, &mut report).await;
+        match ended {
+            Ok(message) => report.end(Outcome::Open, message, None),
+            Err(failure) => {
+                let standing = standing(&report, failure.outcome);
+                report.end(failure.outcome, failure.message + &standing, Some(failure.next));
+            }
+        }
+        report.duration_ms = began.elapsed().as_millis() as u64;
+        report
+    }
+
+    async fn try_run(
+        &self,
+        settings: &Settings,
+        stop: Stop,
+        checkpoints: Arc<dyn Checkpoints>,
+        report: &mut Report,
+    ) -> Result<String, Failure> {
+        let (code, upgrades) = self.check()?;
+        let patience = settings.timeout.map_or(settings.connect_timeout, |timeout| {
+            settings.connect_timeout.min(timeout.max(Duration::from_millis(1)))
+        });
+        let connecting = connect(settings.uri.expose(), &settings.database, patience);
+        let database = stop
+            .guard(async { connecting.await.map_err(Halt::from) })
+            .await
+            .map_err(|halt| closed(halt, "connecting"))?;
+        let writer = Writer {
+            run_id: report.run_id.clone(),
+            host: report.host.clone(),
+            code_version: code.to_string(),
+            code_version_field: self.names.code_version.clone(),
+        };
+        let lock = Lock {
+            database: database.clone(),
+            collection: self.names.collection.clone(),
+            run_id: writer.run_id.clone(),
+            host: writer.host.clone(),
+            lease: settings.lock_lease,
+        };
+        let store = Store { database, names: self.names.clone() };
+        let deadline = settings.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut run = Run {
+            settings,
+            code: &code,
+            upgrades: &upgrades,
+            store,
+            lock,
+            writer,
+            stop,
+            checkpoints,
+            deadline,
+            report,
+        };
+        match settings.mode {
+            Mode::Check => run.check().await,
+            Mode::Wait => run.wait().await,
+            Mode::Plan => run.plan().await,
+            Mode::Upgrade => run.upgrade().await,
+            Mode::Record => run.record().await,
+        }
+    }
+}
+
+/// The name of this host: a container's is its pod's.
+fn host() -> String {
+    std::env::var("HOSTNAME")
+        .ok()
+        .or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok())
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "unknown".to_owned())
+}

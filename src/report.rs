@@ -1,0 +1,181 @@
+//! The report: what a run says at its end, as one JSON object.
+
+use serde::Serialize;
+
+use crate::exit::Outcome;
+use crate::settings::Mode;
+use crate::upgrade::UpgradeAction;
+
+/// What Kubernetes keeps of a container's termination message, in bytes.
+const TERMINATION_MESSAGE: usize = 4096;
+
+/// What a run did and how it ended.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// The application.
+    pub app: String,
+    /// The mode of the run.
+    pub mode: String,
+    /// How it ended, in a word.
+    pub outcome: String,
+    /// The process's exit status.
+    pub exit_code: u8,
+    /// What is the matter, or why the gate is open.
+    pub message: String,
+    /// For a closed gate: what to do next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// The database.
+    pub database: Option<String>,
+    /// The version of the code.
+    pub code_version: String,
+    /// The recorded version before the run, as it was stored.
+    pub from: Option<String>,
+    /// The recorded version after the run, as it is stored.
+    pub to: Option<String>,
+    /// Each version that was applied, or would be, in order.
+    pub upgrades: Vec<UpgradeReport>,
+    /// The versions whose upgrades remain.
+    pub remaining: Vec<String>,
+    /// The upgrade that is unfinished.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unfinished: Option<Unfinished>,
+    /// What the operator should know all the same.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// The run, as it signs history, journal and lock.
+    pub run_id: String,
+    /// The host it ran on.
+    pub host: String,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+}
+
+/// What a report says of one version.
+#[derive(Clone, Debug, Serialize)]
+pub struct UpgradeReport {
+    /// The version.
+    pub version: String,
+    /// What its upgrades do, in a line.
+    pub description: String,
+    /// Whether they were applied.
+    pub state: UpgradeState,
+    /// What they did, or would do.
+    pub actions: Vec<UpgradeAction>,
+    /// Whether the counts are those that a run reports on the same data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exact: Option<bool>,
+    /// Documents that were found and changed after the last write, for old code had written them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub late: Option<u64>,
+    /// How long it took, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+}
+
+/// Whether a version's upgrades were applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpgradeState {
+    /// Nothing of them is in the database yet.
+    Planned,
+    /// They are in the database, with the record.
+    Applied,
+}
+
+/// What a report says of an unfinished upgrade.
+#[derive(Clone, Debug, Serialize)]
+pub struct Unfinished {
+    /// The version.
+    pub version: String,
+    /// The id of its journal.
+    pub journal: String,
+    /// The step that is under way.
+    pub step: String,
+    /// Documents changed so far.
+    pub documents: u64,
+}
+
+impl Report {
+    pub(crate) fn end(&mut self, outcome: Outcome, message: String, next: Option<String>) {
+        self.outcome = outcome.to_string();
+        self.exit_code = outcome.code();
+        self.message = message;
+        self.next = next;
+    }
+
+    /// The report as JSON.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_else(|error| {
+            format!(r#"{{"outcome":"bug","exit_code":1,"message":"no report: {error}"}}"#)
+        })
+    }
+
+    /// The report as JSON that Kubernetes keeps whole: what matters least goes first.
+    pub fn to_termination_message(&self) -> String {
+        let fits = |text: &String| text.len() <= TERMINATION_MESSAGE;
+        let whole = self.to_json();
+        if fits(&whole) {
+            return whole;
+        }
+        let mut short = self.clone();
+        for upgrade in &mut short.upgrades {
+            upgrade.actions.clear();
+        }
+        short.warnings.clear();
+        let keeps_upgrades = short.to_json();
+        if fits(&keeps_upgrades) {
+            return keeps_upgrades;
+        }
+        short.upgrades.clear();
+        short.remaining.truncate(20);
+        cut(&mut short.message, 1200);
+        if let Some(next) = &mut short.next {
+            cut(next, 800);
+        }
+        short.to_json()
+    }
+}
+
+/// Cuts a text to so many bytes, between characters.
+fn cut(text: &mut String, bytes: usize) {
+    if text.len() > bytes {
+        let end = (0..=bytes).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+        text.truncate(end);
+        text.push('…');
+    }
+}
+
+/// Where a run that ended early leaves the database, for its last words.
+pub(crate) fn standing(report: &Report, outcome: Outcome) -> String {
+    let ended_early = matches!(
+        outcome,
+        Outcome::UpgradeFailed
+            | Outcome::ConditionFailed
+            | Outcome::NoServer
+            | Outcome::Locked
+            | Outcome::Interrupted
+            | Outcome::NotAuthorised
+    );
+    if !ended_early || report.mode != Mode::Upgrade.to_string() {
+        return String::new();
+    }
+    let applied: Vec<&str> = report
+        .upgrades
+        .iter()
+        .filter(|upgrade| upgrade.state == UpgradeState::Applied)
+        .map(|upgrade| upgrade.version.as_str())
+        .collect();
+    let mut words = match applied.as_slice() {
+        [] if report.unfinished.is_none() => return "; nothing was written".to_owned(),
+        [] => String::new(),
+        applied => format!("; applied: {}", applied.join(", ")),
+    };
+    if let Some(unfinished) = &report.unfinished {
+        words += &format!(
+            "; {} is unfinished after {} documents, at step \"{}\" (journal {})",
+            unfinished.version, unfinished.documents, unfinished.step, unfinished.journal
+        );
+    }
+    words
+}

@@ -1,0 +1,302 @@
+//! One run: what it knows, and the modes that only read.
+
+mod prepare;
+mod repair;
+mod upgrade;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::checkpoint::Checkpoints;
+use crate::decision::{Decision, Holder, Observed, Terms, Word, decide};
+use crate::engine::{Estimate, Look, closed, jittered, look};
+use crate::exit::Outcome;
+use crate::failure::Failure;
+use crate::lock::{LOCK_ID, Lock};
+use crate::record::{Recorded, Writer};
+use crate::report::{Report, Unfinished, UpgradeReport, UpgradeState};
+use crate::settings::{Initialise, Mode, Settings};
+use crate::stop::{Halt, Stop};
+use crate::store::Store;
+use crate::upgrade::{Asked, Unit, Upgrades};
+use crate::version::Version;
+
+/// How often a run that waits for another one looks again; halved and half as long again by chance.
+const POLL: Duration = Duration::from_millis(400);
+
+/// How often a run that waits says so.
+const SAY: Duration = Duration::from_secs(10);
+
+/// One run.
+pub(crate) struct Run<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) code: &'a Version,
+    pub(crate) upgrades: &'a Upgrades,
+    pub(crate) store: Store,
+    pub(crate) lock: Lock,
+    pub(crate) writer: Writer,
+    pub(crate) stop: Stop,
+    pub(crate) checkpoints: Arc<dyn Checkpoints>,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) report: &'a mut Report,
+}
+
+impl<'a> Run<'a> {
+    /// Reads what the decision needs, and decides.
+    async fn look_and_decide(&mut self) -> Result<(Observed, Decision), Failure> {
+        let observe = async {
+            let mut observed = self.store.observe(&self.lock.run_id).await?;
+            if observed.recorded == Recorded::Absent
+                && self.settings.initialise == Initialise::Fresh
+            {
+                observed.occupied = self.store.occupied().await?;
+            }
+            Ok::<_, Halt>(observed)
+        };
+        let mut observed =
+            self.stop.guard(observe).await.map_err(|halt| closed(halt, "reading the record"))?;
+        self.note_recorded(&observed.recorded);
+        if self.settings.mode == Mode::Plan
+            && let Some(holder) = observed.holder.take()
+        {
+            self.warn(format!("{} is at work now; this plan ignores its lock", named(&holder)));
+        }
+        let decision = decide(&observed, &self.terms());
+        Ok((observed, decision))
+    }
+
+    fn terms(&self) -> Terms<'a> {
+        Terms {
+            code: self.code,
+            upgrades: self.upgrades,
+            initialise: self.settings.initialise,
+            from: self.settings.from_version.as_ref(),
+            target: self.settings.target_version.as_ref(),
+        }
+    }
+
+    /// Keeps the report true to what is stored.
+    fn note_recorded(&mut self, recorded: &Recorded) {
+        let text = match recorded {
+            Recorded::Absent => None,
+            Recorded::Readable(record) => Some(record.text.clone()),
+            Recorded::Unreadable(unreadable) => Some(unreadable.text.clone()),
+        };
+        self.report.to = text;
+        let journal = match recorded {
+            Recorded::Readable(record) => record.journal.as_ref(),
+            _ => None,
+        };
+        self.report.unfinished = journal.map(|journal| Unfinished {
+            version: journal.version.clone(),
+            journal: journal.id.clone(),
+            step: journal.steps.get(journal.step).map_or("recording it", |s| &s.name).to_owned(),
+            documents: journal.steps.iter().map(|step| step.done.documents).sum(),
+        });
+    }
+
+    fn warn(&mut self, text: String) {
+        tracing::warn!(reason = text, "warning");
+        if !self.report.warnings.contains(&text) {
+            self.report.warnings.push(text);
+        }
+    }
+
+    /// What a decision means to a mode that only reads: why the gate is open, or why not.
+    fn judge(&mut self, observed: &Observed, decision: Decision) -> Result<String, Failure> {
+        let pending = |versions: &[Version]| {
+            let list: Vec<String> = versions.iter().map(Version::to_string).collect();
+            Failure::new(
+                Outcome::Pending,
+                format!(
+                    "{} pending: {}",
+                    count(versions.len(), "upgrade is", "upgrades are"),
+                    list.join(", ")
+                ),
+                "run it with GATE_MODE=upgrade (GATE_MODE=plan shows what that would do)",
+            )
+        };
+        match decision {
+            Decision::Open { warning } => {
+                let message = self.open_message(observed);
+                warning.into_iter().for_each(|warning| self.warn(warning));
+                Ok(message)
+            }
+            Decision::Stamp { .. } | Decision::Initialise { word: Word::FromVersion, .. } => {
+                Ok(match self.report.to.clone() {
+                    Some(recorded) => {
+                        format!(
+                            "database is at {recorded} and nothing is pending for {}",
+                            self.code
+                        )
+                    }
+                    None => format!("nothing could apply to this database for {}", self.code),
+                })
+            }
+            Decision::Initialise { version, word: Word::Fresh } => Err(Failure::new(
+                Outcome::Unrecorded,
+                format!(
+                    "the database holds no documents and no record: mode upgrade would initialise it \
+                     at {version}"
+                ),
+                "run it with GATE_MODE=upgrade and GATE_INITIALISE=fresh",
+            )),
+            Decision::Upgrade { pending: versions, .. } => {
+                self.report.remaining = versions.iter().map(Version::to_string).collect();
+                Err(pending(&versions))
+            }
+            Decision::Resume { version } => {
+                let recorded = match &observed.recorded {
+                    Recorded::Readable(record) => record.version.clone(),
+                    _ => version.clone(),
+                };
+                let rest = self.upgrades.between(&recorded, self.code);
+                self.report.remaining = rest.iter().map(|unit| unit.version.to_string()).collect();
+                let left = self.report.unfinished.as_ref().map_or(String::new(), |unfinished| {
+                    format!(
+                        ": {} documents are done, it is at step \"{}\" (journal {})",
+                        unfinished.documents, unfinished.step, unfinished.journal
+                    )
+                });
+                Err(Failure::new(
+                    Outcome::Pending,
+                    format!("the upgrade to {version} is unfinished{left}"),
+                    "run it with GATE_MODE=upgrade: it goes on where the last run stopped",
+                ))
+            }
+            Decision::Reached { recorded, remaining } => Err(self.reached(&recorded, &remaining)),
+            Decision::Held(holder) => Err(held(&holder)),
+            Decision::Closed(failure) => Err(failure),
+        }
+    }
+
+    fn reached(&mut self, recorded: &Version, remaining: &[Version]) -> Failure {
+        self.report.remaining = remaining.iter().map(Version::to_string).collect();
+        Failure::new(
+            Outcome::Pending,
+            format!(
+                "reached {recorded}, {}",
+                count(remaining.len(), "upgrade remains", "upgrades remain")
+            ),
+            "run it without GATE_TARGET_VERSION when the rest may be applied",
+        )
+    }
+
+    fn open_message(&self, observed: &Observed) -> String {
+        match &observed.recorded {
+            Recorded::Readable(record) => {
+                format!("database is at {}, which {} can use", record.text, self.code)
+            }
+            _ => format!("nothing could apply to this database for {}", self.code),
+        }
+    }
+
+    pub(crate) async fn check(&mut self) -> Result<String, Failure> {
+        let (observed, decision) = self.look_and_decide().await?;
+        self.report.from.clone_from(&self.report.to);
+        self.judge(&observed, decision)
+    }
+
+    /// Checks until the gate opens, the wait is over, or waiting cannot help.
+    pub(crate) async fn wait(&mut self) -> Result<String, Failure> {
+        let mut said: Option<Instant> = None;
+        loop {
+            let failure = match self.check().await {
+                Ok(message) => return Ok(message),
+                Err(failure) => failure,
+            };
+            let over = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            let interrupted = failure.outcome == Outcome::Interrupted;
+            if over || interrupted || !failure.outcome.waiting_can_help() {
+                return Err(failure);
+            }
+            if said.is_none_or(|said| said.elapsed() >= SAY) {
+                tracing::info!(
+                    reason = failure.message,
+                    documents = self.report.unfinished.as_ref().map(|u| u.documents),
+                    "waiting for the gate to open"
+                );
+                said = Some(Instant::now());
+            }
+            self.pause().await?;
+        }
+    }
+
+    /// A little while, and no longer than the run may wait.
+    async fn pause(&self) -> Result<(), Failure> {
+        let mut time = jittered(POLL);
+        if let Some(deadline) = self.deadline {
+            time = time.min(deadline.saturating_duration_since(Instant::now()));
+        }
+        self.stop.sleep(time).await.map_err(|halt| closed(halt, "waiting"))
+    }
+
+    pub(crate) async fn plan(&mut self) -> Result<String, Failure> {
+        let (observed, decision) = self.look_and_decide().await?;
+        self.report.from.clone_from(&self.report.to);
+        let (versions, journal) = match &decision {
+            Decision::Upgrade { pending, .. } => (pending.clone(), None),
+            Decision::Resume { version } => match &observed.recorded {
+                Recorded::Readable(record) => {
+                    let upto = self.settings.target_version.as_ref().unwrap_or(self.code);
+                    let rest = self.upgrades.between(&record.version, upto.max(version));
+                    (rest.iter().map(|u| u.version.clone()).collect(), record.journal.clone())
+                }
+                _ => (vec![], None),
+            },
+            _ => (vec![], None),
+        };
+        let units = self.units(&versions);
+        if !units.is_empty() {
+            let context = self.context().await?;
+            let begun = usize::from(journal.is_some());
+            self.check_server(&context, &units)?;
+            self.ask_conditions(&context, &units[begun..], Asked::BeforeAnyWrite).await?;
+            let mut session = self.session(&context).await?;
+            let estimates = look(&context, session.as_mut(), &units, journal.as_ref(), Look::Plan)
+                .await
+                .map_err(|halt| closed(halt, "looking at the documents"))?;
+            self.report.upgrades = units
+                .iter()
+                .zip(&estimates)
+                .map(|(unit, estimate)| planned(unit, estimate))
+                .collect();
+        }
+        self.judge(&observed, decision)
+    }
+
+    fn units(&self, versions: &[Version]) -> Vec<&'a Unit> {
+        let upgrades = self.upgrades;
+        versions.iter().filter_map(|version| upgrades.unit(version)).collect()
+    }
+}
+
+fn count(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
+fn named(holder: &Holder) -> String {
+    format!("run {} on {}", holder.run_id, holder.host)
+}
+
+fn held(holder: &Holder) -> Failure {
+    Failure::new(
+        Outcome::Locked,
+        format!("{} holds the lock ({LOCK_ID})", named(holder)),
+        "wait until it is finished, then run it again; if it was killed, its lease ends by itself",
+    )
+}
+
+fn planned(unit: &Unit, estimate: &Estimate) -> UpgradeReport {
+    UpgradeReport {
+        version: unit.version.to_string(),
+        description: unit.description(),
+        state: UpgradeState::Planned,
+        actions: estimate.actions(),
+        exact: Some(estimate.is_exact()),
+        late: None,
+        duration_ms: None,
+    }
+}

@@ -1,0 +1,97 @@
+//! Mode `record`: the repair of a record, from exactly what is stored.
+
+use mongodb::bson::RawDocumentBuf;
+
+use crate::engine::closed;
+use crate::exit::Outcome;
+use crate::failure::Failure;
+use crate::record::{Move, Recorded, journal_id};
+use crate::run::Run;
+use crate::run::upgrade::{Under, Waiting};
+use crate::settings::Repair;
+use crate::stop::Halt;
+
+impl Run<'_> {
+    /// Repairs the record as the operator says, and then judges as a check would.
+    pub(crate) async fn record(&mut self) -> Result<String, Failure> {
+        let Some(repair) = &self.settings.repair else {
+            return Err(Failure::bug("mode record without its settings"));
+        };
+        self.stored_for(repair).await?;
+        let before = self.report.to.clone();
+        self.check_privileges(&[]).await?;
+        let mut waiting = Waiting::new(self.settings.lock_wait, self.deadline);
+        loop {
+            if let Some(message) = self.locked(&mut waiting, Under::Repair(repair)).await? {
+                tracing::info!(reason = message, "record repaired");
+                break;
+            }
+        }
+        let ended = self.check().await;
+        self.report.from = before;
+        ended
+    }
+
+    /// The stored record, if the repair is meant for it.
+    async fn stored_for(&mut self, repair: &Repair) -> Result<RawDocumentBuf, Failure> {
+        let stored = self
+            .stop
+            .guard(self.store.document())
+            .await
+            .map_err(|halt| closed(halt, "reading the record"))?;
+        let wrong =
+            |message: String, next: &str| Err(Failure::new(Outcome::SettingWrong, message, next));
+        let Some(document) = stored else {
+            return wrong(
+                "mode record repairs a record, and this database has none".to_owned(),
+                "set GATE_FROM_VERSION or GATE_INITIALISE in mode upgrade instead",
+            );
+        };
+        let recorded = Recorded::parse(Some(&document));
+        self.note_recorded(&recorded);
+        let text = match &recorded {
+            Recorded::Readable(record) => record.text.clone(),
+            Recorded::Unreadable(unreadable) => unreadable.text.clone(),
+            Recorded::Absent => String::new(),
+        };
+        if text != repair.expect {
+            return wrong(
+                format!("GATE_EXPECT_VERSION is {} but {text} is stored", repair.expect),
+                "look at the database again, and set GATE_EXPECT_VERSION to what is stored if the \
+                 repair is still right",
+            );
+        }
+        let journal = journal_id(&document);
+        match (&journal, &repair.discard_journal) {
+            (None, None) => Ok(document),
+            (Some(id), Some(discard)) if id == discard => Ok(document),
+            (Some(id), _) => wrong(
+                format!("an unfinished upgrade is journaled, as {id}"),
+                "finish it by running the code that began it; to give it up, set \
+                 GATE_DISCARD_JOURNAL to that id",
+            ),
+            (None, Some(discard)) => wrong(
+                format!("GATE_DISCARD_JOURNAL is {discard} but no upgrade is unfinished"),
+                "remove GATE_DISCARD_JOURNAL",
+            ),
+        }
+    }
+
+    pub(super) async fn repair(&mut self, repair: &Repair) -> Result<String, Failure> {
+        let document = self.stored_for(repair).await?;
+        let repairing = |halt| closed(halt, "repairing the record");
+        let change = Move::repair(
+            &document,
+            &repair.version,
+            self.upgrades,
+            &self.writer,
+            &self.store.names,
+        )
+        .map_err(|error| repairing(error.into()))?;
+        match self.stop.guard_with_grace(self.store.attempt(&change, None)).await {
+            Ok(true) => Ok(format!("recorded {} in place of {}", repair.version, repair.expect)),
+            Ok(false) => Err(repairing(Halt::RecordMoved)),
+            Err(halt) => Err(repairing(halt)),
+        }
+    }
+}
