@@ -78,6 +78,11 @@ impl Gate {
         Ok((code, upgrades))
     }
 
+    /// The names of the record.
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
+    }
+
     /// Does one run and reports; never panics and never exits.
     pub async fn run(&self, settings: &Settings) -> Report {
         let stop = Stop::new();

@@ -11,6 +11,7 @@ mod exit;
 mod failure;
 mod gate;
 mod handle;
+pub mod harness;
 mod lock;
 mod log;
 mod lookup;

@@ -1,0 +1,227 @@
+//! An application whose code version and upgrades a test chooses: `SCENARIO_CODE=0.8.0` and
+//! `SCENARIO_UPGRADES=0.7.0=increment;0.8.0=move_field,index`.
+
+use std::process::ExitCode;
+
+use upgrade_gate::bson::{Bson, RawBsonRef, RawDocument, doc};
+use upgrade_gate::mongodb::IndexModel;
+use upgrade_gate::mongodb::options::IndexOptions;
+use upgrade_gate::{
+    ActionType, Command, Condition, Edits, Found, Gate, Handle, Keys, Lookup, StepError,
+    Transaction, Transform, Upgrade, UpgradeAction,
+};
+
+fn main() -> ExitCode {
+    let setting = |name: &str| std::env::var(name).unwrap_or_default();
+    let upgrades: Vec<Upgrade> = setting("SCENARIO_UPGRADES")
+        .split(';')
+        .filter(|unit| !unit.is_empty())
+        .flat_map(|unit| {
+            let (version, names) = unit.split_once('=').expect("VERSION=NAME,NAME");
+            names.split(',').map(move |name| upgrade(version, name)).collect::<Vec<_>>()
+        })
+        .collect();
+    Gate::new("scenario", setting("SCENARIO_CODE")).upgrades(upgrades).main()
+}
+
+/// The upgrades that tests can choose from.
+fn upgrade(version: &str, name: &str) -> Upgrade {
+    let new = |description| Upgrade::new(version, description);
+    match name {
+        // convergent: { a } becomes { b }
+        "move_field" => new("move a to b in things").step(
+            Transform::new("things", move_field)
+                .filter(doc! { "a": { "$exists": true } })
+                .action(ActionType::Update, "moved", "Move {n} field(s) a to b")
+                .convergent(),
+        ),
+        // depends on the results of move_field
+        "twice" => new("write twice b in things").step(
+            Transform::new("things", twice)
+                .named("twice")
+                .filter(doc! { "b": { "$exists": true }, "twice": { "$exists": false } })
+                .action(ActionType::Update, "doubled", "Write twice b into {n} thing(s)")
+                .convergent(),
+        ),
+        // not convergent: shows every application
+        "increment" => new("count every document of counters up").step(
+            Transform::new("counters", increment).action(
+                ActionType::Update,
+                "counted",
+                "Count {n} document(s) up",
+            ),
+        ),
+        // refuses documents that are marked
+        "refuse" => new("mark things").step(
+            Transform::new("things", |document, _, edits| match document.get("bad") {
+                Ok(Some(_)) => Err(StepError::refused("it is marked bad")),
+                _ => {
+                    edits.set("marked", true);
+                    Ok(())
+                }
+            })
+            .named("mark")
+            .filter(doc! { "marked": { "$exists": false } })
+            .convergent(),
+        ),
+        // the server refuses the second document where unique_key is unique
+        "same_key" => new("give all things one key").step(
+            Transform::new("things", |_, _, edits| {
+                edits.set("unique_key", 1);
+                Ok(())
+            })
+            .named("same key")
+            .filter(doc! { "unique_key": { "$exists": false } })
+            .convergent(),
+        ),
+        // resolves owner names by a look-up
+        "owners" => new("pin owners by id").step(
+            Transform::new("things", pin_owner)
+                .named("owners")
+                .filter(doc! { "owner": { "$exists": true }, "owner_id": { "$exists": false } })
+                .fields(["owner", "owner_id"])
+                .lookup(Lookup::new("owner", "people", "name", |document, keys: &mut Keys| {
+                    if let Ok(Some(owner)) = document.get("owner") {
+                        keys.add(owner);
+                    }
+                }))
+                .action(ActionType::Update, "pinned", "Pin {n} owner(s)")
+                .convergent(),
+        ),
+        "singleton" => new("make sure of the singleton").step(Transaction::new(
+            "singleton",
+            ["auxiliary"],
+            |handle| Box::pin(singleton(handle)),
+        )),
+        // free code that refuses while a document says so
+        "stubborn" => {
+            new("count the singleton").step(Transaction::new("stubborn", ["auxiliary"], |handle| {
+                Box::pin(stubborn(handle))
+            }))
+        }
+        "index" => new("index things").step(Command::CreateIndex {
+            collection: "things",
+            index: IndexModel::builder()
+                .keys(doc! { "b": 1 })
+                .options(IndexOptions::builder().name("by b".to_owned()).build())
+                .build(),
+        }),
+        "unique" => new("make keys unique").step(Command::CreateIndex {
+            collection: "things",
+            index: IndexModel::builder()
+                .keys(doc! { "unique_key": 1 })
+                .options(IndexOptions::builder().name("unique key".to_owned()).unique(true).build())
+                .build(),
+        }),
+        "unindex" => new("drop the index of things")
+            .step(Command::DropIndex { collection: "things", name: "by b" }),
+        "validator" => new("validate things").step(Command::SetValidator {
+            collection: "things",
+            validator: doc! { "b": { "$not": { "$type": "string" } } },
+        }),
+        "rename" => new("rename old to new").step(Command::Rename { from: "old", to: "new" }),
+        "drop" => new("drop old").step(Command::Drop { collection: "old" }),
+        "idle" => new("move a to b in things while no task runs")
+            .condition(
+                Condition::no_document("tasks", doc! { "running": true }, "no task is running")
+                    .skippable(),
+            )
+            .step(Transform::new("things", move_field).named("idle").convergent()),
+        "strict" => new("move a to b in things while nothing is locked")
+            .condition(Condition::no_document(
+                "tasks",
+                doc! { "locked": true },
+                "nothing is locked",
+            ))
+            .step(Transform::new("things", move_field).named("strict").convergent()),
+        // its condition holds only after move_field
+        "moved" => new("mark moved things")
+            .condition(
+                Condition::no_document("things", doc! { "a": { "$exists": true } }, "no a is left")
+                    .after_earlier_upgrades(),
+            )
+            .step(
+                Transform::new("things", |document, _, edits| {
+                    if document.get("moved").is_ok_and(|field| field.is_none()) {
+                        edits.set("moved", true);
+                    }
+                    Ok(())
+                })
+                .named("moved")
+                .convergent(),
+            ),
+        other => panic!("no upgrade is named {other}"),
+    }
+}
+
+fn move_field(document: &RawDocument, _: &Found, edits: &mut Edits) -> Result<(), StepError> {
+    if let Some(a) = get(document, "a")? {
+        edits.set("b", a);
+        edits.unset("a");
+        edits.count("moved", 1);
+    }
+    Ok(())
+}
+
+fn twice(document: &RawDocument, _: &Found, edits: &mut Edits) -> Result<(), StepError> {
+    if let (Some(RawBsonRef::Int32(b)), None) = (get(document, "b")?, get(document, "twice")?) {
+        edits.set("twice", 2 * b);
+        edits.count("doubled", 1);
+    }
+    Ok(())
+}
+
+fn increment(document: &RawDocument, _: &Found, edits: &mut Edits) -> Result<(), StepError> {
+    let n = match get(document, "n")? {
+        Some(RawBsonRef::Int32(n)) => n,
+        _ => 0,
+    };
+    edits.set("n", n + 1);
+    edits.count("counted", 1);
+    Ok(())
+}
+
+fn pin_owner(document: &RawDocument, found: &Found, edits: &mut Edits) -> Result<(), StepError> {
+    if let (Some(owner), None) = (get(document, "owner")?, get(document, "owner_id")?)
+        && let Some(person) = found.all("owner", owner)?.next_back()
+        && let Some(id) = get(person, "_id")?
+    {
+        edits.set("owner_id", id);
+        edits.count("pinned", 1);
+    }
+    Ok(())
+}
+
+async fn singleton(handle: &mut Handle<'_>) -> Result<Vec<UpgradeAction>, StepError> {
+    let there = doc! { "singleton": { "$exists": true } };
+    if handle.count("auxiliary", there).await? > 0 {
+        return Ok(vec![]);
+    }
+    let document =
+        upgrade_gate::bson::rawdoc! { "_id": "one", "singleton": Bson::Null.to_string() };
+    handle.insert("auxiliary", vec![document]).await?;
+    Ok(vec![UpgradeAction {
+        description: "Insert the singleton".into(),
+        collection: "auxiliary".into(),
+        action_type: ActionType::Insert,
+        details: doc! { "inserted": 1 },
+    }])
+}
+
+async fn stubborn(handle: &mut Handle<'_>) -> Result<Vec<UpgradeAction>, StepError> {
+    if handle.find_one("auxiliary", doc! { "refuse": true }).await?.is_some() {
+        return Err(StepError::refused("a document says no"));
+    }
+    let update = doc! { "$inc": { "n": 1 } };
+    let n = handle.update("auxiliary", doc! { "counts": true }, update).await?;
+    Ok(vec![UpgradeAction {
+        description: format!("Count {n} document(s)"),
+        collection: "auxiliary".into(),
+        action_type: ActionType::Update,
+        details: doc! { "counted": n as i64 },
+    }])
+}
+
+fn get<'a>(document: &'a RawDocument, field: &str) -> Result<Option<RawBsonRef<'a>>, StepError> {
+    document.get(field).map_err(|_| StepError::refused("it is not valid BSON"))
+}
