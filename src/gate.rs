@@ -12,7 +12,7 @@ use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::lock::Lock;
 use crate::record::{Names, Writer};
-use crate::report::{Report, standing};
+use crate::report::Report;
 use crate::run::Run;
 use crate::server::connect;
 use crate::settings::{Mode, Settings};
@@ -118,10 +118,7 @@ impl Gate {
         let ended = self.try_run(settings, stop, checkpoints, &mut report).await;
         match ended {
             Ok(message) => report.end(Outcome::Open, message, None),
-            Err(failure) => {
-                let standing = standing(&report, failure.outcome);
-                report.end(failure.outcome, failure.message + &standing, Some(failure.next));
-            }
+            Err(failure) => report.end(failure.outcome, failure.message, Some(failure.next)),
         }
         report.duration_ms = began.elapsed().as_millis() as u64;
         report
@@ -168,6 +165,7 @@ impl Gate {
             stop,
             checkpoints,
             deadline,
+            took_lock: false,
             report,
         };
         match settings.mode {

@@ -26,6 +26,7 @@ pub struct Names {
 }
 
 /// What the database holds where the record belongs.
+#[expect(clippy::large_enum_variant, reason = "a process holds a handful of them")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Recorded {
     /// Nothing: the database is unrecorded.
@@ -392,6 +393,12 @@ impl Record {
         } else {
             filter.insert("history", doc! { "$size": self.history.len() as i64 });
         }
+        // a capped history keeps its length: its newest entry tells one state from another
+        if let Some(newest) = self.history.last()
+            && let Ok(timestamp) = newest.document.get_datetime("timestamp")
+        {
+            filter.insert(format!("history.{}.timestamp", self.history.len() - 1), timestamp);
+        }
         match &self.journal {
             None => filter.insert("journal", doc! { "$exists": false }),
             Some(journal) => {
@@ -616,6 +623,13 @@ fn action_document(action: &UpgradeAction) -> Document {
     }
 }
 
+/// What history can spare.
+#[derive(Clone, Copy)]
+enum Spare {
+    Stamps,
+    BeforeNewestInitialise,
+}
+
 /// Drops what history can spare, so that the record never nears the server's limit: first stamps, then
 /// what came before the newest initialisation, always keeping the oldest and the newest entry.
 fn cap(history: &mut Vec<Entry>) {
@@ -632,15 +646,16 @@ fn cap(history: &mut Vec<Entry>) {
     let newest_initialise =
         history.iter().rposition(|e| e.action == Action::Initialise).unwrap_or_default();
     let mut keep = vec![true; history.len()];
-    let spare_stamps = |i: usize, e: &Entry| i > 0 && i < last && e.action == Action::AutoStamp;
-    let spare_old = |i: usize, _: &Entry| i > 0 && i < newest_initialise;
-    let rules: [&dyn Fn(usize, &Entry) -> bool; 2] = [&spare_stamps, &spare_old];
-    for rule in rules {
+    for spare in [Spare::Stamps, Spare::BeforeNewestInitialise] {
         for (i, entry) in history.iter().enumerate() {
             if entries <= HISTORY_ENTRIES && bytes <= HISTORY_BYTES {
                 break;
             }
-            if keep[i] && rule(i, entry) {
+            let spared = match spare {
+                Spare::Stamps => i < last && entry.action == Action::AutoStamp,
+                Spare::BeforeNewestInitialise => i < newest_initialise,
+            };
+            if keep[i] && i > 0 && spared {
                 keep[i] = false;
                 entries -= 1;
                 bytes -= entry.document.as_bytes().len();

@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use crate::exit::Outcome;
-use crate::settings::Mode;
 use crate::upgrade::UpgradeAction;
 
 /// What Kubernetes keeps of a container's termination message, in bytes.
@@ -104,6 +103,32 @@ impl Report {
         self.next = next;
     }
 
+    /// Where a run that may have written leaves the database, for its last words.
+    pub(crate) fn standing(&self) -> String {
+        let applied: Vec<&str> = self
+            .upgrades
+            .iter()
+            .filter(|upgrade| upgrade.state == UpgradeState::Applied)
+            .map(|upgrade| upgrade.version.as_str())
+            .collect();
+        let mut words = match applied.as_slice() {
+            [] if self.unfinished.is_some() => String::new(),
+            [] if self.from == self.to => return "nothing was written".to_owned(),
+            [] => format!("recorded: {}", self.to.as_deref().unwrap_or("nothing")),
+            applied => format!("applied: {}", applied.join(", ")),
+        };
+        if let Some(unfinished) = &self.unfinished {
+            if !words.is_empty() {
+                words += "; ";
+            }
+            words += &format!(
+                "{} is unfinished after {} documents, at step \"{}\" (journal {})",
+                unfinished.version, unfinished.documents, unfinished.step, unfinished.journal
+            );
+        }
+        words
+    }
+
     /// The report as JSON.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_else(|error| {
@@ -144,38 +169,4 @@ fn cut(text: &mut String, bytes: usize) {
         text.truncate(end);
         text.push('…');
     }
-}
-
-/// Where a run that ended early leaves the database, for its last words.
-pub(crate) fn standing(report: &Report, outcome: Outcome) -> String {
-    let ended_early = matches!(
-        outcome,
-        Outcome::UpgradeFailed
-            | Outcome::ConditionFailed
-            | Outcome::NoServer
-            | Outcome::Locked
-            | Outcome::Interrupted
-            | Outcome::NotAuthorised
-    );
-    if !ended_early || report.mode != Mode::Upgrade.to_string() {
-        return String::new();
-    }
-    let applied: Vec<&str> = report
-        .upgrades
-        .iter()
-        .filter(|upgrade| upgrade.state == UpgradeState::Applied)
-        .map(|upgrade| upgrade.version.as_str())
-        .collect();
-    let mut words = match applied.as_slice() {
-        [] if report.unfinished.is_none() => return "; nothing was written".to_owned(),
-        [] => String::new(),
-        applied => format!("; applied: {}", applied.join(", ")),
-    };
-    if let Some(unfinished) = &report.unfinished {
-        words += &format!(
-            "; {} is unfinished after {} documents, at step \"{}\" (journal {})",
-            unfinished.version, unfinished.documents, unfinished.step, unfinished.journal
-        );
-    }
-    words
 }

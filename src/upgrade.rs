@@ -167,6 +167,7 @@ impl Condition {
 }
 
 /// One step of an upgrade.
+#[expect(clippy::large_enum_variant, reason = "a process holds a handful of them")]
 #[derive(Clone, Debug)]
 pub enum Step {
     /// Documents of one collection become others.
@@ -382,6 +383,7 @@ impl fmt::Debug for Transaction {
 }
 
 /// A change that the server makes outside transactions, each with a probe that tells done from not done.
+#[expect(clippy::large_enum_variant, reason = "a process holds a handful of them")]
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Creates an index; done when an index of that name with those keys is there.

@@ -40,6 +40,8 @@ pub(crate) struct Run<'a> {
     pub(crate) stop: Stop,
     pub(crate) checkpoints: Arc<dyn Checkpoints>,
     pub(crate) deadline: Option<Instant>,
+    /// Whether the run held the lock, and so may have written.
+    pub(crate) took_lock: bool,
     pub(crate) report: &'a mut Report,
 }
 
@@ -201,11 +203,16 @@ impl<'a> Run<'a> {
 
     /// Checks until the gate opens, the wait is over, or waiting cannot help.
     pub(crate) async fn wait(&mut self) -> Result<String, Failure> {
-        let mut said: Option<Instant> = None;
+        let (mut said, mut last): (Option<Instant>, Option<Failure>) = (None, None);
         loop {
-            let failure = match self.check().await {
-                Ok(message) => return Ok(message),
-                Err(failure) => failure,
+            let checked = match self.deadline {
+                Some(deadline) => tokio::time::timeout_at(deadline, self.check()).await,
+                None => Ok(self.check().await),
+            };
+            let failure = match checked {
+                Ok(Ok(message)) => return Ok(message),
+                Ok(Err(failure)) => failure,
+                Err(_) => last.unwrap_or_else(no_answer),
             };
             let over = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
             let interrupted = failure.outcome == Outcome::Interrupted;
@@ -220,6 +227,7 @@ impl<'a> Run<'a> {
                 );
                 said = Some(Instant::now());
             }
+            last = Some(failure);
             self.pause().await?;
         }
     }
@@ -279,6 +287,14 @@ fn count(n: usize, one: &str, many: &str) -> String {
 
 fn named(holder: &Holder) -> String {
     format!("run {} on {}", holder.run_id, holder.host)
+}
+
+fn no_answer() -> Failure {
+    Failure::new(
+        Outcome::NoServer,
+        "no server answered within GATE_TIMEOUT",
+        "check host and port in the connection string, the network, and that the server runs",
+    )
 }
 
 fn held(holder: &Holder) -> Failure {

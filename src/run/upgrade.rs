@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::checkpoint::Point;
 use crate::decision::{Decision, Holder};
 use crate::engine::{Context, Look, Work, closed, jittered, look};
+use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::lock::Attempt;
 use crate::record::{Applied, Record, Recorded};
@@ -16,7 +17,7 @@ use crate::report::{UpgradeReport, UpgradeState};
 use crate::run::{POLL, Run, SAY, held};
 use crate::server;
 use crate::settings::Repair;
-use crate::stop::{Halt, Reason};
+use crate::stop::{GRACE, Halt, Reason};
 use crate::upgrade::{Asked, Unit};
 use crate::version::Version;
 
@@ -61,6 +62,34 @@ impl Waiting {
 
 impl Run<'_> {
     pub(crate) async fn upgrade(&mut self) -> Result<String, Failure> {
+        match self.decide_and_upgrade().await {
+            Err(mut failure) if ends_early(failure.outcome) => {
+                let standing = match self.took_lock {
+                    true => self.standing().await,
+                    false => "nothing was written".to_owned(),
+                };
+                failure.message = format!("{}; {standing}", failure.message);
+                Err(failure)
+            }
+            ended => ended,
+        }
+    }
+
+    /// Where the database stands, read once more: the last commit may have taken effect although its
+    /// answer was lost.
+    async fn standing(&mut self) -> String {
+        match tokio::time::timeout(GRACE, self.store.observe(&self.lock.run_id)).await {
+            Ok(Ok(observed)) => {
+                self.note_recorded(&observed.recorded);
+                self.report.standing()
+            }
+            Ok(Err(_)) | Err(_) => {
+                "where it stands could not be read back: the next run finds out".to_owned()
+            }
+        }
+    }
+
+    async fn decide_and_upgrade(&mut self) -> Result<String, Failure> {
         let mut waiting = Waiting::new(self.settings.lock_wait, self.deadline);
         loop {
             let (observed, decision) = self.look_and_decide().await?;
@@ -139,6 +168,7 @@ impl Run<'_> {
                 return Err(taking(halt));
             }
         }
+        self.took_lock = true;
         context.checkpoints.reached(Point::Locked).await;
         let keeper = self.lock.keep(&self.stop);
         let ended = match under {
@@ -330,6 +360,20 @@ impl Run<'_> {
             duration_ms: Some(applied.duration_ms.max(0) as u64),
         });
     }
+}
+
+/// Whether a run that ends so may have written something, or must say that it did not.
+fn ends_early(outcome: Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::UpgradeFailed
+            | Outcome::ConditionFailed
+            | Outcome::NoServer
+            | Outcome::Locked
+            | Outcome::Interrupted
+            | Outcome::NotAuthorised
+            | Outcome::ServerUnsuitable
+    )
 }
 
 fn versions_of(decision: &Decision) -> Vec<Version> {
