@@ -26,17 +26,16 @@ pub fn gate() -> Gate {
 }
 
 fn move_blocks(item: &RawDocument, _: &Found, edits: &mut Edits) -> Result<(), StepError> {
-    let malformed = |_| StepError::refused("it is not valid BSON");
-    let Some(RawBsonRef::Document(blocks)) = item.get("blocks_obj").map_err(malformed)? else {
+    let Some(RawBsonRef::Document(blocks)) = item.get("blocks_obj")? else {
         return Ok(());
     };
     let no_creators = RawArrayBuf::new();
-    let creators: &RawArray = match item.get("creator_ids").map_err(malformed)? {
+    let creators: &RawArray = match item.get("creator_ids")? {
         Some(RawBsonRef::Array(creators)) => creators,
         _ => &no_creators,
     };
     for block in blocks {
-        let (key, block) = block.map_err(malformed)?;
+        let (key, block) = block?;
         let RawBsonRef::Document(data) = block else { continue };
         // an entry without a type is a reference already
         let (Ok(block_type), Ok(block_id)) = (data.get_str("blocktype"), data.get_str("block_id"))

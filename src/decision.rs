@@ -159,25 +159,25 @@ fn decide_unrecorded(occupied: &[String], terms: &Terms) -> Decision {
             format!("deploy {from} or later, or correct GATE_FROM_VERSION"),
         ));
     }
-    if terms.upgrades.newest_upto(terms.code).is_none() {
-        return Decision::Stamp { begin: None, to: terms.code.clone() };
-    }
+    let target = terms.target.unwrap_or(terms.code);
     let fresh = terms.initialise == Initialise::Fresh;
+    let begins_fresh = fresh && occupied.is_empty();
+    let first = if begins_fresh { Some(terms.code) } else { terms.from };
+    if let Some(first) = first.filter(|first| target < *first) {
+        return Decision::Closed(Failure::new(
+            Outcome::SettingWrong,
+            format!("GATE_TARGET_VERSION is {target}, below {first}, which is recorded first"),
+            "remove GATE_TARGET_VERSION, or name a version above the one the database last ran",
+        ));
+    }
+    if terms.upgrades.newest_upto(terms.code).is_none() {
+        return Decision::Stamp { begin: None, to: target.clone() };
+    }
     match terms.from {
-        _ if fresh && occupied.is_empty() => {
+        _ if begins_fresh => {
             Decision::Initialise { version: terms.code.clone(), word: Word::Fresh }
         }
-        Some(from) if from == terms.code => {
-            Decision::Initialise { version: from.clone(), word: Word::FromVersion }
-        }
-        Some(from) => match terms.target.filter(|target| *target < from) {
-            Some(target) => Decision::Closed(Failure::new(
-                Outcome::SettingWrong,
-                format!("GATE_TARGET_VERSION is {target}, below GATE_FROM_VERSION {from}"),
-                "remove GATE_TARGET_VERSION, or name a version above the one the database last ran",
-            )),
-            None => ahead(from, Some(from), terms),
-        },
+        Some(from) => ahead(from, Some(from), terms),
         None if fresh => Decision::Closed(Failure::new(
             Outcome::Unrecorded,
             format!(
@@ -232,17 +232,17 @@ fn contradiction(record: &Record, terms: &Terms) -> Option<Failure> {
     if let Some(failure) = disagreement(record, terms) {
         return Some(failure);
     }
-    let floor = record.floor()?;
-    (record.version > *terms.code && floor > *terms.code).then(|| {
-        Failure::new(
-            Outcome::Incompatible,
-            format!(
-                "database is at {} but this binary is {} and the floor is {floor}",
-                record.text, terms.code
-            ),
-            format!("deploy {floor} or restore a backup"),
-        )
-    })
+    let floor = record.floor().filter(|floor| floor > terms.code)?;
+    // a version that was set back does not undo what newer code did to the documents
+    let set_back = if record.version > *terms.code { String::new() } else { repair(record) };
+    Some(Failure::new(
+        Outcome::Incompatible,
+        format!(
+            "database is at {} but this binary is {} and the floor is {floor}",
+            record.text, terms.code
+        ),
+        format!("deploy {floor} or restore a backup{set_back}"),
+    ))
 }
 
 /// Where the history since the last word of the operator disagrees with the table of upgrades.
@@ -268,12 +268,7 @@ fn disagreement(record: &Record, terms: &Terms) -> Option<Failure> {
             format!(
                 "the database went through the upgrade of {version}, which this code does not have"
             ),
-            format!(
-                "deploy code that has it; if the documents are as this code expects them, set \
-                 GATE_MODE=record, GATE_RECORD_VERSION={recorded} and GATE_EXPECT_VERSION={text}",
-                recorded = record.version,
-                text = record.text
-            ),
+            format!("deploy code that has it{}", repair(record)),
         ));
     }
     let missing = terms
@@ -289,12 +284,33 @@ fn disagreement(record: &Record, terms: &Terms) -> Option<Failure> {
             record.text
         ),
         format!(
-            "set GATE_MODE=record, GATE_EXPECT_VERSION={text} and GATE_RECORD_VERSION to a version \
-             before {missing}, so that it is applied, or to {recorded} where the documents need nothing",
+            "set GATE_MODE=record, GATE_EXPECT_VERSION={text}{discard}, and GATE_RECORD_VERSION to a \
+             version before {missing}, so that it is applied, or to {recorded} where the documents \
+             need nothing",
             text = record.text,
-            recorded = record.version
+            discard = discard(record.journal_id()),
+            recorded = writable(&record.version)
         ),
     ))
+}
+
+/// The way out where the documents are right and the record is not.
+fn repair(record: &Record) -> String {
+    format!(
+        "; if the documents are as this code expects them, set GATE_MODE=record, \
+         GATE_RECORD_VERSION to {}, GATE_EXPECT_VERSION={}{}",
+        writable(&record.version),
+        record.text,
+        discard(record.journal_id())
+    )
+}
+
+/// A recorded version as `GATE_RECORD_VERSION` takes it: Python stamps more than can be written.
+fn writable(version: &Version) -> String {
+    match Version::parse_code(&version.to_string()) {
+        Ok(version) => version.to_string(),
+        Err(_) => format!("the release before {version}"),
+    }
 }
 
 fn unrecorded() -> Failure {
@@ -359,4 +375,433 @@ fn unknown_journal(journal: &Journal, record: &Record, terms: &Terms) -> Failure
 
 fn discard(journal: Option<&str>) -> String {
     journal.map_or(String::new(), |id| format!(" and GATE_DISCARD_JOURNAL={id}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use mongodb::bson::{DateTime, Document, RawDocumentBuf, doc};
+
+    use super::*;
+    use crate::record::Writer;
+    use crate::upgrade::{Command, Upgrade};
+
+    fn version(text: &str) -> Version {
+        Version::parse(text).unwrap()
+    }
+
+    fn table(versions: &[&str], code: &Version) -> Upgrades {
+        let upgrades = versions.iter().map(|version| {
+            Upgrade::new(*version, "drop it").step(Command::Drop { collection: "it" })
+        });
+        Upgrades::new(upgrades, code).unwrap()
+    }
+
+    /// A record with entries like `upgrade 0.8.0` (Python's) or `upgrade 0.8.0 floor 0.8.0` (the gate's).
+    fn stored(version: &str, history: &[&str]) -> Document {
+        let entry = |text: &&str| {
+            let mut words = text.split(' ');
+            let (action, version) = (words.next(), words.next());
+            let mut entry =
+                doc! { "version": version, "action": action, "timestamp": DateTime::MIN };
+            if words.next() == Some("floor") {
+                entry.insert("floor", words.next().filter(|floor| *floor != "none"));
+            }
+            entry
+        };
+        let history: Vec<_> = history.iter().map(entry).collect();
+        doc! { "_id": "app_schema_version", "version": version, "history": history }
+    }
+
+    fn observed(document: Option<Document>) -> Observed {
+        let document = document.map(|document| RawDocumentBuf::try_from(&document).unwrap());
+        let recorded = Recorded::parse(document.as_deref());
+        Observed { recorded, holder: None, occupied: vec!["things".to_owned()] }
+    }
+
+    /// A case: code 0.9.0 with upgrades of 0.8.0 and 0.9.0, unless it says otherwise.
+    struct Case {
+        observed: Observed,
+        code: &'static str,
+        upgrades: &'static [&'static str],
+        initialise: Initialise,
+        from: Option<Version>,
+        target: Option<Version>,
+    }
+
+    fn unrecorded() -> Case {
+        Case {
+            observed: observed(None),
+            code: "0.9.0",
+            upgrades: &["0.8.0", "0.9.0"],
+            initialise: Initialise::No,
+            from: None,
+            target: None,
+        }
+    }
+
+    fn at(version: &str, history: &[&str]) -> Case {
+        Case { observed: observed(Some(stored(version, history))), ..unrecorded() }
+    }
+
+    impl Case {
+        fn code(self, code: &'static str, upgrades: &'static [&'static str]) -> Case {
+            Case { code, upgrades, ..self }
+        }
+
+        fn fresh(self) -> Case {
+            Case { initialise: Initialise::Fresh, ..self }
+        }
+
+        fn empty(mut self) -> Case {
+            self.observed.occupied.clear();
+            self
+        }
+
+        fn from(self, text: &str) -> Case {
+            Case { from: Some(version(text)), ..self }
+        }
+
+        fn target(self, text: &str) -> Case {
+            Case { target: Some(version(text)), ..self }
+        }
+
+        fn held(mut self) -> Case {
+            let holder = Holder { run_id: "other".to_owned(), host: "there".to_owned() };
+            self.observed.holder = Some(holder);
+            self
+        }
+
+        /// With an unfinished upgrade to `version` that code with one such step began.
+        fn journaled(mut self, to: &str) -> Case {
+            let Recorded::Readable(record) = &mut self.observed.recorded else {
+                panic!("only a readable record has a journal")
+            };
+            let writer = Writer {
+                run_id: "run".to_owned(),
+                host: "host".to_owned(),
+                code_version: "0.9.9".to_owned(),
+                code_version_field: "app_version".to_owned(),
+            };
+            let upgrades = table(&[to], &version(to));
+            let journal = Journal::begin("j1".to_owned(), &upgrades.units()[0], record, &writer);
+            record.journal = Some(journal);
+            self
+        }
+
+        /// Something else writes to the record.
+        fn overtaken(mut self) -> Case {
+            if let Recorded::Readable(record) = &mut self.observed.recorded {
+                record.history.push(record.history[0].clone());
+            }
+            self
+        }
+
+        fn decision(&self) -> Decision {
+            let code = version(self.code);
+            let upgrades = table(self.upgrades, &code);
+            let (from, target) = (self.from.as_ref(), self.target.as_ref());
+            let terms = Terms {
+                code: &code,
+                upgrades: &upgrades,
+                initialise: self.initialise,
+                from,
+                target,
+            };
+            decide(&self.observed, &terms)
+        }
+
+        /// The decision in a few words.
+        #[track_caller]
+        fn decides(&self, expected: &str) {
+            assert_eq!(words(self.decision()), expected);
+        }
+
+        /// Closed with this outcome, and a text that has all of these parts.
+        #[track_caller]
+        fn closes(&self, outcome: Outcome, says: &[&str]) {
+            let Decision::Closed(failure) = self.decision() else {
+                panic!("not closed: {:?}", self.decision())
+            };
+            assert_eq!(failure.outcome, outcome, "{failure}");
+            for part in says {
+                assert!(failure.to_string().contains(part), "{failure} lacks {part:?}");
+            }
+        }
+    }
+
+    fn words(decision: Decision) -> String {
+        let list = |versions: Vec<Version>| {
+            versions.iter().map(Version::to_string).collect::<Vec<_>>().join(", ")
+        };
+        let after =
+            |begin: Option<Version>| begin.map_or(String::new(), |v| format!("begin {v}, "));
+        match decision {
+            Decision::Open { warning: None } => "open".to_owned(),
+            Decision::Open { warning: Some(_) } => "open with a warning".to_owned(),
+            Decision::Stamp { begin, to } => format!("{}stamp {to}", after(begin)),
+            Decision::Initialise { version, word } => format!("initialise {version} {word:?}"),
+            Decision::Upgrade { begin, pending } => {
+                format!("{}upgrade {}", after(begin), list(pending))
+            }
+            Decision::Resume { version } => format!("resume {version}"),
+            Decision::Reached { recorded, remaining } => {
+                format!("reached {recorded}, left {}", list(remaining))
+            }
+            Decision::Held(holder) => format!("held by {}", holder.run_id),
+            Decision::Closed(failure) => format!("closed {}", failure.outcome.code()),
+        }
+    }
+
+    const DONE: &[&str] = &["initialise 0.7.0", "upgrade 0.8.0", "upgrade 0.9.0"];
+
+    #[test]
+    fn a_recorded_database_is_brought_to_the_code_version() {
+        at("0.9.0", DONE).decides("open");
+        at("0.7.0", &["initialise 0.7.0"]).decides("upgrade 0.8.0, 0.9.0");
+        at("0.8.0", &["initialise 0.7.0", "upgrade 0.8.0"]).decides("upgrade 0.9.0");
+        at("0.8.9", &["initialise 0.8.0", "auto_stamp 0.8.9"]).decides("upgrade 0.9.0");
+        at("0.9.0", DONE).code("0.9.1", &["0.8.0", "0.9.0"]).decides("stamp 0.9.1");
+        at("0.7.0", &[]).code("0.9.0", &[]).decides("stamp 0.9.0");
+    }
+
+    #[test]
+    fn an_unrecorded_database_waits_for_the_operators_word() {
+        unrecorded().closes(Outcome::Unrecorded, &["GATE_FROM_VERSION", "GATE_INITIALISE=fresh"]);
+        unrecorded().code("0.9.0", &[]).decides("stamp 0.9.0");
+        unrecorded().fresh().closes(Outcome::Unrecorded, &["holds documents in things"]);
+        unrecorded().fresh().empty().decides("initialise 0.9.0 Fresh");
+        unrecorded().from("0.7.0").decides("begin 0.7.0, upgrade 0.8.0, 0.9.0");
+        unrecorded().from("0.9.0").decides("initialise 0.9.0 FromVersion");
+        unrecorded().from("0.9.0").code("0.9.1", &["0.9.0"]).decides("begin 0.9.0, stamp 0.9.1");
+        unrecorded().from("0.9.1").closes(Outcome::Incompatible, &["GATE_FROM_VERSION says 0.9.1"]);
+        unrecorded().from("0.9.1").code("0.9.0", &[]).decides("closed 12");
+        unrecorded().fresh().empty().from("0.7.0").decides("initialise 0.9.0 Fresh");
+        unrecorded().fresh().from("0.7.0").decides("begin 0.7.0, upgrade 0.8.0, 0.9.0");
+        unrecorded().fresh().empty().from("0.9.1").decides("closed 12");
+    }
+
+    #[test]
+    fn newer_data_is_used_down_to_its_floor_and_no_further() {
+        let newer = |history| at("0.9.5", history).code("0.8.0", &["0.8.0"]);
+        newer(&["initialise 0.8.0", "auto_stamp 0.9.5"]).decides("open with a warning");
+        newer(&["auto_stamp 0.8.0", "auto_stamp 0.9.5"]).decides("open with a warning");
+        newer(&["initialise 0.9.5 floor 0.8.0"]).decides("open with a warning");
+        newer(&["initialise 0.9.5 floor none"]).decides("open with a warning");
+        for history in [
+            &["initialise 0.7.0", "upgrade 0.8.0", "upgrade 0.8.1", "auto_stamp 0.9.5"][..],
+            &["initialise 0.9.5"],
+            &["initialise 0.8.0", "auto_stamp 0.9.5 floor 0.8.1"],
+            &["auto_stamp 0.8.1", "auto_stamp 0.9.5"],
+            &[],
+        ] {
+            newer(history).closes(
+                Outcome::Incompatible,
+                &["database is at 0.9.5 but this binary is 0.8.0 and the floor is 0."],
+            );
+        }
+    }
+
+    #[test]
+    fn setting_a_version_back_does_not_lower_the_floor() {
+        let set_back = at("0.8.0", &["initialise 0.8.0", "upgrade 0.9.0", "auto_stamp 0.8.0"]);
+        let set_back = set_back.code("0.8.0", &["0.8.0"]);
+        set_back.closes(
+            Outcome::Incompatible,
+            &["the floor is 0.9.0", "deploy 0.9.0", "GATE_RECORD_VERSION to 0.8.0"],
+        );
+        // the operator's word does
+        let repaired = ["upgrade 0.9.0", "auto_stamp 0.8.0", "initialise 0.8.0 floor 0.8.0"];
+        at("0.8.0", &repaired).code("0.8.0", &["0.8.0"]).decides("open");
+    }
+
+    #[test]
+    fn an_applied_upgrade_that_the_code_lacks_is_a_disagreement() {
+        let applied =
+            ["initialise 0.7.0", "upgrade 0.8.0", "upgrade 0.8.5 floor 0.8.5", "upgrade 0.9.0"];
+        at("0.9.0", &applied).closes(
+            Outcome::Incompatible,
+            &[
+                "went through the upgrade of 0.8.5, which this code does not have",
+                "GATE_MODE=record",
+                "GATE_RECORD_VERSION to 0.9.0",
+                "GATE_EXPECT_VERSION=0.9.0",
+            ],
+        );
+        at("0.9.0", &applied).code("0.9.0", &["0.8.0", "0.8.5", "0.9.0"]).decides("open");
+        // Python writes `upgrade` for its last stamp too
+        let python = applied.map(|entry| entry.trim_end_matches(" floor 0.8.5"));
+        at("0.9.0", &python).decides("open");
+        // what is older than the table's oldest was taken out of it
+        at("0.9.0", &applied).code("0.9.0", &["0.9.0"]).decides("open");
+        at("0.9.0", &applied).code("0.9.0", &[]).decides("open");
+        // the operator's word since then ends it
+        at("0.9.0", &[&applied[..], &["initialise 0.9.0 floor 0.9.0"]].concat()).decides("open");
+    }
+
+    #[test]
+    fn a_registered_upgrade_that_was_not_applied_is_a_disagreement() {
+        let missing = "did not go through the upgrade of 0.8.0";
+        for history in [
+            &["initialise 0.7.0", "upgrade 0.9.0"][..],
+            &["initialise 0.8.0", "initialise 0.7.0", "upgrade 0.9.0"],
+            &["auto_stamp 0.7.0", "upgrade 0.9.0"],
+            &["auto_stamp 0.7.0", "auto_stamp 0.8.0", "upgrade 0.9.0"],
+            &[
+                "initialise 0.7.0 floor none",
+                "auto_stamp 0.8.0 floor none",
+                "upgrade 0.9.0 floor 0.9.0",
+            ],
+        ] {
+            at("0.9.0", history).closes(
+                Outcome::Incompatible,
+                &[
+                    missing,
+                    "GATE_MODE=record",
+                    "GATE_EXPECT_VERSION=0.9.0",
+                    "GATE_RECORD_VERSION to a version before 0.8.0",
+                    "or to 0.9.0",
+                ],
+            );
+        }
+        for history in [
+            &["initialise 0.7.0", "upgrade 0.8.0", "upgrade 0.9.0"][..],
+            &["auto_stamp 0.7.0", "upgrade 0.8.0", "upgrade 0.9.0"],
+            &["auto_stamp 0.8.0", "upgrade 0.9.0"],
+            &["auto_stamp 0.7.0", "initialise 0.9.0"],
+            &["auto_stamp 0.9.0"],
+            &[],
+        ] {
+            at("0.9.0", history).decides("open");
+        }
+    }
+
+    #[test]
+    fn a_remedy_names_only_versions_that_can_be_recorded() {
+        let history = ["auto_stamp 0.7.0", "auto_stamp 0.9.0.post1"];
+        let stamped = at("0.9.0.post1", &history).code("0.9.1", &["0.8.0"]);
+        stamped.closes(
+            Outcome::Incompatible,
+            &["GATE_EXPECT_VERSION=0.9.0.post1", "or to the release before 0.9.0.post1"],
+        );
+    }
+
+    #[test]
+    fn python_histories_are_read_as_python_means_them() {
+        at("0.8.0.dev3+g12ab", &["auto_stamp 0.8.0.dev3+g12ab"]).decides("upgrade 0.8.0, 0.9.0");
+        at("0.8.0a3", &["initialise 0.8.0a3"]).decides("upgrade 0.8.0, 0.9.0");
+        let rc = || at("0.9.0rc1", &["initialise 0.8.0", "upgrade 0.9.0rc1"]);
+        rc().decides("upgrade 0.9.0");
+        rc().code("0.9.0", &["0.9.0-rc.1"]).decides("stamp 0.9.0");
+        at("0.9.0.post1", &["upgrade 0.9.0"]).decides("open with a warning");
+        at("v0.9", &["initialise 0.9.0"]).decides("open");
+        // an action of a kind to come says nothing
+        at("0.9.0", &["initialise 0.8.0", "rollback 0.7.0", "upgrade 0.9.0"]).decides("open");
+    }
+
+    #[test]
+    fn a_target_stops_and_never_opens_with_upgrades_left() {
+        let old = || at("0.7.0", &["initialise 0.7.0"]);
+        old().target("0.8.0").decides("upgrade 0.8.0");
+        old().target("0.8.5").decides("upgrade 0.8.0");
+        old().target("0.9.0").decides("upgrade 0.8.0, 0.9.0");
+        old().target("0.7.0").decides("reached 0.7.0, left 0.8.0, 0.9.0");
+        old().target("0.7.5").decides("stamp 0.7.5");
+        old()
+            .target("0.6.0")
+            .closes(Outcome::SettingWrong, &["GATE_TARGET_VERSION is 0.6.0", "0.7.0"]);
+        let half = || at("0.8.0", &["initialise 0.8.0"]);
+        half().target("0.8.0").decides("reached 0.8.0, left 0.9.0");
+        half().target("0.8.0").code("0.9.0", &["0.8.0"]).decides("open");
+        half().target("0.7.9").decides("closed 16");
+        at("0.9.5", &["initialise 0.9.0", "auto_stamp 0.9.5"]).target("0.9.0").decides("closed 16");
+    }
+
+    #[test]
+    fn a_target_below_what_would_be_recorded_first_is_refused_before_that_is_written() {
+        unrecorded().from("0.8.5").target("0.8.0").decides("closed 16");
+        unrecorded().from("0.9.0").target("0.8.0").decides("closed 16");
+        unrecorded().fresh().empty().target("0.8.0").decides("closed 16");
+        unrecorded().code("0.9.0", &[]).from("0.8.5").target("0.8.0").decides("closed 16");
+
+        unrecorded().from("0.8.0").target("0.8.0").decides("initialise 0.8.0 FromVersion");
+        unrecorded().from("0.7.0").target("0.8.0").decides("begin 0.7.0, upgrade 0.8.0");
+        unrecorded().from("0.8.0").target("0.8.5").decides("begin 0.8.0, stamp 0.8.5");
+        unrecorded().fresh().empty().target("0.9.0").decides("initialise 0.9.0 Fresh");
+        unrecorded().code("0.9.0", &[]).target("0.8.0").decides("stamp 0.8.0");
+        unrecorded().target("0.8.0").decides("closed 11");
+        unrecorded().fresh().target("0.8.0").decides("closed 11");
+    }
+
+    #[test]
+    fn a_journal_of_this_code_is_resumed() {
+        let old = || at("0.7.0", &["initialise 0.7.0"]);
+        old().journaled("0.8.0").decides("resume 0.8.0");
+        old().journaled("0.8.0").target("0.8.0").decides("resume 0.8.0");
+        let reason = &["to 0.8.5 by code 0.9.9", "does not know it", "GATE_DISCARD_JOURNAL=j1"];
+        old().journaled("0.8.5").closes(Outcome::Incompatible, reason);
+        let too_old = old().journaled("0.8.5").code("0.7.0", &[]);
+        too_old.closes(Outcome::Incompatible, &["run 0.9.9 again"]);
+        let overtaken = old().journaled("0.8.0").overtaken();
+        overtaken.closes(Outcome::RecordUnreadable, &["something else", "GATE_DISCARD_JOURNAL=j1"]);
+    }
+
+    #[test]
+    fn the_first_match_wins() {
+        let unreadable = || at("latest", &["upgrade 0.9.9 floor 0.9.9"]);
+        let disagrees = || at("0.9.0", &["auto_stamp 0.7.0", "auto_stamp 0.9.0"]);
+        let too_new = || at("0.9.9", &["upgrade 0.9.9"]);
+        let old = || at("0.7.0", &["initialise 0.7.0"]);
+        // unreadable, before the lease and all settings
+        unreadable().closes(Outcome::RecordUnreadable, &["latest", "GATE_EXPECT_VERSION=latest"]);
+        unreadable().held().from("0.9.9").target("0.1.0").decides("closed 15");
+        old().journaled("0.8.0").overtaken().held().decides("closed 15");
+        // what this code cannot use, before a live lease
+        for incompatible in [old().journaled("0.8.5"), disagrees(), too_new()] {
+            incompatible.held().decides("closed 12");
+        }
+        for incompatible in [old().journaled("0.8.5"), disagrees(), too_new()] {
+            incompatible.from("0.9.99").target("0.1.0").decides("closed 12");
+        }
+        // a disagreement, before a journal of this code
+        let both = at("0.8.0", &["auto_stamp 0.7.0", "auto_stamp 0.8.0"]).journaled("0.9.0");
+        both.closes(Outcome::Incompatible, &["the upgrade of 0.8.0", "GATE_DISCARD_JOURNAL=j1"]);
+        // a live lease, before everything else
+        for other in
+            [old(), old().journaled("0.8.0"), old().from("0.8.0"), at("0.9.0", DONE), unrecorded()]
+        {
+            other.held().decides("held by other");
+        }
+        unrecorded().from("0.9.9").held().decides("held by other");
+        // a journal of this code, before the settings that the record makes wrong
+        old().journaled("0.8.0").from("0.8.0").target("0.1.0").decides("resume 0.8.0");
+        // a later GATE_FROM_VERSION, before the rest
+        let later = ["GATE_FROM_VERSION is 0.8.0 but the database is recorded at 0.7.0"];
+        old().from("0.8.0").closes(Outcome::SettingWrong, &later);
+        at("0.9.0", DONE).from("0.9.1").decides("closed 16");
+        at("0.9.5", &["initialise 0.9.0", "auto_stamp 0.9.5"]).from("0.9.6").decides("closed 16");
+        at("0.9.5", &["initialise 0.9.0", "auto_stamp 0.9.5"])
+            .from("0.9.5")
+            .decides("open with a warning");
+    }
+
+    #[test]
+    fn settings_left_in_the_values_do_no_harm() {
+        for from in ["0.5.0", "0.7.0rc1", "0.9.0"] {
+            at("0.9.0", DONE).from(from).fresh().decides("open");
+        }
+        at("0.7.0", &["initialise 0.7.0"]).from("0.7.0").fresh().decides("upgrade 0.8.0, 0.9.0");
+    }
+
+    #[test]
+    fn a_journal_is_unknown_to_code_with_other_steps() {
+        let mut case = at("0.7.0", &["initialise 0.7.0"]).journaled("0.8.0");
+        let Recorded::Readable(record) = &mut case.observed.recorded else { unreachable!() };
+        let journal = record.journal.as_mut().unwrap();
+        journal.steps[0].name = "another".to_owned();
+        case.decides("closed 12");
+        let Recorded::Readable(record) = &mut case.observed.recorded else { unreachable!() };
+        let journal = record.journal.as_mut().unwrap();
+        journal.steps.clear();
+        case.decides("closed 12");
+    }
 }

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use mongodb::bson::raw::{BindRawBsonRef, CString, cstr};
+use mongodb::bson::raw::{BindRawBsonRef, CStr, cstr};
 use mongodb::bson::spec::ElementType;
 use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 
@@ -105,8 +105,8 @@ impl Edits {
     ///
     /// A field is named down to where its path ends, is missing, or meets an array, which is then
     /// compared as a whole. Values are the same when they have the same type and compare as equal
-    /// without any collation; numbers inside arrays and documents compare by value. A document whose
-    /// `_id` holds a string is found without an index where its collection has a collation.
+    /// without any collation; inside arrays and documents the server takes 1 for 1.0 and a string for
+    /// a symbol. Where a collection has a collation, an `_id` with a string is found without an index.
     pub(crate) fn guarded_statement(
         &self,
         document: &RawDocument,
@@ -130,22 +130,19 @@ impl Edits {
     fn update(&self, mut statement: RawDocumentBuf) -> Result<RawDocumentBuf, EditError> {
         let (mut set, mut unset) = (RawDocumentBuf::new(), RawDocumentBuf::new());
         for (path, change) in &self.changes {
-            let name = CString::try_from(path.as_str())
-                .map_err(|_| EditError::new(path, "holds a zero byte"))?;
             match change {
                 Change::Set(value) => {
                     let value = value.get("").ok().flatten().ok_or_else(EditError::malformed)?;
-                    set.append(name, value);
+                    set.append(field_name(path)?, value);
                 }
-                Change::Unset => unset.append(name, true),
+                Change::Unset => unset.append(field_name(path)?, true),
             }
         }
         let mut u = RawDocumentBuf::new();
-        if !set.is_empty() {
-            u.append(cstr!("$set"), set);
-        }
-        if !unset.is_empty() {
-            u.append(cstr!("$unset"), unset);
+        for (operator, fields) in [(cstr!("$set"), set), (cstr!("$unset"), unset)] {
+            if !fields.is_empty() {
+                u.append(operator, fields);
+            }
         }
         statement.append(cstr!("u"), u);
         if statement.as_bytes().len() > MAX_DOCUMENT_SIZE {
@@ -159,6 +156,7 @@ impl Edits {
         let mut tree = Tree::default();
         for (path, change) in &self.changes {
             let refuse = |reason| Err(EditError::new(path, reason));
+            field_name(path)?;
             if path.split('.').next() == Some("_id") {
                 return refuse("`_id` cannot be edited");
             }
@@ -168,11 +166,9 @@ impl Edits {
             if path.split('.').any(|part| part.starts_with('$')) {
                 return refuse("a part of the path begins with `$`");
             }
-            if path.contains('\0') {
-                return refuse("the path holds a zero byte");
+            if tree.add(path, change).is_none() {
+                return refuse("another edit touches the same field");
             }
-            tree.add(path, change)
-                .map_err(|Conflict| EditError::new(path, "another edit touches the same field"))?;
         }
         Ok(tree)
     }
@@ -181,15 +177,13 @@ impl Edits {
 /// A document to add.
 pub(crate) struct Insert<'a> {
     pub(crate) collection: &'static str,
-    pub(crate) id: RawBsonRef<'a>,
     pub(crate) document: &'a RawDocument,
 }
 
 impl<'a> Insert<'a> {
     fn new(collection: &'static str, document: &'a RawDocument) -> Result<Self, EditError> {
-        let id = id(document)?;
         if matches!(
-            id,
+            id(document)?,
             RawBsonRef::Array(_) | RawBsonRef::RegularExpression(_) | RawBsonRef::Undefined
         ) {
             return Err(EditError::new("_id", "an inserted document has an `_id` of a wrong type"));
@@ -197,7 +191,7 @@ impl<'a> Insert<'a> {
         if document.as_bytes().len() > MAX_DOCUMENT_SIZE {
             return Err(EditError::new("", "an inserted document exceeds 16 MiB"));
         }
-        Ok(Insert { collection, id, document })
+        Ok(Insert { collection, document })
     }
 }
 
@@ -239,31 +233,27 @@ enum Node<'a> {
     Branch(Tree<'a>),
 }
 
-struct Conflict;
-
 impl<'a> Tree<'a> {
-    fn add(&mut self, path: &'a str, change: &'a Change) -> Result<(), Conflict> {
+    /// None where another edit touches the same field.
+    fn add(&mut self, path: &'a str, change: &'a Change) -> Option<()> {
         let (name, rest) = match path.split_once('.') {
             Some((name, rest)) => (name, Some(rest)),
             None => (path, None),
         };
-        let index = match (self.find(name), rest) {
-            (Ok(index), Some(_)) => index,
-            (Ok(_), None) => return Err(Conflict),
-            (Err(index), _) => {
-                let node = match rest {
-                    Some(_) => Node::Branch(Tree::default()),
-                    None => Node::Leaf(change),
-                };
-                self.0.insert(index, (name, node));
-                index
+        match (self.find(name), rest) {
+            (Err(index), None) => self.0.insert(index, (name, Node::Leaf(change))),
+            (Err(index), Some(rest)) => {
+                let mut tree = Tree::default();
+                tree.add(rest, change)?;
+                self.0.insert(index, (name, Node::Branch(tree)));
             }
-        };
-        match (&mut self.0[index].1, rest) {
-            (Node::Branch(tree), Some(rest)) => tree.add(rest, change),
-            (Node::Leaf(_), Some(_)) => Err(Conflict),
-            (_, None) => Ok(()),
+            (Ok(index), Some(rest)) => match &mut self.0[index].1 {
+                Node::Branch(tree) => tree.add(rest, change)?,
+                Node::Leaf(_) => return None,
+            },
+            (Ok(_), None) => return None,
         }
+        Some(())
     }
 
     /// The index of a name, or the one where it belongs.
@@ -311,76 +301,39 @@ fn rewrite(
     path: &str,
 ) -> Result<Vec<u8>, EditError> {
     let mut out = vec![0; 4];
-    let mut met = vec![false; tree.0.len()];
+    let mut missing = vec![true; tree.0.len()];
     let mut length = 0;
     for element in elements(document) {
-        let element = element?;
+        let mut element = element?;
         let position = length.to_string();
-        let name = if inside == Inside::Array { &position } else { element.name };
+        if inside == Inside::Array {
+            element.name = &position;
+        }
         length += 1;
-        // Of several fields with one name, the first is edited.
-        let node = match tree.find(name) {
-            Ok(index) if !met[index] => {
-                met[index] = true;
-                &tree.0[index].1
+        match tree.find(element.name) {
+            // Of several fields with one name the server edits the first.
+            Ok(index) if missing[index] => {
+                missing[index] = false;
+                edit(&mut out, &element, &tree.0[index].1, inside, &join(path, element.name))?;
             }
-            _ => {
-                push(&mut out, element.kind, element.name, element.value);
-                continue;
-            }
-        };
-        let path = join(path, name);
-        match node {
-            Node::Leaf(Change::Set(value)) => push_value(&mut out, element.name, value)?,
-            Node::Leaf(Change::Unset) if inside == Inside::Array => {
-                push(&mut out, ElementType::Null, element.name, &[]);
-            }
-            Node::Leaf(Change::Unset) => {}
-            Node::Branch(tree) => {
-                let inside = match element.kind {
-                    ElementType::EmbeddedDocument => Inside::Document,
-                    ElementType::Array => Inside::Array,
-                    _ if node.sets() => {
-                        return Err(EditError::new(path, "is neither a document nor an array"));
-                    }
-                    _ => {
-                        push(&mut out, element.kind, element.name, element.value);
-                        continue;
-                    }
-                };
-                let inner =
-                    RawDocument::from_bytes(element.value).map_err(|_| EditError::malformed())?;
-                push(&mut out, element.kind, element.name, &rewrite(inner, tree, inside, &path)?);
-            }
+            _ => element.push_to(&mut out),
         }
     }
 
-    for ((name, node), _) in tree.0.iter().zip(met).filter(|(_, met)| !met) {
+    for ((name, node), missing) in tree.0.iter().zip(missing) {
         let path = join(path, name);
-        if inside == Inside::Array {
-            let Some(position) = position(name, &path)? else {
-                if node.sets() {
-                    return Err(EditError::new(path, "an array has positions, not names"));
-                }
-                continue;
-            };
-            if node.sets() {
-                if position.saturating_sub(length) > MAX_PADDING {
-                    return Err(EditError::new(path, "is too far beyond the end of the array"));
-                }
-                for index in length..position {
-                    push(&mut out, ElementType::Null, &index.to_string(), &[]);
-                }
-                length = position + 1;
+        if missing && inside == Inside::Array {
+            let Some(position) = position(name, node, &path)? else { continue };
+            if position.saturating_sub(length) > MAX_PADDING {
+                return Err(EditError::new(path, "is too far beyond the end of the array"));
             }
+            for index in length..position {
+                Element::null(&index.to_string()).push_to(&mut out);
+            }
+            length = position + 1;
         }
-        match node {
-            Node::Leaf(Change::Set(value)) => push_value(&mut out, name, value)?,
-            Node::Branch(tree) if node.sets() => {
-                let value = rewrite(&RawDocumentBuf::new(), tree, Inside::Document, &path)?;
-                push(&mut out, ElementType::EmbeddedDocument, name, &value);
-            }
-            Node::Leaf(Change::Unset) | Node::Branch(_) => {}
+        if missing {
+            create(&mut out, name, node, &path)?;
         }
     }
 
@@ -391,17 +344,66 @@ fn rewrite(
     Ok(out)
 }
 
-/// The position that a part of a path names in an array, if it names one.
-///
-/// The server reads `00` as position 0 too, so that two paths may mean one element: refused here.
-fn position(name: &str, path: &str) -> Result<Option<usize>, EditError> {
-    if !name.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Ok(None);
+/// Writes an element that is there.
+fn edit(
+    out: &mut Vec<u8>,
+    element: &Element<'_>,
+    node: &Node<'_>,
+    inside: Inside,
+    path: &str,
+) -> Result<(), EditError> {
+    let tree = match node {
+        Node::Leaf(Change::Set(value)) => return push_value(out, element.name, value),
+        Node::Leaf(Change::Unset) => {
+            if inside == Inside::Array {
+                Element::null(element.name).push_to(out);
+            }
+            return Ok(());
+        }
+        Node::Branch(tree) => tree,
+    };
+    let inside = match element.kind {
+        ElementType::EmbeddedDocument => Inside::Document,
+        ElementType::Array => Inside::Array,
+        _ if node.sets() => return Err(EditError::new(path, "is neither a document nor an array")),
+        _ => {
+            element.push_to(out);
+            return Ok(());
+        }
+    };
+    let inner = RawDocument::from_bytes(element.value).map_err(|_| EditError::malformed())?;
+    let value = &rewrite(inner, tree, inside, path)?;
+    Element { value, ..*element }.push_to(out);
+    Ok(())
+}
+
+/// Writes an element that is missing, where anything is set in it.
+fn create(out: &mut Vec<u8>, name: &str, node: &Node<'_>, path: &str) -> Result<(), EditError> {
+    match node {
+        Node::Leaf(Change::Set(value)) => push_value(out, name, value)?,
+        Node::Branch(tree) if node.sets() => {
+            let value = &rewrite(&RawDocumentBuf::new(), tree, Inside::Document, path)?;
+            Element { name, kind: ElementType::EmbeddedDocument, value }.push_to(out);
+        }
+        Node::Leaf(Change::Unset) | Node::Branch(_) => {}
     }
-    if name.len() > 1 && name.starts_with('0') {
+    Ok(())
+}
+
+/// The position beyond the end of an array at which something is set; none where nothing is.
+fn position(name: &str, node: &Node<'_>, path: &str) -> Result<Option<usize>, EditError> {
+    // The server reads `00` as position 0, and one update of `0` and `00` makes MongoDB 6.0 crash.
+    let digits = name.bytes().all(|byte| byte.is_ascii_digit());
+    if digits && name.len() > 1 && name.starts_with('0') {
         return Err(EditError::new(path, "a position in an array has no leading zeros"));
     }
-    Ok(name.parse().ok())
+    if !node.sets() {
+        return Ok(None);
+    }
+    match name.parse() {
+        Ok(position) if digits => Ok(Some(position)),
+        _ => Err(EditError::new(path, "an array has positions, not names")),
+    }
 }
 
 /// One element of a document, by its bytes.
@@ -409,6 +411,19 @@ struct Element<'a> {
     name: &'a str,
     kind: ElementType,
     value: &'a [u8],
+}
+
+impl<'a> Element<'a> {
+    fn null(name: &'a str) -> Self {
+        Element { name, kind: ElementType::Null, value: &[] }
+    }
+
+    fn push_to(&self, out: &mut Vec<u8>) {
+        out.push(self.kind as u8);
+        out.extend(self.name.as_bytes());
+        out.push(0);
+        out.extend(self.value);
+    }
 }
 
 /// The elements of a document or array, whatever their values hold.
@@ -423,19 +438,15 @@ fn elements(document: &RawDocument) -> impl Iterator<Item = Result<Element<'_>, 
     })
 }
 
-fn push(out: &mut Vec<u8>, kind: ElementType, name: &str, value: &[u8]) {
-    out.push(kind as u8);
-    out.extend(name.as_bytes());
-    out.push(0);
-    out.extend(value);
-}
-
 fn push_value(out: &mut Vec<u8>, name: &str, value: &RawDocument) -> Result<(), EditError> {
     for element in elements(value) {
-        let element = element?;
-        push(out, element.kind, name, element.value);
+        Element { name, ..element? }.push_to(out);
     }
     Ok(())
+}
+
+fn field_name(path: &str) -> Result<&CStr, EditError> {
+    path.try_into().map_err(|_| EditError::new(path, "the path holds a zero byte"))
 }
 
 fn join(path: &str, name: &str) -> String {
@@ -485,7 +496,8 @@ impl<'a> Guard<'a> {
             // What `$type` alone decides.
             None | Some(RawBsonRef::Null | RawBsonRef::Undefined) => {}
             Some(value) => {
-                all.push(rawdoc! { "$eq": [field(self.path), { "$literal": value }] });
+                let literal = RawDocumentBuf::from_iter([(cstr!("$literal"), value)]);
+                all.push(rawdoc! { "$eq": [field(self.path), literal] });
             }
         }
         // A path reads as missing below a scalar, and as an array below an array.
@@ -521,3 +533,6 @@ fn type_name(value: RawBsonRef<'_>) -> &'static str {
         ElementType::MaxKey => "maxKey",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,22 @@
-//! Decides whether an application may start on its MongoDB database, and brings the database up to date
-//! first when told to.
-
-#![warn(missing_docs)]
+#![doc = include_str!("../README.md")]
+//!
+//! # The code, file by file
+//!
+//! Dependencies point downwards in this list; the decision knows no I/O, the engine knows no datalab.
+//!
+//! - `process`: arguments, environment, log, report and exit status around a run.
+//! - `gate`: what an application says of itself. `run`: the modes; `run/upgrade` holds the lock and acts,
+//!   `run/prepare` makes sure before anything is written, `run/repair` is mode `record`.
+//! - `decision`: the pure function from what was read and what the operator said to what is to be done.
+//! - `engine`: `look` finds out without a trace what each version would do; `apply` applies a version at
+//!   once or through the journal; `transact` commits data and record together, exactly once; `batch`
+//!   reads, computes and writes documents; `command` is for what has no transaction.
+//! - `record`: the only file that knows the shape of the record. `store`: reads it and moves it. `lock`:
+//!   the lease beside it.
+//! - `upgrade`, `edit`, `lookup`, `handle`: what authors of upgrades write with.
+//! - `server`: the connection, what server and user can do, and what errors mean.
+//! - `settings`, `log`, `progress`, `report`, `exit`, `failure`, `version`, `stop`, `checkpoint`: one
+//!   subject each. [`harness`] kills runs, for tests of upgrades.
 
 mod checkpoint;
 mod decision;

@@ -219,3 +219,140 @@ impl Found {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mongodb::bson::oid::ObjectId;
+    use mongodb::bson::spec::BinarySubtype;
+    use mongodb::bson::{Binary, DateTime, RawBson, Regex, Timestamp, rawbson, rawdoc};
+
+    use super::*;
+
+    fn key(value: &RawBson) -> Option<Key> {
+        Key::of(value.as_raw_bson_ref())
+    }
+
+    fn lookup() -> Lookup {
+        let wanted = |document: &RawDocument, keys: &mut Keys| {
+            if let Ok(Some(value)) = document.get("item_id") {
+                keys.add(value);
+            }
+        };
+        Lookup::new("refcode", "items", "item_id", wanted)
+    }
+
+    #[test]
+    fn values_are_the_same_in_type_and_value_and_numbers_in_value() {
+        let binary = |subtype| Binary { subtype, bytes: b"a".to_vec() };
+        let classes = [
+            vec![rawbson!(0), rawbson!(0_i64), rawbson!(0.0), rawbson!(-0.0)],
+            vec![rawbson!(7), rawbson!(7_i64), rawbson!(7.0)],
+            vec![rawbson!(9_007_199_254_740_992_i64), rawbson!(9_007_199_254_740_992.0)],
+            vec![rawbson!(9_007_199_254_740_993_i64)],
+            vec![rawbson!(i64::MIN), rawbson!(-9_223_372_036_854_775_808.0)],
+            vec![rawbson!(i64::MAX)],
+            vec![rawbson!(9_223_372_036_854_775_808.0)],
+            vec![rawbson!(0.5)],
+            vec![rawbson!(f64::INFINITY)],
+            vec![RawBson::Decimal128("7".parse().unwrap())],
+            vec![RawBson::Decimal128("7.0".parse().unwrap())],
+            vec![rawbson!("a")],
+            vec![rawbson!("A")],
+            vec![rawbson!("")],
+            vec![RawBson::Symbol("a".to_owned())],
+            vec![RawBson::JavaScriptCode("a".to_owned())],
+            vec![rawbson!(false)],
+            vec![rawbson!(true)],
+            vec![rawbson!(null)],
+            vec![binary(BinarySubtype::Generic).into()],
+            vec![binary(BinarySubtype::BinaryOld).into()],
+            vec![DateTime::from_millis(7).into()],
+            vec![Timestamp { time: 0, increment: 7 }.into()],
+            vec![ObjectId::from_bytes([7; 12]).into()],
+        ];
+        let values: Vec<_> = (0..)
+            .zip(&classes)
+            .flat_map(|(class, values)| values.iter().map(move |value| (class, value)))
+            .collect();
+        for (class, value) in &values {
+            for (other_class, other) in &values {
+                assert_eq!(key(value) == key(other), class == other_class, "{value:?} {other:?}");
+            }
+            let again = RawBson::try_from(key(value).unwrap().value().unwrap()).unwrap();
+            assert!(key(&again) == key(value), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn nan_undefined_arrays_documents_and_patterns_find_nothing() {
+        let regex = Regex { pattern: cstr!("a").into(), options: cstr!("").into() };
+        let (mut keys, mut found) = (Keys::default(), Found::default());
+        let nothing =
+            [rawbson!(f64::NAN), RawBson::Undefined, rawbson!([1]), rawbson!({}), regex.into()];
+        for value in &nothing {
+            assert!(key(value).is_none(), "{value:?}");
+            keys.add(value);
+        }
+        assert!(lookup().queries(&keys).is_empty());
+        found.ask(&lookup(), &keys);
+        for value in &nothing {
+            assert_eq!(found.all("refcode", value.into()).unwrap().count(), 0, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn filters_ask_once_for_each_value_and_stay_small() {
+        let mut keys = Keys::default();
+        for n in 0..25_000 {
+            keys.add(n);
+            keys.add(f64::from(n));
+        }
+        for n in 0..9 {
+            keys.add(format!("{n}{}", "x".repeat(MAX_BYTES / 4)).as_str());
+        }
+        let queries = lookup().queries(&keys);
+        let mut asked = 0;
+        for query in queries {
+            let size = RawDocumentBuf::try_from(&query).unwrap().as_bytes().len();
+            let values = query.get_document("item_id").unwrap().get_array("$in").unwrap();
+            assert!(
+                values.len() <= MAX_VALUES && size < MAX_BYTES + 100,
+                "{} {size}",
+                values.len()
+            );
+            asked += values.len();
+        }
+        assert_eq!(asked, 25_009);
+    }
+
+    #[test]
+    fn found_documents_come_in_natural_order_and_only_for_exactly_their_value() {
+        let lookup = lookup();
+        let (mut keys, mut found) = (Keys::default(), Found::default());
+        lookup.wanted(&rawdoc! { "item_id": "a" }, &mut keys);
+        lookup.wanted(&rawdoc! { "item_id": 7 }, &mut keys);
+        found.ask(&lookup, &keys);
+        for document in [
+            rawdoc! { "item_id": "a", "n": 3, "$recordId": 30_i64 },
+            rawdoc! { "item_id": "a", "n": 1, "$recordId": 4_i64 },
+            rawdoc! { "item_id": "A", "n": 9, "$recordId": 5_i64 },
+            rawdoc! { "item_id": ["a"], "n": 9, "$recordId": 6_i64 },
+            rawdoc! { "n": 9, "$recordId": 7_i64 },
+            rawdoc! { "item_id": "a", "n": 2, "$recordId": 20_i64 },
+            rawdoc! { "item_id": "a", "n": 1, "$recordId": 4_i64 },
+            rawdoc! { "item_id": 7.0, "n": 7, "$recordId": 8_i64 },
+        ] {
+            found.add(&lookup, document).unwrap();
+        }
+        let numbers = |value: RawBsonRef<'_>| -> Vec<i32> {
+            let found = found.all("refcode", value).unwrap();
+            found.map(|document| document.get_i32("n").unwrap()).collect()
+        };
+        assert_eq!(numbers("a".into()), [1, 2, 3]);
+        assert_eq!(numbers(7_i64.into()), [7]);
+        assert_eq!(numbers(f64::NAN.into()), [0; 0]);
+        assert!(found.all("refcode", "b".into()).is_err(), "a value that was not asked for");
+        assert!(found.all("recode", "a".into()).is_err(), "a name that no look-up has");
+        assert!(found.add(&lookup, rawdoc! { "item_id": "a" }).is_err(), "no place");
+    }
+}

@@ -92,6 +92,13 @@ impl From<DriverError> for StepError {
     }
 }
 
+/// A document that cannot be read; what it holds is not told.
+impl From<mongodb::bson::error::Error> for StepError {
+    fn from(_: mongodb::bson::error::Error) -> Self {
+        StepError::refused("it is not valid BSON")
+    }
+}
+
 /// One registered upgrade: a version, a line that says what it does, conditions and steps.
 #[derive(Clone, Debug)]
 pub struct Upgrade {

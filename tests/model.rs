@@ -410,6 +410,9 @@ impl Model for Gate {
                     || s.runs.iter().all(|run| run.phase != Phase::Open)
             }),
             always("never two journals", |_, s| s.journals <= 1),
+            always("never a journal beside the version that it led to", |_, s| {
+                s.record.version == Version::Old || s.record.journal.is_none()
+            }),
             always("never claimed by two", |_, s| {
                 s.runs.iter().filter(|run| run.claims).count() <= 1
             }),

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::checkpoint::Point;
 use crate::engine::batch::{self, Batch, Edited, Purpose};
 use crate::engine::transact::{PATIENCE, jittered, together};
-use crate::engine::{Context, Estimate, actions, command, failed, refused};
+use crate::engine::{Context, Estimate, actions, closed, command, failed, refused};
 use crate::failure::Failure;
 use crate::handle::Handle;
 use crate::progress::Progress;
@@ -81,6 +81,10 @@ impl<'a> Work<'a> {
     ) -> Result<Applied, Halt> {
         if estimate.fits_at_once && self.session.is_some() {
             match self.at_once(unit).await {
+                Ok(applied) => {
+                    self.context.reached(Point::AfterVersion).await;
+                    return Ok(Applied { late: self.sweep(unit).await, ..applied });
+                }
                 Err(Halt::Driver(error))
                     if server::passing(&error) || server::too_large(&error) =>
                 {
@@ -100,35 +104,32 @@ impl<'a> Work<'a> {
         self.in_parts(unit, estimate).await
     }
 
-    /// Applies a version in one transaction, the record included, and then looks for late writers.
+    /// Applies a version in one transaction, the record included.
     async fn at_once(&mut self, unit: &Unit) -> Result<Applied, Halt> {
-        let Some(session) = &mut self.session else {
-            return Err(Failure::bug("a transaction without a session").into());
-        };
+        let session = needed(&mut self.session)?;
         let (context, begin) = (self.context, self.begin.as_ref());
         let began = Instant::now();
-        let mut applied =
-            together(context, session, &mut self.stored, AT_ONCE, async |session, stored, _| {
-                let mut done = Vec::new();
-                for step in unit.steps() {
-                    done.push(in_transaction(context, session, unit, step).await?);
-                }
-                let applied = Applied {
-                    actions: actions(unit, &done),
-                    late: 0,
-                    duration_ms: began.elapsed().as_millis() as i64,
-                };
-                let to = base(stored, begin)?.upgraded(&unit.version, &context.writer, &applied);
-                Ok((applied, to))
-            })
-            .await?;
-        context.reached(Point::AfterVersion).await;
-        applied.late = self.sweep(unit).await?;
-        Ok(applied)
+        together(context, session, &mut self.stored, AT_ONCE, async |session, stored, _| {
+            let mut done = Vec::new();
+            for step in unit.steps() {
+                done.push(in_transaction(context, session, unit, step).await?);
+            }
+            let applied = Applied {
+                actions: actions(unit, &done),
+                late: 0,
+                duration_ms: began.elapsed().as_millis() as i64,
+            };
+            let to = base(stored, begin)?.upgraded(&unit.version, &context.writer, &applied);
+            Ok((applied, to))
+        })
+        .await
     }
 
-    /// Looks once more for documents of the old shape, right after a version was applied at once.
-    async fn sweep(&mut self, unit: &Unit) -> Result<u64, Halt> {
+    /// Looks once more for documents of the old shape, right after a version was applied at once;
+    /// returns how many it changed.
+    ///
+    /// The version is applied whatever becomes of this: what goes wrong is said and no more.
+    async fn sweep(&mut self, unit: &Unit) -> u64 {
         let mut late = 0;
         let steps: Vec<&Step> = unit.steps().collect();
         for (position, step) in steps.iter().enumerate() {
@@ -140,50 +141,51 @@ impl<'a> Work<'a> {
             if !transform.convergent || changed_later {
                 continue;
             }
-            match self.sweep_transform(unit, transform).await {
-                Ok(documents) => late += documents,
-                Err(Halt::Failure(failure)) => {
-                    tracing::warn!(
-                        reason = failure.message,
-                        "a document written during the upgrade could not be upgraded"
-                    );
-                }
-                Err(halt) => return Err(halt),
+            if let Err(halt) = self.sweep_transform(unit, transform, &mut late).await {
+                tracing::warn!(
+                    reason = closed(halt, "looking for them").message,
+                    "documents written during the upgrade may be left as they were"
+                );
             }
         }
-        Ok(late)
+        late
     }
 
-    async fn sweep_transform(&mut self, unit: &Unit, transform: &Transform) -> Result<u64, Halt> {
+    async fn sweep_transform(
+        &mut self,
+        unit: &Unit,
+        transform: &Transform,
+        late: &mut u64,
+    ) -> Result<(), Halt> {
         let context = self.context;
-        let Some(session) = &mut self.session else { return Ok(0) };
-        let (mut late, mut after) = (0, None);
+        let Some(session) = &mut self.session else { return Ok(()) };
+        let mut after = None;
         loop {
             let limit = context.batch_documents;
             let look = read_plain(context, unit, transform, after.as_ref(), limit).await?;
-            let Some(last) = look.last else { return Ok(late) };
             if look.edited.is_empty() {
-                after = Some(last);
-                continue;
+                after = look.last;
+            } else {
+                let place = after.as_ref();
+                let (documents, last) = together(
+                    context,
+                    session,
+                    &mut self.stored,
+                    PATIENCE,
+                    async |session, stored, limit| {
+                        let batch =
+                            write_batch(context, session, unit, transform, place, limit).await?;
+                        let documents = batch.edited.len() as u64;
+                        let to = base(stored, None)?.found_late(documents);
+                        Ok(((documents, batch.last), to))
+                    },
+                )
+                .await?;
+                *late += documents;
+                after = last;
             }
-            let place = after.as_ref();
-            let (documents, last) = together(
-                context,
-                session,
-                &mut self.stored,
-                PATIENCE,
-                async |session, stored, limit| {
-                    let batch =
-                        write_batch(context, session, unit, transform, place, limit).await?;
-                    let documents = batch.edited.len() as u64;
-                    Ok(((documents, batch.last), base(stored, None)?.found_late(documents)))
-                },
-            )
-            .await?;
-            late += documents;
-            after = last;
             if after.is_none() {
-                return Ok(late);
+                return Ok(());
             }
         }
     }
@@ -229,9 +231,7 @@ impl<'a> Work<'a> {
 
     async fn transaction(&mut self, unit: &Unit, step: &Step) -> Result<(), Halt> {
         let context = self.context;
-        let Some(session) = &mut self.session else {
-            return Err(Failure::bug("a transaction without a session").into());
-        };
+        let session = needed(&mut self.session)?;
         together(context, session, &mut self.stored, PATIENCE, async |session, stored, _| {
             let done = in_transaction(context, session, unit, step).await?;
             let to = base(stored, None)?.advanced(&context.writer, |journal| {
@@ -295,9 +295,7 @@ impl<'a> Work<'a> {
         after: Option<&Bson>,
     ) -> Result<(u64, Option<Bson>), Halt> {
         let context = self.context;
-        let Some(session) = &mut self.session else {
-            return Err(Failure::bug("a transaction without a session").into());
-        };
+        let session = needed(&mut self.session)?;
         together(context, session, &mut self.stored, PATIENCE, async |session, stored, limit| {
             let batch = write_batch(context, session, unit, transform, after, limit).await?;
             let done = batch.done();
@@ -402,6 +400,10 @@ impl<'a> Work<'a> {
 /// The record from which a write starts.
 fn base(stored: Option<&Record>, begin: Option<&Record>) -> Result<Record, Halt> {
     stored.or(begin).cloned().ok_or_else(|| Failure::bug("an upgrade without a record").into())
+}
+
+fn needed(session: &mut Option<ClientSession>) -> Result<&mut ClientSession, Halt> {
+    session.as_mut().ok_or_else(|| Failure::bug("a transaction without a session").into())
 }
 
 async fn read_plain(

@@ -9,7 +9,7 @@ use mongodb::{ClientSession, Database};
 
 use crate::edit::{Edits, MAX_DOCUMENT_SIZE};
 use crate::engine::{Halt, failed, refused};
-use crate::lookup::{Found, Key, Keys};
+use crate::lookup::{Found, Keys};
 use crate::record::Done;
 use crate::server;
 use crate::upgrade::{StepError, Transform, Unit};
@@ -27,6 +27,8 @@ pub(crate) enum Purpose {
     Write,
     /// To find out beforehand whether it could be written.
     Look,
+    /// To find out beforehand whether it could be written outside transactions.
+    LookForGuarded,
 }
 
 /// Documents of a transform, read and computed together.
@@ -92,12 +94,24 @@ pub(crate) async fn read(
     limit: usize,
     purpose: Purpose,
 ) -> Result<Batch, Halt> {
-    let find = find(transform, after, limit, purpose, session.is_some());
-    let documents = query(database, session.as_deref_mut(), find).await?;
-    let mut documents: Vec<RawDocumentBuf> = documents
-        .into_iter()
-        .filter(|document| !after.is_some_and(|after| is_at(document, after)))
-        .collect();
+    let in_transaction = session.is_some();
+    let mut ask = async |place| {
+        let find = find(transform, place, limit, purpose, in_transaction);
+        query(database, session.as_deref_mut(), find).await
+    };
+    let mut documents = match after {
+        None => ask(Place::Start).await?,
+        // nothing comes after it, and the server takes no such bound
+        Some(Bson::MaxKey) => vec![],
+        Some(after) => {
+            let documents = ask(Place::After(after)).await?;
+            // a lower bound alone leaves out what has the greatest of all keys
+            if documents.is_empty() { ask(Place::Greatest).await? } else { documents }
+        }
+    };
+    for document in &documents {
+        check_id(document).map_err(|e| refused(e, unit, &place(transform, document)))?;
+    }
     let last = match documents.last() {
         Some(document) => document.get("_id")?.map(Bson::try_from).transpose()?,
         None => None,
@@ -113,33 +127,51 @@ pub(crate) async fn read(
     Ok(batch)
 }
 
+/// Where a batch begins.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    /// At the first document.
+    Start,
+    /// After the document with this `_id`.
+    After(&'a Bson),
+    /// At the document whose `_id` is the greatest of all keys, if there is one.
+    Greatest,
+}
+
 /// Index bounds, not `$gt`, go on after a document: a comparison sees one BSON type only.
 fn find(
     transform: &Transform,
-    after: Option<&Bson>,
+    place: Place<'_>,
     limit: usize,
     purpose: Purpose,
     in_transaction: bool,
 ) -> Document {
-    // the lower bound is inclusive: one more, for the document that is left out
-    let limit = (limit + usize::from(after.is_some())) as i64;
+    let but = |id: Bson| doc! { "$and": [{ "_id": id }, transform.filter.clone()] };
+    let filter = match place {
+        Place::Start => transform.filter.clone(),
+        // The lower bound is inclusive. The server leaves its document out, for it alone might fill
+        // the answer.
+        Place::After(after) => but(doc! { "$ne": after }.into()),
+        Place::Greatest => but(Bson::MaxKey),
+    };
+    let limit = limit as i64;
     let mut find = doc! {
         "find": transform.collection,
-        "filter": transform.filter.clone(),
+        "filter": filter,
         "sort": { "_id": 1 },
         "hint": { "_id": 1 },
         "limit": limit,
         "batchSize": limit,
         "singleBatch": true,
     };
-    if let Some(after) = after {
+    if let Place::After(after) = place {
         find.insert("min", doc! { "_id": after });
     }
     let mut projection = doc! {};
     for field in &transform.fields {
         projection.insert(*field, 1);
     }
-    if purpose == Purpose::Look && !projection.is_empty() {
+    if purpose != Purpose::Write && !projection.is_empty() {
         projection.insert(SIZE, doc! { "$bsonSize": "$$ROOT" });
     }
     if !projection.is_empty() {
@@ -151,14 +183,13 @@ fn find(
     find
 }
 
-/// Whether the document is the one whose `_id` the index holds as `after`.
-fn is_at(document: &RawDocument, after: &Bson) -> bool {
-    let Ok(Some(id)) = document.get("_id") else { return false };
-    let after = rawdoc! { "_id": mongodb::bson::RawBson::try_from(after.clone()).unwrap_or(mongodb::bson::RawBson::Null) };
-    let Ok(Some(after)) = after.get("_id") else { return false };
-    match (Key::of(id), Key::of(after)) {
-        (Some(id), Some(after)) => id == after,
-        _ => rawdoc! { "_id": id }.as_bytes() == rawdoc! { "_id": after }.as_bytes(),
+/// Refuses an `_id` that repeats a field: a journal cannot hold it, and would lose its place.
+fn check_id(document: &RawDocument) -> Result<(), StepError> {
+    let Ok(Some(RawBsonRef::Document(id))) = document.get("_id") else { return Ok(()) };
+    let held = Document::try_from(id).and_then(|id| RawDocumentBuf::try_from(&id));
+    match held.is_ok_and(|held| held.as_bytes() == id.as_bytes()) {
+        true => Ok(()),
+        false => Err(StepError::refused("its _id repeats a field")),
     }
 }
 
@@ -261,7 +292,7 @@ fn check(
             "it edits {field}, which the transform does not name among its fields"
         ));
     }
-    if purpose == Purpose::Look && edits.changes_document() {
+    if edits.changes_document() {
         let after = edits.grown(document).map_err(|error| error.to_string())?;
         let read = document.as_bytes().len();
         let whole = match document.get_i32(SIZE) {
@@ -271,6 +302,9 @@ fn check(
         };
         if whole + after > MAX_DOCUMENT_SIZE + read {
             return Err("it would grow beyond the server's limit of 16 MiB".to_owned());
+        }
+        if purpose == Purpose::LookForGuarded {
+            edits.guarded_statement(document).map_err(|error| error.to_string())?;
         }
     }
     Ok(())

@@ -9,7 +9,7 @@ use mongodb::{Database, IndexModel};
 use crate::checkpoint::Point;
 use crate::engine::{Context, Halt, failed};
 use crate::server;
-use crate::upgrade::{Command, Unit};
+use crate::upgrade::{Command, Step, Unit};
 
 /// The key under which the journal holds the UUID that a rename or a drop was decided on.
 const UUID: &str = "uuid";
@@ -53,8 +53,10 @@ pub(crate) async fn probe(
         }
         Command::SetValidator { collection, validator } => {
             let stored = collections(database, &[collection]).await?;
-            let stored = stored.get(*collection).and_then(|stored| stored.validator.as_ref());
-            Ok(if stored == Some(validator) { Probe::Done } else { Probe::Todo(doc! {}) })
+            let stored = stored.get(*collection).map(|stored| stored.validator.clone());
+            // an empty validator is stored as none at all
+            let done = stored.is_some_and(|stored| stored.unwrap_or_default() == *validator);
+            Ok(if done { Probe::Done } else { Probe::Todo(doc! {}) })
         }
         Command::Drop { collection } => {
             let stored = collections(database, &[collection]).await?;
@@ -84,6 +86,37 @@ pub(crate) async fn probe(
                 }
             }
         }
+    }
+}
+
+/// Whether what an earlier step does may change what a command finds to do, which is nothing so far
+/// where it is `done`.
+pub(crate) fn bears_on(earlier: &Step, command: &Command, done: bool) -> bool {
+    let moves =
+        |command: &Command| matches!(command, Command::Rename { .. } | Command::Drop { .. });
+    let touches =
+        |names: &[&str]| command.collections().iter().any(|collection| names.contains(collection));
+    match earlier {
+        Step::Command(earlier) if moves(earlier) => touches(&earlier.collections()),
+        // a collection may come to be that is not there yet
+        _ if moves(command) => {
+            let mut written = earlier.writes();
+            if let Step::Command(earlier) = earlier {
+                written.extend(earlier.collections());
+            }
+            done && touches(&written)
+        }
+        Step::Command(earlier) => match (earlier, command) {
+            (Command::SetValidator { .. }, Command::SetValidator { .. }) => {
+                touches(&earlier.collections())
+            }
+            _ => {
+                touches(&earlier.collections())
+                    && !earlier.index_name().is_empty()
+                    && earlier.index_name() == command.index_name()
+            }
+        },
+        _ => false,
     }
 }
 
@@ -226,20 +259,37 @@ async fn stored_index(
 fn same_index(stored: &Document, wanted: &IndexModel) -> bool {
     let Ok(wanted) = mongodb::bson::serialize_to_document(wanted) else { return false };
     let plain = |document: &Document, key: &str| document.get_bool(key).unwrap_or(false);
-    let same_key = match (stored.get_document("key"), wanted.get_document("key")) {
-        (Ok(stored), Ok(wanted)) => stored
-            .iter()
-            .map(|(field, kind)| (field, number(kind)))
-            .eq(wanted.iter().map(|(field, kind)| (field, number(kind)))),
-        _ => false,
-    };
-    same_key
+    let (keys, words) = index_keys(&wanted.get_document("key").cloned().unwrap_or_default());
+    let stored_keys = stored.get_document("key").cloned().unwrap_or_default();
+    let stored_words = stored.get_document("weights").cloned().unwrap_or_default();
+    let mut stored_words: Vec<&String> = stored_words.keys().collect();
+    stored_words.sort();
+    index_keys(&stored_keys).0 == keys
+        && stored_words.into_iter().eq(&words)
         && ["unique", "sparse", "hidden"]
             .iter()
             .all(|key| plain(stored, key) == plain(&wanted, key))
         && stored.get("partialFilterExpression") == wanted.get("partialFilterExpression")
         && stored.get("expireAfterSeconds").map(number)
             == wanted.get("expireAfterSeconds").map(number)
+}
+
+/// The keys of an index as the server stores them, and the fields of its text, sorted.
+fn index_keys(keys: &Document) -> (Vec<(String, Bson)>, Vec<String>) {
+    let (mut stored, mut words) = (Vec::new(), Vec::new());
+    for (field, kind) in keys {
+        if kind.as_str() != Some("text") || field == "_fts" {
+            stored.push((field.clone(), number(kind)));
+            continue;
+        }
+        if words.is_empty() {
+            stored.push(("_fts".to_owned(), kind.clone()));
+            stored.push(("_ftsx".to_owned(), Bson::Double(1.0)));
+        }
+        words.push(field.clone());
+    }
+    words.sort();
+    (stored, words)
 }
 
 /// Numbers of an index by value, whatever their type; other kinds (`text`, `hashed`) as they are.

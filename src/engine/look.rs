@@ -31,7 +31,6 @@ pub(crate) struct Estimate {
 struct Finding {
     /// What it would do; none where that depends on what earlier steps leave.
     done: Option<Done>,
-    bytes: usize,
     /// What a plan says of it.
     actions: Vec<UpgradeAction>,
 }
@@ -98,13 +97,18 @@ pub(crate) async fn look(
                 Some(scan(context, unit, transform, begun.filter(|j| j.step == *position)).await?)
             }
             (Step::Command(command), _) if alone => {
-                let identity = begun.and_then(|journal| journal.command.as_ref());
+                let identity = begun
+                    .filter(|journal| journal.step == *position)
+                    .and_then(|journal| journal.command.as_ref());
                 let probe = command::probe(context.database(), unit, command, identity);
-                let actions = match context.stop.guard(probe).await? {
-                    command::Probe::Done => vec![],
-                    command::Probe::Todo(_) => vec![command.action()],
-                };
-                Some((Done { actions, ..Done::default() }, 0))
+                let done = matches!(context.stop.guard(probe).await?, command::Probe::Done);
+                let mut earlier = steps[finished..index].iter().map(|(_, earlier, _)| *earlier);
+                if earlier.any(|earlier| command::bears_on(earlier, command, done)) {
+                    None
+                } else {
+                    let actions = if done { vec![] } else { vec![command.action()] };
+                    Some((Done { actions, ..Done::default() }, 0))
+                }
             }
             _ => None,
         });
@@ -113,10 +117,13 @@ pub(crate) async fn look(
         }
         written.extend(step.writes());
     }
-    let rehearse = match purpose {
-        Look::Plan => true,
+    let rehearse = match (purpose, units) {
+        (Look::Plan, _) => true,
         // the one transaction of a single version is a rehearsal itself
-        Look::Upgrade => units.len() > 1,
+        (Look::Upgrade, [unit]) => {
+            journal.is_none() && !fits_at_once(context, unit, &findings).await?
+        }
+        (Look::Upgrade, _) => true,
     };
     if rehearse
         && findings.iter().any(Option::is_none)
@@ -125,20 +132,18 @@ pub(crate) async fn look(
         rehearse_into(context, session, &steps, finished, &mut findings).await?;
     }
     let mut estimates = Vec::new();
-    let mut findings = findings.into_iter();
+    let mut findings = findings.as_slice();
     for unit in units {
-        let steps: Vec<Finding> = unit
-            .steps()
-            .zip(findings.by_ref())
-            .map(|(step, found)| match found {
-                Some((done, bytes)) => {
-                    Finding { actions: step_actions(step, &done), done: Some(done), bytes }
-                }
-                None => Finding { done: None, bytes: 0, actions: inexact(step) },
-            })
-            .collect();
-        let fits_at_once = fits_at_once(context, unit, &steps).await?;
-        estimates.push(Estimate { steps, fits_at_once });
+        let (own, others) = findings.split_at(unit.steps().count());
+        findings = others;
+        let steps = unit.steps().zip(own).map(|(step, found)| match found {
+            Some((done, _)) => {
+                Finding { actions: step_actions(step, done), done: Some(done.clone()) }
+            }
+            None => Finding { actions: inexact(step), done: None },
+        });
+        let fits_at_once = fits_at_once(context, unit, own).await?;
+        estimates.push(Estimate { steps: steps.collect(), fits_at_once });
     }
     Ok(estimates)
 }
@@ -170,17 +175,21 @@ fn inexact(step: &Step) -> Vec<UpgradeAction> {
     }
 }
 
-async fn fits_at_once(context: &Context, unit: &Unit, steps: &[Finding]) -> Result<bool, Halt> {
+async fn fits_at_once(
+    context: &Context,
+    unit: &Unit,
+    findings: &[Option<(Done, usize)>],
+) -> Result<bool, Halt> {
     if context.server.deployment == Deployment::Standalone {
         return Ok(false);
     }
     let (mut documents, mut bytes) = (0, 0);
-    for (step, finding) in unit.steps().zip(steps) {
-        match (step, &finding.done) {
+    for (step, finding) in unit.steps().zip(findings) {
+        match (step, finding) {
             (Step::Command(_), _) => return Ok(false),
-            (_, Some(done)) => {
+            (_, Some((done, own))) => {
                 documents += done.documents;
-                bytes += finding.bytes;
+                bytes += own;
             }
             // nobody knows yet which documents: at the most, all of them
             (Step::Transform(transform), None) => {
@@ -215,7 +224,10 @@ async fn scan(
             transform,
             after.as_ref(),
             limit,
-            Purpose::Look,
+            match context.server.deployment {
+                Deployment::WithTransactions => Purpose::Look,
+                Deployment::Standalone => Purpose::LookForGuarded,
+            },
         );
         let batch = context.stop.guard(read).await?;
         done.add(&batch.done());
@@ -254,6 +266,8 @@ async fn rehearse_into(
             }
             Err(Halt::Driver(error)) if server::too_large(&error) => return Ok(()),
             Err(Halt::Driver(error)) if server::passing(&error) && tries < 5 => tries += 1,
+            // others write to these documents all the time: nothing is known of the steps, then
+            Err(Halt::Driver(error)) if server::code(&error) == Some(112) => return Ok(()),
             Err(halt) => return Err(halt),
         }
         context.stop.sleep(std::time::Duration::from_millis(50) * tries).await?;

@@ -1,9 +1,10 @@
 //! An application whose code version and upgrades a test chooses: `SCENARIO_CODE=0.8.0` and
-//! `SCENARIO_UPGRADES=0.7.0=increment;0.8.0=move_field,index`.
+//! `SCENARIO_UPGRADES=0.7.0=increment;0.8.0=move_field,index`. With `SCENARIO_FIXED=true` the
+//! functions that fail are those of the next release, which do not.
 
 use std::process::ExitCode;
 
-use upgrade_gate::bson::{Bson, RawBsonRef, RawDocument, doc};
+use upgrade_gate::bson::{Bson, RawBsonRef, RawDocument, doc, rawdoc};
 use upgrade_gate::mongodb::IndexModel;
 use upgrade_gate::mongodb::options::IndexOptions;
 use upgrade_gate::{
@@ -51,17 +52,43 @@ fn upgrade(version: &str, name: &str) -> Upgrade {
                 "Count {n} document(s) up",
             ),
         ),
+        // the same from the new name
+        "increment_new" => new("count every document of new up").step(
+            Transform::new("new", increment)
+                .named("new counters")
+                .action(ActionType::Update, "counted", "Count {n} document(s) of new up"),
+        ),
+        // reads the top-level fields alone
+        "increment_narrow" => new("count every document of counters up, reading n alone").step(
+            Transform::new("counters", increment)
+                .named("narrow")
+                .fields(["n"])
+                .action(ActionType::Update, "counted", "Count {n} document(s) up"),
+        ),
         // refuses documents that are marked
         "refuse" => new("mark things").step(
-            Transform::new("things", |document, _, edits| match document.get("bad") {
-                Ok(Some(_)) => Err(StepError::refused("it is marked bad")),
-                _ => {
-                    edits.set("marked", true);
-                    Ok(())
+            Transform::new("things", |document, _, edits| {
+                if get(document, "bad")?.is_some() && !is_fixed() {
+                    return Err(StepError::refused("it is marked bad"));
                 }
+                edits.set("marked", true);
+                Ok(())
             })
             .named("mark")
             .filter(doc! { "marked": { "$exists": false } })
+            .convergent(),
+        ),
+        // refuses some of what move_field makes
+        "refuse_moved" => new("inspect moved things").step(
+            Transform::new("things", |document, _, edits| {
+                if get(document, "b")? == Some(RawBsonRef::String("bad")) {
+                    return Err(StepError::refused("its b is bad"));
+                }
+                edits.set("inspected", true);
+                Ok(())
+            })
+            .named("inspect")
+            .filter(doc! { "b": { "$exists": true }, "inspected": { "$exists": false } })
             .convergent(),
         ),
         // the server refuses the second document where unique_key is unique
@@ -73,6 +100,44 @@ fn upgrade(version: &str, name: &str) -> Upgrade {
             .named("same key")
             .filter(doc! { "unique_key": { "$exists": false } })
             .convergent(),
+        ),
+        // the server refuses a document that clashes, where unique_key is unique
+        "clash" => new("give every thing a key").step(
+            Transform::new("things", clash)
+                .named("keys")
+                .filter(doc! { "unique_key": { "$exists": false } })
+                .action(ActionType::Update, "keyed", "Give {n} thing(s) a key")
+                .convergent(),
+        ),
+        // makes documents as large as they say
+        "grow" => new("let things grow").step(growing("grow")),
+        "grow_narrow" => new("let things grow that are read in part")
+            .step(growing("grow narrow").fields(["grow", "filler"])),
+        // rewrites entries of arrays by a look-up, one by one
+        "pin" => new("pin entries of lists").step(
+            Transform::new("things", pin)
+                .named("pin")
+                .filter(doc! { "list": { "$elemMatch": { "name": { "$exists": true }, "ref": { "$exists": false } } } })
+                .fields(["list"])
+                .lookup(Lookup::new("person", "people", "name", |document, keys: &mut Keys| {
+                    for (_, entry) in entries(document) {
+                        if let Ok(Some(name)) = entry.get("name") {
+                            keys.add(name);
+                        }
+                    }
+                }))
+                .action(ActionType::Update, "resolved", "Resolve {n} entries")
+                .action(ActionType::Update, "lost", "Mark {n} entries as lost")
+                .convergent(),
+        ),
+        // moves a part of a document into one of its own
+        "extract" => new("move blocks out of things").step(
+            Transform::new("things", extract)
+                .named("extract")
+                .filter(doc! { "block": { "$exists": true } })
+                .inserts_into("blocks")
+                .action(ActionType::Insert, "extracted", "Move {n} block(s) out of things")
+                .convergent(),
         ),
         // resolves owner names by a look-up
         "owners" => new("pin owners by id").step(
@@ -113,13 +178,25 @@ fn upgrade(version: &str, name: &str) -> Upgrade {
                 .options(IndexOptions::builder().name("unique key".to_owned()).unique(true).build())
                 .build(),
         }),
+        "text_index" => new("search things").step(Command::CreateIndex {
+            collection: "things",
+            index: IndexModel::builder()
+                .keys(doc! { "b": 1, "title": "text", "body": "text" })
+                .options(IndexOptions::builder().name("words".to_owned()).build())
+                .build(),
+        }),
         "unindex" => new("drop the index of things")
             .step(Command::DropIndex { collection: "things", name: "by b" }),
         "validator" => new("validate things").step(Command::SetValidator {
             collection: "things",
             validator: doc! { "b": { "$not": { "$type": "string" } } },
         }),
+        "unvalidate" => new("validate things no more")
+            .step(Command::SetValidator { collection: "things", validator: doc! {} }),
+        "rename_first" => new("rename first to second")
+            .step(Command::Rename { from: "first", to: "second" }),
         "rename" => new("rename old to new").step(Command::Rename { from: "old", to: "new" }),
+        "drop_blocks" => new("drop blocks").step(Command::Drop { collection: "blocks" }),
         "drop" => new("drop old").step(Command::Drop { collection: "old" }),
         "idle" => new("move a to b in things while no task runs")
             .condition(
@@ -159,6 +236,68 @@ fn move_field(document: &RawDocument, _: &Found, edits: &mut Edits) -> Result<()
         edits.set("b", a);
         edits.unset("a");
         edits.count("moved", 1);
+    }
+    Ok(())
+}
+
+fn is_fixed() -> bool {
+    std::env::var("SCENARIO_FIXED").is_ok_and(|fixed| fixed == "true")
+}
+
+fn clash(document: &RawDocument, _: &Found, edits: &mut Edits) -> Result<(), StepError> {
+    let clashes = get(document, "clash")?.is_some() && !is_fixed();
+    if let (Some(n), None) = (get(document, "n")?, get(document, "unique_key")?) {
+        edits.set("unique_key", if clashes { RawBsonRef::Int32(0) } else { n });
+        edits.count("keyed", 1);
+    }
+    Ok(())
+}
+
+fn growing(name: &'static str) -> Transform {
+    Transform::new("things", |document, _, edits| {
+        if let (Some(RawBsonRef::Int32(size)), None) =
+            (get(document, "grow")?, get(document, "filler")?)
+        {
+            edits.set("filler", "x".repeat(size as usize));
+        }
+        Ok(())
+    })
+    .named(name)
+    .convergent()
+}
+
+/// The entries of `list` that are documents, with their positions.
+fn entries(document: &RawDocument) -> Vec<(usize, &RawDocument)> {
+    let Ok(list) = document.get_array("list") else { return vec![] };
+    let entries = list.into_iter().enumerate();
+    entries.filter_map(|(at, entry)| Some((at, entry.ok()?.as_document()?))).collect()
+}
+
+fn pin(document: &RawDocument, found: &Found, edits: &mut Edits) -> Result<(), StepError> {
+    for (at, entry) in entries(document) {
+        if let (Some(name), None) = (get(entry, "name")?, get(entry, "ref")?) {
+            match found.all("person", name)?.next_back() {
+                Some(person) => {
+                    let id = get(person, "_id")?.ok_or_else(|| StepError::refused("no _id"))?;
+                    edits.set(format!("list.{at}.ref"), id);
+                    edits.count("resolved", 1);
+                }
+                None => {
+                    edits.set(format!("list.{at}.ref"), "lost");
+                    edits.count("lost", 1);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn extract(document: &RawDocument, _: &Found, edits: &mut Edits) -> Result<(), StepError> {
+    if let (Some(id), Some(block)) = (get(document, "_id")?, get(document, "block")?) {
+        edits.insert("blocks", rawdoc! { "_id": id, "block": block });
+        edits.set("block_id", id);
+        edits.unset("block");
+        edits.count("extracted", 1);
     }
     Ok(())
 }

@@ -85,8 +85,7 @@ fn wanted(item: &RawDocument, keys: &mut Keys) {
 }
 
 fn pin(item: &RawDocument, found: &Found, edits: &mut Edits) -> Result<(), StepError> {
-    let malformed = |_| StepError::refused("the document is not valid BSON");
-    for Reference { position, entry, item_id } in references(item).map_err(malformed)? {
+    for Reference { position, entry, item_id } in references(item)? {
         // Of several items with one item_id the last counts, as in the dictionary of the Python code.
         let refcode = found
             .all("refcode", item_id)?
@@ -98,7 +97,7 @@ fn pin(item: &RawDocument, found: &Found, edits: &mut Edits) -> Result<(), StepE
             Some(refcode) => ("refcode", refcode, "pinned"),
             None => ("deprecated", RawBsonRef::Boolean(true), "deprecated"),
         };
-        if entry.get(field).map_err(malformed)? != Some(value) {
+        if entry.get(field)? != Some(value) {
             edits.set(format!("relationships.{position}.{field}"), value);
             edits.count(counter, 1);
         }

@@ -1,0 +1,166 @@
+//! Running the scenario application, and looking at what it left.
+
+// Each test binary compiles this module for itself, and uses a part of it.
+#![allow(dead_code)]
+
+use std::time::Duration;
+
+use mongodb::bson::{Bson, Document, doc};
+use mongodb::{Client, Database};
+use serde_json::Value;
+use tokio::sync::MutexGuard;
+
+use super::support::{Fresh, Gate, Run, eventually};
+
+/// The record's collection.
+pub const METADATA: &str = "database_metadata";
+
+/// The scenario application on a database that last ran 0.7.0.
+pub fn scenario(uri: &str, code: &str, upgrades: &str) -> Gate {
+    let tests = std::env::current_exe().unwrap();
+    let binary = tests.parent().unwrap().parent().unwrap().join("examples/scenario");
+    Gate::new(binary)
+        .uri(uri)
+        .set("SCENARIO_CODE", code)
+        .set("SCENARIO_UPGRADES", upgrades)
+        .set("GATE_FROM_VERSION", "0.7.0")
+}
+
+/// Records a database as one that last ran 0.7.0.
+pub async fn record_old(database: &Database) {
+    let entry = doc! { "version": "0.7.0", "action": "initialise", "floor": Bson::Null };
+    let record = doc! { "_id": "scenario_schema_version", "version": "0.7.0", "history": [entry] };
+    database.collection(METADATA).insert_one(record).await.unwrap();
+}
+
+/// The record, or else an empty document.
+pub async fn record(database: &Database) -> Document {
+    let records = database.collection::<Document>(METADATA);
+    let id = doc! { "_id": "scenario_schema_version" };
+    records.find_one(id).await.unwrap().unwrap_or_default()
+}
+
+/// The lock, if anybody has it.
+pub async fn lock(database: &Database) -> Option<Document> {
+    let locks = database.collection::<Document>(METADATA);
+    locks.find_one(doc! { "_id": "upgrade_lock" }).await.unwrap()
+}
+
+/// The history as `action version`.
+pub fn history(record: &Document) -> Vec<String> {
+    let Ok(entries) = record.get_array("history") else { return vec![] };
+    let text = |entry: &Bson| {
+        let entry = entry.as_document().unwrap();
+        format!("{} {}", entry.get_str("action").unwrap(), entry.get_str("version").unwrap())
+    };
+    entries.iter().map(text).collect()
+}
+
+pub async fn fill(
+    database: &Database,
+    collection: &str,
+    documents: impl IntoIterator<Item = Document>,
+) {
+    database.collection(collection).insert_many(documents).await.unwrap();
+}
+
+pub async fn count(database: &Database, collection: &str, filter: Document) -> u64 {
+    database.collection::<Document>(collection).count_documents(filter).await.unwrap()
+}
+
+/// Each version of the report with its actions.
+pub fn actions(run: &Run) -> Vec<(String, Value)> {
+    let upgrades = run.report["upgrades"].as_array().unwrap_or_else(|| panic!("{run}"));
+    let actions = |upgrade: &Value| {
+        (upgrade["version"].as_str().unwrap().to_owned(), upgrade["actions"].clone())
+    };
+    upgrades.iter().map(actions).collect()
+}
+
+/// A number that an action of the report has among its details.
+pub fn counted(run: &Run, version: &str, name: &str) -> u64 {
+    let upgrades = run.report["upgrades"].as_array().unwrap();
+    let upgrade = upgrades.iter().find(|upgrade| upgrade["version"] == version);
+    let actions = upgrade.unwrap_or_else(|| panic!("{version}: {run}"))["actions"].as_array();
+    let details = actions.unwrap().iter().filter_map(|action| action["details"].get(name));
+    details.filter_map(Value::as_u64).sum()
+}
+
+#[track_caller]
+pub fn assert_code(run: &Run, code: i32) {
+    assert_eq!(run.code, Some(code), "{run}");
+}
+
+/// A fault that the server makes in the commands of gates that [`faulty`] sends to one database.
+///
+/// A server has one such fault at a time: who wants another one waits.
+pub struct Fault {
+    client: Client,
+    entered: i64,
+    _one: MutexGuard<'static, ()>,
+}
+
+/// The connection string of a gate that meets the faults of its database.
+pub fn faulty(database: &Fresh) -> String {
+    let mark = if database.uri.contains('?') { '&' } else { '?' };
+    format!("{}{mark}appName={}", database.uri, database.name())
+}
+
+impl Fault {
+    /// Makes the `times` next `commands` fail as `how` says.
+    pub async fn new(database: &Database, commands: &[&str], how: Document, times: i32) -> Fault {
+        Fault::set(database, commands, how, doc! { "times": times }).await
+    }
+
+    /// Makes all `commands` fail as `how` says, after so many that do not.
+    pub async fn after(database: &Database, skip: i32, commands: &[&str], how: Document) -> Fault {
+        Fault::set(database, commands, how, doc! { "skip": skip }).await
+    }
+
+    /// Holds the `times` next `commands` up for so long.
+    pub async fn block(
+        database: &Database,
+        commands: &[&str],
+        time: Duration,
+        times: i32,
+    ) -> Fault {
+        Fault::new(database, commands, blocking(time), times).await
+    }
+
+    async fn set(database: &Database, commands: &[&str], how: Document, mode: Document) -> Fault {
+        static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let one = ONE.lock().await;
+        let client = database.client().clone();
+        let mut data = doc! { "failCommands": commands, "appName": database.name() };
+        data.extend(how);
+        let set = doc! { "configureFailPoint": "failCommand", "mode": mode, "data": data };
+        let answer = client.database("admin").run_command(set).await.unwrap();
+        let entered = answer.get("count").unwrap();
+        let entered = entered.as_i64().or(entered.as_i32().map(i64::from)).unwrap();
+        Fault { client, entered, _one: one }
+    }
+
+    /// Waits until it met so many commands.
+    pub async fn met(&self, commands: i64) {
+        let wait = doc! {
+            "waitForFailPoint": "failCommand",
+            "timesEntered": self.entered + commands,
+            "maxTimeMS": 20_000,
+        };
+        self.client.database("admin").run_command(wait).await.unwrap();
+    }
+
+    pub async fn end(self) {
+        let off = doc! { "configureFailPoint": "failCommand", "mode": "off" };
+        self.client.database("admin").run_command(off).await.unwrap();
+    }
+}
+
+pub fn blocking(time: Duration) -> Document {
+    doc! { "blockConnection": true, "blockTimeMS": time.as_millis() as i64 }
+}
+
+/// Waits until nobody has the lock.
+pub async fn unlocked(database: &Database) {
+    eventually("the lock's end", || async { lock(database).await.is_none().then_some(()) }).await;
+}
