@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -48,6 +48,15 @@ impl Gate {
 
     pub fn arg(mut self, argument: &str) -> Gate {
         self.arguments.push(argument.to_owned());
+        self
+    }
+
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    pub fn with_settings_of(mut self, other: &Gate) -> Gate {
+        self.settings.clone_from(&other.settings);
         self
     }
 
