@@ -40,4 +40,4 @@ check: ## format, lints, documentation, licences
 	fi
 
 readme: ## write the README's generated tables anew
-	UPDATE=1 $(CARGO) test --locked --test readme
+	UPDATE=1 $(CARGO) test --locked --test readme its_generated

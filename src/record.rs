@@ -902,7 +902,7 @@ mod tests {
             assert_eq!(newest.get_str("run_id").unwrap(), "run");
             assert_eq!(newest.get_str("app_version").unwrap(), "0.9.0");
             let stated = newest.get_str("floor").ok().map(version);
-            assert_eq!(newest.contains_key("floor"), true);
+            assert!(newest.contains_key("floor"));
             assert_eq!(stated, record.floor());
             stated
         };

@@ -28,7 +28,7 @@ pub(crate) async fn connect(
     database: &str,
     patience: Duration,
 ) -> Result<Database, Failure> {
-    let mut options = ClientOptions::parse(uri).await.map_err(|error| wrong_uri(&error, uri))?;
+    let mut options = ClientOptions::parse(uri).await.map_err(|error| wrong_uri(&error))?;
     options.server_selection_timeout = Some(patience);
     options.connect_timeout = Some(patience.min(Duration::from_secs(10)));
     options.app_name.get_or_insert_with(|| env!("CARGO_PKG_NAME").to_owned());
@@ -36,35 +36,30 @@ pub(crate) async fn connect(
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
     options.write_concern =
         Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
-    let client = Client::with_options(options).map_err(|error| wrong_uri(&error, uri))?;
+    let client = Client::with_options(options).map_err(|error| wrong_uri(&error))?;
     Ok(client.database(database))
 }
 
-fn wrong_uri(error: &Error, uri: &str) -> Failure {
+fn wrong_uri(error: &Error) -> Failure {
     match *error.kind {
         ErrorKind::DnsResolve { .. } => Failure::new(
             Outcome::NoServer,
             format!("cannot resolve the host of the connection string: {}", describe(error)),
             "check the host in GATE_MONGODB_URI and the cluster's DNS",
         ),
+        ErrorKind::InvalidTlsConfig { .. } | ErrorKind::Io(_) => Failure::new(
+            Outcome::SettingWrong,
+            format!("GATE_MONGODB_URI names files that cannot be used: {}", describe(error)),
+            "check the options tlsCAFile and tlsCertificateKeyFile in the connection string",
+        ),
+        // the driver's reason may repeat a part that is secret
         _ => Failure::new(
             Outcome::SettingWrong,
-            format!("GATE_MONGODB_URI is not a usable connection string: {}", reason(error, uri)),
+            "GATE_MONGODB_URI is not a connection string that the driver can use",
             "write it as mongodb://user:password@host:port/database?options, with special characters \
              percent-encoded",
         ),
     }
-}
-
-/// The driver's reason, unless it repeats a part of the connection string that may be secret.
-fn reason(error: &Error, uri: &str) -> String {
-    let text = error.kind.to_string();
-    let user_info = uri.rsplit_once('@').map(|(before, _)| before).unwrap_or_default();
-    let user_info = user_info.split_once("://").map_or(user_info, |(_, rest)| rest);
-    let leaks = user_info
-        .split([':', '@', '/', '?', '&', '='])
-        .any(|part| !part.is_empty() && text.contains(part));
-    if leaks { "the driver cannot parse it".to_owned() } else { text }
 }
 
 /// What kind of deployment the server belongs to.
@@ -211,12 +206,14 @@ pub(crate) fn failure(error: &Error, doing: &str) -> Failure {
 }
 
 fn selection_remedy(topology: &str) -> &'static str {
-    if topology.contains("ReplicaSetNoPrimary") {
+    if topology.contains("certificate") || topology.contains("Certificate") {
+        "check the options tls and tlsCAFile in the connection string"
+    } else if topology.contains("unexpected end of file") {
+        "the server closes the connection: if it requires TLS, set the option tls=true; else see its log"
+    } else if topology.contains("ReplicaSetNoPrimary") {
         "the replica set has no primary, or not that name: check its members and the option replicaSet"
     } else if topology.contains("InvalidResponse") || topology.contains("invalid reply") {
         "what answers there is not a MongoDB: check host and port in the connection string"
-    } else if topology.contains("InvalidCertificate") || topology.contains("certificate") {
-        "check the options tls and tlsCAFile in the connection string"
     } else {
         "check host and port in the connection string, the network, and that the server runs"
     }

@@ -316,47 +316,21 @@ impl<'a> Work<'a> {
     ) -> Result<(u64, Option<Bson>), Halt> {
         let context = self.context;
         let mut done = Done::default();
-        let mut rereads = 0;
-        let last = loop {
-            let limit = context.batch_documents;
-            let mut batch = read_plain(context, unit, transform, after, limit).await?;
-            cut(&mut batch);
-            if batch.edited.is_empty() {
-                break batch.last;
-            }
-            context.reached(Point::BeforeCommit).await;
-            let writing = batch::write_guarded(context.database(), unit, transform, &batch);
-            match context.stop.guard(writing).await {
-                Ok(written) if written as usize == batch.edited.len() => {
-                    done.add(&batch.done());
-                    break batch.last;
-                }
-                Ok(written) => {
-                    let again = read_plain(context, unit, transform, after, limit).await?;
-                    count_written(&batch, &again, written, &mut done);
-                }
-                Err(Halt::Driver(error)) if server::passing(&error) => {
-                    tracing::warn!(
-                        error = server::describe(&error),
-                        "a batch was not confirmed; reading it again"
-                    );
-                }
-                Err(halt) => return Err(halt),
-            }
-            rereads += 1;
-            if rereads == REREADS {
-                return Err(failed(
-                    format!(
-                        "upgrade {}: documents of {} change faster than they can be upgraded",
-                        unit.version, transform.collection
-                    ),
-                    "stop what writes to them, then run it again",
-                ));
-            }
-            context.stop.sleep(jittered(Duration::from_millis(5) * rereads)).await?;
-        };
+        let ended = edit_guarded(context, unit, transform, after, &mut done).await;
         context.reached(Point::Edited).await;
-        let to = base(self.stored.as_ref(), None)?.advanced(&context.writer, |journal| {
+        let stored = base(self.stored.as_ref(), None)?;
+        let last = match ended {
+            Ok(last) => last,
+            Err(halt) => {
+                // what was written all the same counts
+                if done.documents > 0 {
+                    let to = stored.advanced(&context.writer, |journal| journal.count(&done));
+                    let _ = self.settle(to).await;
+                }
+                return Err(halt);
+            }
+        };
+        let to = stored.advanced(&context.writer, |journal| {
             journal.advance(&done, last.clone(), transform.convergent);
         });
         self.settle(to).await?;
@@ -423,6 +397,55 @@ async fn read_plain(
         }
         context.stop.sleep(jittered(Duration::from_millis(50) * tries)).await?;
     }
+}
+
+/// Edits one batch outside transactions, until no document of it needs an edit any more; `done` is what
+/// was written, also where this fails.
+async fn edit_guarded(
+    context: &Context,
+    unit: &Unit,
+    transform: &Transform,
+    after: Option<&Bson>,
+    done: &mut Done,
+) -> Result<Option<Bson>, Halt> {
+    let limit = context.batch_documents;
+    for rereads in 1..=REREADS {
+        let mut batch = read_plain(context, unit, transform, after, limit).await?;
+        cut(&mut batch);
+        if batch.edited.is_empty() {
+            return Ok(batch.last);
+        }
+        context.reached(Point::BeforeCommit).await;
+        let writing = batch::write_guarded(context.database(), unit, transform, &batch);
+        match context.stop.guard_with_grace(writing).await {
+            Ok(written) if written.documents as usize == batch.edited.len() => {
+                done.add(&batch.done());
+                return Ok(batch.last);
+            }
+            Ok(written) => {
+                let again = read_plain(context, unit, transform, after, limit).await?;
+                count_written(&batch, &again, written.documents, done);
+                if let Some(refusal) = written.refusal {
+                    return Err(refusal);
+                }
+            }
+            Err(Halt::Driver(error)) if server::passing(&error) => {
+                tracing::warn!(
+                    error = server::describe(&error),
+                    "a batch was not confirmed; reading it again"
+                );
+            }
+            Err(halt) => return Err(halt),
+        }
+        context.stop.sleep(jittered(Duration::from_millis(5) * rereads)).await?;
+    }
+    Err(failed(
+        format!(
+            "upgrade {}: documents of {} change faster than they can be upgraded",
+            unit.version, transform.collection
+        ),
+        "stop what writes to them, then run it again",
+    ))
 }
 
 /// Reads a batch in the session's transaction, and writes it.
@@ -508,12 +531,17 @@ fn count_written(batch: &Batch, again: &Batch, written: u64, done: &mut Done) {
 }
 
 impl Journal {
-    /// Counts a batch and moves on: to its end, to the next pass, or to the next step.
-    fn advance(&mut self, done: &Done, last: Option<Bson>, convergent: bool) {
+    /// Counts what a part of the step under way did.
+    fn count(&mut self, done: &Done) {
         let late = if self.pass == Pass::Late { done.documents } else { 0 };
         if let Some(step) = self.steps.get_mut(self.step) {
             step.done.add(&Done { late, ..done.clone() });
         }
+    }
+
+    /// Counts a batch and moves on: to its end, to the next pass, or to the next step.
+    fn advance(&mut self, done: &Done, last: Option<Bson>, convergent: bool) {
+        self.count(done);
         self.position = last.map(|after| Position { after });
         if self.position.is_none() {
             match self.pass {

@@ -372,13 +372,13 @@ pub(crate) async fn write(
 }
 
 /// Writes a batch that was read outside transactions: each edit only onto the document that it was
-/// computed from. Returns how many documents were still as they were read.
+/// computed from.
 pub(crate) async fn write_guarded(
     database: &Database,
     unit: &Unit,
     transform: &Transform,
     batch: &Batch,
-) -> Result<u64, Halt> {
+) -> Result<Written, Halt> {
     let concern = rawdoc! { "w": "majority", "j": true };
     for (collection, documents) in inserts(batch)? {
         for (_, command) in commands("insert", collection, "documents", &documents, Some(&concern))
@@ -405,16 +405,28 @@ pub(crate) async fn write_guarded(
         .map(|edited| edited.edits.guarded_statement(&edited.document))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| failed(format!("upgrade {}: {error}", unit.version), CORRECT))?;
-    let mut matched = (batch.edited.len() - changed.len()) as u64;
+    let unchanged = (batch.edited.len() - changed.len()) as u64;
+    let mut written = Written { documents: unchanged, refusal: None };
     for (first, command) in
         commands("update", transform.collection, "updates", &statements, Some(&concern))
     {
         let answer = database.run_raw_command(command).await?;
-        fail_on_write_error(&answer, unit, transform, &changed[first..])?;
         fail_on_write_concern(&answer)?;
-        matched += answer.get_i32("n").unwrap_or_default().max(0) as u64;
+        written.documents += answer.get_i32("n").unwrap_or_default().max(0) as u64;
+        if let Err(refusal) = fail_on_write_error(&answer, unit, transform, &changed[first..]) {
+            written.refusal = Some(refusal);
+            break;
+        }
     }
-    Ok(matched)
+    Ok(written)
+}
+
+/// What became of a batch outside transactions.
+pub(crate) struct Written {
+    /// The documents that were still as they were read.
+    pub(crate) documents: u64,
+    /// The first edit that the server refused, after which others may have been made.
+    pub(crate) refusal: Option<Halt>,
 }
 
 const CORRECT: &str = "deploy code whose upgrade makes edits that the server can take";

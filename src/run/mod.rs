@@ -57,8 +57,13 @@ impl<'a> Run<'a> {
             }
             Ok::<_, Halt>(observed)
         };
-        let mut observed =
-            self.stop.guard(observe).await.map_err(|halt| closed(halt, "reading the record"))?;
+        let mut observed = match self.stop.guard(observe).await {
+            Ok(observed) => observed,
+            Err(halt) => {
+                let needs = self.reading_needs().await;
+                return Err(self.explain(halt, "reading the record", &needs).await);
+            }
+        };
         self.note_recorded(&observed.recorded);
         if self.settings.mode == Mode::Plan
             && let Some(holder) = observed.holder.take()
@@ -126,7 +131,17 @@ impl<'a> Run<'a> {
                 warning.into_iter().for_each(|warning| self.warn(warning));
                 Ok(message)
             }
-            Decision::Stamp { .. } | Decision::Initialise { word: Word::FromVersion, .. } => {
+            Decision::Stamp { to, .. }
+            | Decision::Initialise { version: to, word: Word::FromVersion } => {
+                let remaining: Vec<Version> = self
+                    .upgrades
+                    .between(&to, self.code)
+                    .iter()
+                    .map(|u| u.version.clone())
+                    .collect();
+                if !remaining.is_empty() {
+                    return Err(self.reached(&to, &remaining));
+                }
                 Ok(match self.report.to.clone() {
                     Some(recorded) => {
                         format!(
@@ -258,14 +273,21 @@ impl<'a> Run<'a> {
         };
         let units = self.units(&versions);
         if !units.is_empty() {
+            self.report.remaining = units.iter().map(|unit| unit.version.to_string()).collect();
             let context = self.context().await?;
             let begun = usize::from(journal.is_some());
             self.check_server(&context, &units)?;
             self.ask_conditions(&context, &units[begun..], Asked::BeforeAnyWrite).await?;
             let mut session = self.session(&context).await?;
-            let estimates = look(&context, session.as_mut(), &units, journal.as_ref(), Look::Plan)
-                .await
-                .map_err(|halt| closed(halt, "looking at the documents"))?;
+            let looked =
+                look(&context, session.as_mut(), &units, journal.as_ref(), Look::Plan).await;
+            let estimates = match looked {
+                Ok(estimates) => estimates,
+                Err(halt) => {
+                    let needs = self.plan_needs(&units);
+                    return Err(self.explain(halt, "looking at the documents", &needs).await);
+                }
+            };
             self.report.upgrades = units
                 .iter()
                 .zip(&estimates)

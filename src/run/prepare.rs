@@ -8,8 +8,12 @@ use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::run::Run;
 use crate::server::{self, Deployment, Need, Server};
-use crate::settings::Conditions;
+use crate::settings::{Conditions, Initialise};
+use crate::stop::Halt;
 use crate::upgrade::{Asked, Command, Condition, Step, Unit};
+
+/// The server's code for a missing privilege.
+const UNAUTHORISED: i32 = 13;
 
 /// How many documents a failed condition counts at the most.
 const COUNTED: u64 = 1000;
@@ -90,6 +94,39 @@ impl Run<'_> {
         }
     }
 
+    /// The closed gate that an error means; where a privilege was missing, which one of `needs`.
+    pub(super) async fn explain(&self, halt: Halt, doing: &str, needs: &[Need]) -> Failure {
+        if let Halt::Driver(error) = &halt
+            && server::code(error) == Some(UNAUTHORISED)
+        {
+            let missing = server::missing_privilege(&self.store.database, needs);
+            if let Ok(Some(need)) = self.stop.guard(missing).await {
+                return server::lacks(&need, self.store.database.name());
+            }
+        }
+        closed(halt, doing)
+    }
+
+    /// What deciding needs.
+    pub(super) async fn reading_needs(&self) -> Vec<Need> {
+        let mut needs = on(&["find"], &self.lock.collection);
+        if self.settings.initialise == Initialise::Fresh {
+            needs.push(everywhere("listCollections"));
+            let names = self.store.database.list_collection_names();
+            let names = self.stop.guard(names.into_future()).await.unwrap_or_default();
+            needs.extend(names.iter().flat_map(|name| on(&["find"], name)));
+        }
+        needs
+    }
+
+    /// What a plan needs: to read, and where it rehearses, to write what it takes back.
+    pub(super) fn plan_needs(&self, units: &[&Unit]) -> Vec<Need> {
+        let mut needs = units_needs(units);
+        needs
+            .sort_by_key(|need| !matches!(need.action, "find" | "listIndexes" | "listCollections"));
+        needs
+    }
+
     pub(super) async fn ask_conditions(
         &mut self,
         context: &Context,
@@ -104,7 +141,10 @@ impl Run<'_> {
                         condition.description, unit.version
                     ));
                 } else {
-                    ask(context, unit, condition).await?;
+                    if let Err(halt) = ask(context, unit, condition).await {
+                        let needs = on(&["find"], condition.collection);
+                        return Err(self.explain(halt, "asking a condition", &needs).await);
+                    }
                 }
             }
         }
@@ -112,41 +152,55 @@ impl Run<'_> {
     }
 }
 
-async fn ask(context: &Context, unit: &Unit, condition: &Condition) -> Result<(), Failure> {
+async fn ask(context: &Context, unit: &Unit, condition: &Condition) -> Result<(), Halt> {
     let collection = context.store.database.collection::<Document>(condition.collection);
     let matching = context
         .stop
         .guard(collection.count_documents(condition.filter.clone()).limit(COUNTED).into_future())
-        .await
-        .map_err(|halt| closed(halt, "asking a condition"))?;
+        .await?;
     if matching == 0 {
         return Ok(());
     }
-    let more = if matching == COUNTED { " or more" } else { "" };
+    let documents = match matching {
+        1 => "1 document".to_owned(),
+        COUNTED => format!("{COUNTED} documents or more"),
+        n => format!("{n} documents"),
+    };
     let skip = if condition.skippable { ", or set GATE_SKIP_CONDITIONS=true" } else { "" };
-    Err(Failure::new(
+    Err(Halt::Failure(Failure::new(
         Outcome::ConditionFailed,
         format!(
-            "condition \"{}\" of {} does not hold: {matching}{more} in {} {} in the way",
+            "condition \"{}\" of {} does not hold: {documents} in {} {} in the way",
             condition.description,
             unit.version,
             condition.collection,
-            if matching == 1 { "document is" } else { "documents are" }
+            if matching == 1 { "is" } else { "are" }
         ),
         format!("mend these documents, then run it again{skip}"),
-    ))
+    )))
+}
+
+/// A privilege on the whole database.
+fn everywhere(action: &'static str) -> Need {
+    Need { action, collection: None }
+}
+
+/// Privileges on one collection.
+fn on(actions: &[&'static str], collection: &str) -> Vec<Need> {
+    let need = |action: &&'static str| Need { action, collection: Some(collection.to_owned()) };
+    actions.iter().map(need).collect()
 }
 
 /// The privileges that applying `units` needs.
 fn needs(metadata: &str, units: &[&Unit]) -> Vec<Need> {
-    let on = |actions: &[&'static str], collection: &str| -> Vec<Need> {
-        actions
-            .iter()
-            .map(|action| Need { action, collection: Some(collection.to_owned()) })
-            .collect()
-    };
-    let everywhere = |action| Need { action, collection: None };
     let mut needs = on(&["find", "insert", "update", "remove"], metadata);
+    needs.extend(units_needs(units));
+    needs
+}
+
+/// The privileges that the upgrades themselves need.
+fn units_needs(units: &[&Unit]) -> Vec<Need> {
+    let mut needs = Vec::new();
     for unit in units {
         for condition in unit.conditions() {
             needs.extend(on(&["find"], condition.collection));

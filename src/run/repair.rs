@@ -21,24 +21,26 @@ impl Run<'_> {
         let before = self.report.to.clone();
         self.check_privileges(&[]).await?;
         let mut waiting = Waiting::new(self.settings.lock_wait, self.deadline);
-        loop {
-            if let Some(message) = self.locked(&mut waiting, Under::Repair(repair)).await? {
-                tracing::info!(reason = message, "record repaired");
-                break;
+        let ended = loop {
+            match self.locked(&mut waiting, Under::Repair(repair)).await {
+                Ok(None) => {}
+                Ok(Some(message)) => break Ok(message),
+                Err(failure) => break Err(failure),
             }
-        }
-        let ended = self.check().await;
+        };
         self.report.from = before;
         ended
     }
 
     /// The stored record, if the repair is meant for it.
     async fn stored_for(&mut self, repair: &Repair) -> Result<RawDocumentBuf, Failure> {
-        let stored = self
-            .stop
-            .guard(self.store.document())
-            .await
-            .map_err(|halt| closed(halt, "reading the record"))?;
+        let stored = match self.stop.guard(self.store.document()).await {
+            Ok(stored) => stored,
+            Err(halt) => {
+                let needs = self.reading_needs().await;
+                return Err(self.explain(halt, "reading the record", &needs).await);
+            }
+        };
         let wrong =
             |message: String, next: &str| Err(Failure::new(Outcome::SettingWrong, message, next));
         let Some(document) = stored else {
@@ -89,7 +91,10 @@ impl Run<'_> {
         )
         .map_err(|error| repairing(error.into()))?;
         match self.stop.guard_with_grace(self.store.attempt(&change, None)).await {
-            Ok(true) => Ok(format!("recorded {} in place of {}", repair.version, repair.expect)),
+            Ok(true) => {
+                tracing::info!(recorded = %repair.version, replaced = repair.expect, "record repaired");
+                self.check().await
+            }
             Ok(false) => Err(repairing(Halt::RecordMoved)),
             Err(halt) => Err(repairing(halt)),
         }

@@ -27,6 +27,10 @@ const RELEASE: Duration = Duration::from_millis(300);
 /// How often a run decides anew because the record moved under it.
 const DECISIONS: u32 = 20;
 
+/// What every run with pending upgrades says, for nothing stops old code meanwhile.
+const LATE_WRITERS: &str = "code of an earlier version that is still running may go on writing \
+                            documents of the old shape: stop it during upgrades";
+
 /// What is done under the lock.
 #[derive(Clone, Copy)]
 pub(super) enum Under<'a> {
@@ -280,11 +284,7 @@ impl Run<'_> {
         self.check_privileges(units).await?;
         self.ask_conditions(context, units, Asked::BeforeAnyWrite).await?;
         let estimates = look(context, work.session(), units, None, Look::Upgrade).await?;
-        self.warn(
-            "code of an earlier version that is still running may go on writing documents of the old \
-             shape: stop it during upgrades"
-                .to_owned(),
-        );
+        self.warn(LATE_WRITERS.to_owned());
         for (unit, estimate) in units.iter().zip(&estimates) {
             self.ask_conditions(context, &[unit], Asked::BeforeItsUpgrade).await?;
             tracing::info!(
@@ -314,6 +314,7 @@ impl Run<'_> {
         let journal = work.stored().and_then(|record| record.journal.clone());
         let estimates =
             look(context, work.session(), units, journal.as_ref(), Look::Upgrade).await?;
+        self.warn(LATE_WRITERS.to_owned());
         tracing::info!(
             version = %unit.version,
             description = unit.description(),

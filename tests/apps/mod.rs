@@ -5,7 +5,11 @@
 
 use std::time::Duration;
 
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::oid::ObjectId;
+use mongodb::bson::spec::BinarySubtype;
+use mongodb::bson::{
+    Binary, Bson, DateTime, Decimal128, Document, JavaScriptCodeWithScope, Timestamp, doc,
+};
 use mongodb::{Client, Database};
 use serde_json::Value;
 use tokio::sync::MutexGuard;
@@ -163,4 +167,62 @@ pub fn blocking(time: Duration) -> Document {
 /// Waits until nobody has the lock.
 pub async fn unlocked(database: &Database) {
     eventually("the lock's end", || async { lock(database).await.is_none().then_some(()) }).await;
+}
+
+/// An `_id` of every type that the server allows in one, of a collection with a collation or without.
+pub fn ids(collation: bool) -> Vec<Bson> {
+    let binary = |subtype, bytes: &[u8]| Bson::Binary(Binary { subtype, bytes: bytes.to_vec() });
+    let mut ids = vec![
+        Bson::MinKey,
+        Bson::MaxKey,
+        Bson::Null,
+        f64::NAN.into(),
+        f64::NEG_INFINITY.into(),
+        f64::INFINITY.into(),
+        (-1.5).into(),
+        0.into(),
+        7.into(),
+        8_i64.into(),
+        9.5.into(),
+        i64::MAX.into(),
+        Bson::Decimal128("10.5".parse::<Decimal128>().unwrap()),
+        Bson::Decimal128("1E+6000".parse::<Decimal128>().unwrap()),
+        "".into(),
+        "Ab".into(),
+        "aC".into(),
+        "b".into(),
+        "ä".into(),
+        doc! {}.into(),
+        doc! { "a": 1 }.into(),
+        doc! { "a": 1, "b": "x" }.into(),
+        doc! { "b": 1, "a": 1 }.into(),
+        doc! { "a": [1, { "c": Bson::Null }] }.into(),
+        binary(BinarySubtype::Generic, b""),
+        binary(BinarySubtype::Generic, b"bytes"),
+        binary(BinarySubtype::Uuid, &[7; 16]),
+        binary(BinarySubtype::UserDefined(200), b"bytes"),
+        ObjectId::new().into(),
+        ObjectId::from_bytes([0; 12]).into(),
+        false.into(),
+        true.into(),
+        DateTime::from_millis(-1).into(),
+        DateTime::MAX.into(),
+        Timestamp { time: 1, increment: 2 }.into(),
+        Bson::JavaScriptCode("x".into()),
+        Bson::JavaScriptCodeWithScope(JavaScriptCodeWithScope {
+            code: "x".into(),
+            scope: doc! { "y": 1 },
+        }),
+    ];
+    if !collation {
+        ids.push(Bson::Symbol("symbol".into()));
+    }
+    ids.extend((100..120).map(Bson::from));
+    ids.extend((100..120).map(|i| Bson::from(format!("{i}"))));
+    ids
+}
+
+/// The same run, with the program started by `starter` instead of by itself.
+pub fn as_first_process(gate: Gate, starter: impl Fn(&str) -> Gate) -> Gate {
+    starter(&gate.binary().display().to_string()).with_settings_of(&gate)
 }

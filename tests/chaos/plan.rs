@@ -1,0 +1,102 @@
+//! What a round is to be: everything here follows from its seed.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+/// The servers of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    ThreeMembers,
+    OneMember,
+    Standalone,
+}
+
+/// One round.
+#[derive(Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub kind: Kind,
+    /// The upgrades of 0.1.0, 0.2.0 and so on.
+    pub chain: Vec<&'static str>,
+    pub documents: i32,
+    pub batch_documents: i32,
+    pub lease: Duration,
+    /// How many runners are at it at once.
+    pub runners: usize,
+    /// For how long they are disturbed, unless they are finished before.
+    pub time: Duration,
+}
+
+impl Plan {
+    pub fn new(seed: u64) -> Plan {
+        let mut rng = Rng::with_seed(seed);
+        let kind = match seed % 5 {
+            0 | 2 => Kind::ThreeMembers,
+            1 | 3 => Kind::OneMember,
+            _ => Kind::Standalone,
+        };
+        let commands = ["rename,index", "drop,index", "drop_blocks,rename", "drop_blocks,drop"];
+        let mut chain = vec!["move_field,twice", "pin", commands[rng.usize(..4)]];
+        if kind != Kind::Standalone {
+            chain.extend([
+                "increment",
+                "increment",
+                "increment,stubborn",
+                "increment_narrow,index",
+            ]);
+            chain.extend(["stubborn,singleton"]);
+        }
+        rng.shuffle(&mut chain);
+        chain.truncate(rng.usize(2..=5));
+        if kind != Kind::Standalone && !chain.iter().any(|unit| unit.contains("increment")) {
+            chain.insert(rng.usize(..=chain.len()), "increment");
+        }
+        // at once, or in many parts
+        let (documents, batch_documents) = match rng.u8(..4) {
+            0 => (rng.i32(5..40), 50),
+            _ => (rng.i32(100..500), rng.i32(2..12)),
+        };
+        Plan {
+            seed,
+            kind,
+            chain,
+            documents,
+            batch_documents,
+            lease: Duration::from_millis(rng.u64(300..1200)),
+            runners: rng.usize(3..=8),
+            time: Duration::from_secs(rng.u64(4..12)),
+        }
+    }
+
+    /// A stream of choices of its own for every actor, so that the pace of one does not change what
+    /// the others do.
+    pub fn rng(&self, actor: u64) -> Rng {
+        Rng::with_seed(self.seed.wrapping_mul(31).wrapping_add(actor))
+    }
+
+    pub fn upgrades(&self) -> String {
+        let units =
+            self.versions().zip(&self.chain).map(|(version, unit)| format!("{version}={unit}"));
+        units.collect::<Vec<_>>().join(";")
+    }
+
+    pub fn versions(&self) -> impl Iterator<Item = String> {
+        (1..=self.chain.len()).map(|minor| format!("0.{minor}.0"))
+    }
+
+    pub fn code(&self) -> String {
+        self.versions().last().unwrap_or_default()
+    }
+
+    /// How often the chain has an upgrade of this name.
+    pub fn times(&self, name: &str) -> i32 {
+        self.chain.iter().flat_map(|unit| unit.split(',')).filter(|n| *n == name).count() as i32
+    }
+
+    /// The version that comes with an upgrade of this name.
+    pub fn version_of(&self, name: &str) -> Option<String> {
+        let at = self.chain.iter().position(|unit| unit.split(',').any(|n| n == name))?;
+        self.versions().nth(at)
+    }
+}

@@ -1,0 +1,240 @@
+//! Failovers in every phase of a run, on a replica set of three: the run opens the gate or ends with a
+//! code after which it opens when it is run again, and every document is upgraded exactly once.
+
+mod support;
+
+#[path = "chaos/faults.rs"]
+mod faults;
+
+use faults::{Members, arm, disarm};
+use mongodb::Collection;
+use mongodb::bson::{DateTime, Document, doc};
+use support::{Gate, Run, Server, eventually};
+
+const DOCUMENTS: i32 = 30;
+
+/// How many milliseconds later the server begins with a command that it is told to delay.
+const DELAY: i32 = 500;
+
+/// Where a run is when the server fails.
+struct Phase {
+    name: &'static str,
+    batch_documents: &'static str,
+    /// The command that the server delays. The run is at one, or about to be, when the record is as
+    /// it must be in this phase.
+    delayed: &'static str,
+    record: fn(&Document) -> bool,
+}
+
+/// Of an upgrade that goes in parts, or, where so many documents fit one transaction, at once.
+const PHASES: &[Phase] = &[
+    phase("waiting for the lock", "10", "", Document::is_empty),
+    phase("taking the lock", "10", "findAndModify", Document::is_empty),
+    phase("deciding under the lock", "10", "aggregate", Document::is_empty),
+    phase("looking", "10", "find", Document::is_empty),
+    phase("writing at once", "100", "update", Document::is_empty),
+    phase("committing at once", "100", "commitTransaction", Document::is_empty),
+    phase("journal begun", "10", "find", |record| place(record) == Some((0, false))),
+    phase("between batches", "10", "find", |record| place(record) == Some((0, true))),
+    phase("committing a batch", "10", "commitTransaction", |record| {
+        place(record) == Some((0, true))
+    }),
+    phase("before the version moves", "10", "update", |record| place(record) == Some((1, false))),
+    phase("releasing the lock", "10", "delete", |record| {
+        record.get_str("version").is_ok_and(|version| version == "0.8.0")
+    }),
+];
+
+const fn phase(
+    name: &'static str,
+    batch_documents: &'static str,
+    delayed: &'static str,
+    record: fn(&Document) -> bool,
+) -> Phase {
+    Phase { name, batch_documents, delayed, record }
+}
+
+/// The journal's step, and whether it has a place among its documents.
+fn place(record: &Document) -> Option<(i64, bool)> {
+    let journal = record.get_document("journal").ok()?;
+    let step = journal.get_i64("step").or_else(|_| journal.get_i32("step").map(i64::from)).ok()?;
+    Some((step, journal.contains_key("position")))
+}
+
+#[tokio::test]
+async fn survives_a_step_down_in_every_phase() {
+    let server = Server::three_members().await;
+    for phase in PHASES {
+        let scene = Scene::new(&server, phase).await;
+        let run = scene.interrupted(async || {
+            server.step_down().await;
+        });
+        scene.settle(run.await).await;
+    }
+}
+
+#[tokio::test]
+async fn survives_a_killed_primary_in_every_phase() {
+    let server = Server::three_members().await;
+    for phase in PHASES {
+        let scene = Scene::new(&server, phase).await;
+        let run = scene.interrupted(async || {
+            let killed = server.primary().await;
+            server.kill(killed);
+            server.primary().await;
+            server.restart(killed).await;
+        });
+        scene.settle(run.await).await;
+    }
+}
+
+/// The former primary wakes when the work is done, and its client with it.
+#[tokio::test]
+async fn survives_a_frozen_primary_in_every_phase() {
+    let server = Server::three_members().await;
+    for phase in PHASES {
+        let scene = Scene::new(&server, phase).await;
+        let run = scene.interrupted(async || {
+            let frozen = server.primary().await;
+            server.freeze(frozen);
+            server.primary().await;
+            scene.free_lock().await;
+            let other = scene.gate.run().await;
+            assert_eq!(other.code, Some(0), "beside one frozen {}: {other}", phase.name);
+            server.thaw(frozen);
+        });
+        scene.settle(run.await).await;
+    }
+}
+
+#[tokio::test]
+async fn does_not_notice_a_frozen_secondary_in_any_phase() {
+    let server = Server::three_members().await;
+    for phase in PHASES {
+        let scene = Scene::new(&server, phase).await;
+        let frozen = (server.primary().await + 1) % 3;
+        let run = scene.interrupted(async || server.freeze(frozen)).await;
+        assert_eq!(run.code, Some(0), "{}: {run}", phase.name);
+        server.thaw(frozen);
+        scene.settle(run).await;
+    }
+}
+
+/// A database with an upgrade to come, and the gate that is to do it.
+struct Scene<'a> {
+    server: &'a Server,
+    phase: &'a Phase,
+    database: support::Fresh,
+    gate: Gate,
+}
+
+impl Scene<'_> {
+    async fn new<'a>(server: &'a Server, phase: &'a Phase) -> Scene<'a> {
+        server.settled().await;
+        let database = server.database().await;
+        let documents = (0..DOCUMENTS).map(|id| doc! { "_id": id, "n": 0 });
+        database.collection("counters").insert_many(documents).await.unwrap();
+        let binary = std::env::current_exe().unwrap();
+        let gate = Gate::new(binary.ancestors().nth(2).unwrap().join("examples/scenario"))
+            .uri(&database.uri)
+            .set("SCENARIO_CODE", "0.8.0")
+            .set("SCENARIO_UPGRADES", "0.8.0=increment")
+            .set("GATE_FROM_VERSION", "0.7.0")
+            .set("GATE_LOCK_LEASE", "2s")
+            .set("GATE_BATCH_DOCUMENTS", phase.batch_documents);
+        Scene { server, phase, database, gate }
+    }
+
+    fn metadata(&self) -> Collection<Document> {
+        self.database.collection("database_metadata")
+    }
+
+    async fn record(&self) -> Document {
+        let record = self.metadata().find_one(doc! { "_id": "scenario_schema_version" }).await;
+        record.unwrap().unwrap_or_default()
+    }
+
+    /// Runs the gate, and lets something happen while it is in the phase.
+    async fn interrupted(&self, happen: impl AsyncFnOnce()) -> Run {
+        if self.phase.delayed.is_empty() {
+            self.take_lock().await;
+            let mut run = self.gate.spawn();
+            run.logged("waiting for another run").await;
+            happen().await;
+            self.free_lock().await;
+            return run.wait().await;
+        }
+        let members = Members::of(self.server).await;
+        let primary = members.primary().await.unwrap();
+        let met = disarm(primary).await.unwrap();
+        let delay = doc! {
+            "failCommands": [self.phase.delayed],
+            "blockConnection": true,
+            "blockTimeMS": DELAY,
+        };
+        arm(primary, "alwaysOn", delay).await.unwrap();
+        let run = self.gate.spawn();
+        let first = doc! {
+            "waitForFailPoint": "failCommand",
+            "timesEntered": met + 1,
+            "maxTimeMS": 60_000,
+        };
+        primary.run_command(first).await.unwrap();
+        let there = || async { (self.phase.record)(&self.record().await).then_some(()) };
+        eventually(self.phase.name, there).await;
+        // what is delayed already stays so until its time is over
+        tokio::join!(happen(), disarm(primary));
+        run.wait().await
+    }
+
+    /// Another run has the lock, for longer than this test lasts.
+    async fn take_lock(&self) {
+        let later = DateTime::now().timestamp_millis() + 600_000;
+        let expires = DateTime::from_millis(later);
+        let lock =
+            doc! { "_id": "upgrade_lock", "run_id": "another", "host": "h", "expires": expires };
+        self.metadata().insert_one(lock).await.unwrap();
+    }
+
+    /// By a client that knows nothing of a primary that was.
+    async fn free_lock(&self) {
+        if !self.phase.delayed.is_empty() {
+            return;
+        }
+        let client = self.server.client().await;
+        let metadata =
+            client.database(self.database.name()).collection::<Document>("database_metadata");
+        let others = doc! { "_id": "upgrade_lock", "run_id": "another" };
+        metadata.delete_one(others).await.unwrap();
+    }
+
+    /// What must be so in the end, whatever became of the first run.
+    async fn settle(&self, run: Run) {
+        let name = self.phase.name;
+        println!("{name}: exit status {:?} after {:?}", run.code, run.elapsed);
+        assert!(matches!(run.code, Some(0 | 20 | 21)), "{name}: {run}");
+        if run.code == Some(0) {
+            assert_eq!(run.report["to"], "0.8.0", "{name}: {run}");
+        }
+        self.server.settled().await;
+        Members::of(self.server).await.heal().await;
+        let last = self.gate.run().await;
+        assert_eq!(last.code, Some(0), "{name}: {last}");
+
+        let counters: Collection<Document> = self.database.collection("counters");
+        let once = counters.count_documents(doc! { "n": 1 }).await.unwrap();
+        assert_eq!(once, DOCUMENTS as u64, "{name}: {run}");
+        let record = self.record().await;
+        assert_eq!(place(&record), None, "{name}: {record}");
+        let history = record.get_array("history").unwrap();
+        let entries: Vec<&Document> = history.iter().map(|e| e.as_document().unwrap()).collect();
+        let actions: Vec<&str> = entries.iter().map(|e| e.get_str("action").unwrap()).collect();
+        assert_eq!(actions, ["initialise", "upgrade"], "{name}: {record}");
+        let counted = entries[1].get_array("actions").unwrap()[0].as_document().unwrap();
+        let counted = counted.get_document("details").unwrap().get_i64("counted").unwrap();
+        assert_eq!(counted, i64::from(DOCUMENTS), "{name}: {record}");
+        if let Some(upgrade) = run.report["upgrades"].get(0) {
+            assert_eq!(upgrade["actions"][0]["details"]["counted"], DOCUMENTS, "{name}: {run}");
+        }
+    }
+}
