@@ -20,11 +20,13 @@ use crate::version::Version;
 pub use help::{Arguments, arguments, help};
 pub use table::{Fallback, SETTINGS, Scope, markdown_table};
 pub use uri::Secret;
-use value::{choice, count, duration, log, positive_duration, version, version_up_to, wrong};
+use value::{choice, count, duration, log, short_duration, version, version_up_to, wrong};
 
 const PREFIX: &str = "GATE_";
 /// Where Kubernetes reads a container's last words.
 const TERMINATION_LOG: &str = "/dev/termination-log";
+/// More documents in one transaction than a server should be asked for.
+const MOST_DOCUMENTS: usize = 100_000;
 const TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// What one run is to do, checked as far as that needs neither a server nor a record.
@@ -221,10 +223,11 @@ impl Raw {
             None => Ok((mode != Mode::Wait).then_some(TIMEOUT)),
         });
         let connect_timeout =
-            problems.keep(positive_duration("GATE_CONNECT_TIMEOUT", &self.connect_timeout));
+            problems.keep(short_duration("GATE_CONNECT_TIMEOUT", &self.connect_timeout));
         let lock_wait = problems.keep(duration("GATE_LOCK_WAIT", &self.lock_wait));
-        let lock_lease = problems.keep(positive_duration("GATE_LOCK_LEASE", &self.lock_lease));
-        let batch_documents = problems.keep(count("GATE_BATCH_DOCUMENTS", &self.batch_documents));
+        let lock_lease = problems.keep(short_duration("GATE_LOCK_LEASE", &self.lock_lease));
+        let batch_documents =
+            problems.keep(count("GATE_BATCH_DOCUMENTS", &self.batch_documents, MOST_DOCUMENTS));
         let log = problems.keep(log(&self.log));
         let log_format = problems.keep(match &self.log_format {
             Some(text) => choice(

@@ -247,6 +247,7 @@ fn durations_have_a_unit() {
     }
     for name in ["GATE_CONNECT_TIMEOUT", "GATE_LOCK_LEASE"] {
         assert_says(&refused(&[(name, "0s")]), &["more than zero"]);
+        assert_says(&refused(&[(name, "61m")]), &["more than an hour"]);
     }
 }
 
@@ -279,8 +280,11 @@ fn choices_are_their_words_in_any_case() {
 #[test]
 fn a_batch_has_at_least_one_document() {
     assert_eq!(accepted(&[("GATE_BATCH_DOCUMENTS", "1")]).batch_documents, 1);
-    for other in ["0", "-1", "1.5", "1e3", "many"] {
-        assert_says(&refused(&[("GATE_BATCH_DOCUMENTS", other)]), &["whole number", "1 or more"]);
+    for other in ["0", "100001", "-1", "1.5", "1e3", "many"] {
+        assert_says(
+            &refused(&[("GATE_BATCH_DOCUMENTS", other)]),
+            &["whole number", "from 1 to 100000"],
+        );
     }
 }
 

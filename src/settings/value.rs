@@ -7,6 +7,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::exit::Outcome;
 use crate::failure::Failure;
+use crate::lock::LONGEST_LEASE;
 use crate::version::{Version, VersionError};
 
 pub(super) fn wrong(message: impl Into<String>, next: impl Into<String>) -> Failure {
@@ -70,21 +71,27 @@ pub(super) fn duration(name: &str, text: &str) -> Result<Duration, Failure> {
     humantime::parse_duration(text).or_else(|_| refused("is no duration"))
 }
 
-pub(super) fn positive_duration(name: &str, text: &str) -> Result<Duration, Failure> {
+/// A duration above zero and up to an hour: longer, a dead server or a dead holder would look alive.
+pub(super) fn short_duration(name: &str, text: &str) -> Result<Duration, Failure> {
     match duration(name, text)? {
         Duration::ZERO => Err(wrong(
             format!("{name} is {text}, in which nothing can happen"),
             format!("set {name} to more than zero, as in 30s"),
         )),
+        duration if duration > LONGEST_LEASE => Err(wrong(
+            format!("{name} is {text}, more than an hour"),
+            format!("set {name} to 1h or less, as in 30s"),
+        )),
         duration => Ok(duration),
     }
 }
 
-pub(super) fn count(name: &str, text: &str) -> Result<usize, Failure> {
-    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| {
+/// A whole number from 1 to `most`.
+pub(super) fn count(name: &str, text: &str, most: usize) -> Result<usize, Failure> {
+    text.parse().ok().filter(|count| (1..=most).contains(count)).ok_or_else(|| {
         wrong(
-            format!("{name} is {}, which is no whole number above 0", shown(text)),
-            format!("set {name} to 1 or more"),
+            format!("{name} is {}, which is no whole number from 1 to {most}", shown(text)),
+            format!("set {name} to a number from 1 to {most}"),
         )
     })
 }
