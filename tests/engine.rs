@@ -429,7 +429,7 @@ async fn a_condition_that_does_not_hold_ends_the_run_before_the_first_write() {
         assert_code(&run, 13);
         let message = run.report["message"].as_str().unwrap();
         assert!(message.contains("condition \"no task is running\" of 0.9.0"), "{run}");
-        assert!(message.contains("2 in tasks documents"), "{run}");
+        assert!(message.contains("2 documents in tasks are in the way"), "{run}");
         assert!(run.report["next"].as_str().unwrap().contains("GATE_SKIP_CONDITIONS"), "{run}");
         assert_eq!(db_hash(&database).await, before);
     }
