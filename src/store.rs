@@ -157,6 +157,9 @@ impl Store {
                 (Recorded::Absent, None) => {}
                 _ => return Err(Halt::RecordMoved),
             }
+            if attempts > ATTEMPTS {
+                return Err(Halt::RecordMoved);
+            }
             if let Some(error) = error {
                 tracing::warn!(
                     error = server::describe(&error),
