@@ -131,7 +131,7 @@ async fn a_wrong_setting_is_named_and_ends_the_run_before_it_connects() {
         (&[("GATE_CONNECT_TIMEOUT", "0s")],             &["GATE_CONNECT_TIMEOUT", "more than zero"]),
         (&[("GATE_LOCK_WAIT", "-1s")],                  &["GATE_LOCK_WAIT", "no duration"]),
         (&[("GATE_LOCK_LEASE", "0s")],                  &["GATE_LOCK_LEASE", "more than zero"]),
-        (&[("GATE_BATCH_DOCUMENTS", "0")],              &["GATE_BATCH_DOCUMENTS", "1 or more"]),
+        (&[("GATE_BATCH_DOCUMENTS", "0")],              &["GATE_BATCH_DOCUMENTS", "from 1 to 100000"]),
         (&[("GATE_MODE", "chekc")],                     &["GATE_MODE cannot be \"chekc\"", "the nearest is check"]),
         (&[("GATE_SKIP_CONDITIONS", "1")],              &["GATE_SKIP_CONDITIONS", "true or false"]),
         (&[("GATE_FROM_VERSION", "latest")],            &["GATE_FROM_VERSION", "\"latest\"", "X.Y.Z"]),
