@@ -25,6 +25,7 @@ ifeq ($(CHAOS_ROUNDS)$(CHAOS_KILLS),)
 chaos: export CHAOS_SECONDS ?= 180
 endif
 chaos: setup ## the crash campaign; CHAOS_SECONDS=180 says how long
+	$(CARGO) build --locked --example scenario
 	$(CARGO) test --locked --test chaos -- --nocapture
 
 check: ## format, lints, documentation, licences

@@ -6,6 +6,7 @@
 //! of one seed have the same pace. Every round has its own seed, the next number, so that
 //! `CHAOS_SEED=<that of the round> CHAOS_ROUNDS=1` runs it alone.
 
+mod apps;
 mod support;
 
 #[path = "chaos/faults.rs"]
@@ -109,9 +110,8 @@ async fn applies_everything_exactly_once_whatever_happens() {
 /// One round, from a fresh database to the verdict on it.
 async fn round(plan: &Plan, server: &Server, tally: &mut Tally) {
     let database = server.database().await;
-    verdict::fill(plan, &database).await;
+    verdict::begin(plan, &database).await;
     let (disturbed, finished) = (Cell::new(false), Cell::new(false));
-    let ids = verdict::counter_ids(plan);
     let mut runners = Runners::new(plan, &database);
     // what a server has acknowledged must be there after it was killed, on a standalone too
     let durable = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build();
@@ -119,7 +119,7 @@ async fn round(plan: &Plan, server: &Server, tally: &mut Tally) {
     let users = database.client().database_with_options(database.name(), durable);
     let beside = async {
         tokio::join!(
-            users::count(plan, &users, &ids, &finished),
+            users::count(plan, &users, &finished),
             users::edit(plan, &users, &finished),
             users::write_old(plan, &users, &finished),
         )
@@ -144,9 +144,10 @@ async fn round(plan: &Plan, server: &Server, tally: &mut Tally) {
     }
     violations.extend(verdict::verdict(plan, &database).await);
     tally.acknowledged += counting.acknowledged + editing.acknowledged + old.acknowledged;
-    violations.extend(counting.verify(&database, &["counters"], "log").await);
-    violations.extend(editing.verify(&database, &["things"], "list").await);
-    violations.extend(old.verify(&database, &["old", "new"], "log").await);
+    let of = async |name| verdict::documents(&database, name).await;
+    violations.extend(counting.verify(&of("counters").await, "log"));
+    violations.extend(editing.verify(&of("things").await, "list"));
+    violations.extend(old.verify(&[of("old").await, of("new").await].concat(), "log"));
     mongodb::Database::drop(&database).await.unwrap();
 
     tally.rounds += 1;

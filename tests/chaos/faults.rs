@@ -37,6 +37,14 @@ impl Members {
         None
     }
 
+    /// Makes the members that answer end, after so many seconds, transactions that are left open.
+    pub async fn end_transactions_after(&self, seconds: i32) {
+        for member in &self.0 {
+            let limit = doc! { "setParameter": 1, "transactionLifetimeLimitSeconds": seconds };
+            answer(member, limit).await;
+        }
+    }
+
     /// Takes every fail point away.
     pub async fn heal(&self) {
         for member in &self.0 {

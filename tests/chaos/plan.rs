@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
+use mongodb::bson::{Bson, doc};
 
 /// The servers of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,14 +18,14 @@ pub enum Kind {
 pub struct Plan {
     pub seed: u64,
     pub kind: Kind,
-    /// The upgrades of 0.1.0, 0.2.0 and so on.
+    /// The upgrades of 0.8.1, 0.8.2 and so on.
     pub chain: Vec<&'static str>,
     pub documents: i32,
     pub batch_documents: i32,
     pub lease: Duration,
     /// How many runners are at it at once.
     pub runners: usize,
-    /// For how long they are disturbed, unless they are finished before.
+    /// For how long they are disturbed, unless the gate is open before.
     pub time: Duration,
 }
 
@@ -45,13 +46,10 @@ impl Plan {
                 "increment,stubborn",
                 "increment_narrow,index",
             ]);
-            chain.extend(["stubborn,singleton"]);
+            chain.push("stubborn,singleton");
         }
         rng.shuffle(&mut chain);
         chain.truncate(rng.usize(2..=5));
-        if kind != Kind::Standalone && !chain.iter().any(|unit| unit.contains("increment")) {
-            chain.insert(rng.usize(..=chain.len()), "increment");
-        }
         // at once, or in many parts
         let (documents, batch_documents) = match rng.u8(..4) {
             0 => (rng.i32(5..40), 50),
@@ -69,24 +67,22 @@ impl Plan {
         }
     }
 
-    /// A stream of choices of its own for every actor, so that the pace of one does not change what
-    /// the others do.
+    /// Choices of its own for every actor, so that the pace of one does not change what others do.
     pub fn rng(&self, actor: u64) -> Rng {
         Rng::with_seed(self.seed.wrapping_mul(31).wrapping_add(actor))
     }
 
-    pub fn upgrades(&self) -> String {
-        let units =
-            self.versions().zip(&self.chain).map(|(version, unit)| format!("{version}={unit}"));
-        units.collect::<Vec<_>>().join(";")
-    }
-
     pub fn versions(&self) -> impl Iterator<Item = String> {
-        (1..=self.chain.len()).map(|minor| format!("0.{minor}.0"))
+        (1..=self.chain.len()).map(|patch| format!("0.8.{patch}"))
     }
 
     pub fn code(&self) -> String {
-        self.versions().last().unwrap_or_default()
+        self.versions().last().unwrap()
+    }
+
+    pub fn upgrades(&self) -> String {
+        let units = self.versions().zip(&self.chain);
+        units.map(|(version, unit)| format!("{version}={unit}")).collect::<Vec<_>>().join(";")
     }
 
     /// How often the chain has an upgrade of this name.
@@ -96,7 +92,17 @@ impl Plan {
 
     /// The version that comes with an upgrade of this name.
     pub fn version_of(&self, name: &str) -> Option<String> {
-        let at = self.chain.iter().position(|unit| unit.split(',').any(|n| n == name))?;
-        self.versions().nth(at)
+        let mut units = self.versions().zip(&self.chain);
+        units.find(|(_, unit)| unit.split(',').any(|n| n == name)).map(|(version, _)| version)
+    }
+
+    /// The documents of `counters` that are there from the beginning, by `_id`s of several types.
+    pub fn counters(&self) -> Vec<Bson> {
+        let id = |n| match n % 3 {
+            0 => Bson::Int32(n),
+            1 => Bson::String(n.to_string()),
+            _ => Bson::Document(doc! { "n": n }),
+        };
+        (0..self.documents).map(id).collect()
     }
 }

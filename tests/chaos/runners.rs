@@ -1,19 +1,19 @@
 //! The runners of a round, and what is done to them.
 
 use std::cell::Cell;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use mongodb::Collection;
 use mongodb::bson::{Document, doc};
 use mongodb::options::ReadConcern;
-use mongodb::{Collection, Database};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::nuisance::Counts;
 use super::plan::{Kind, Plan};
 use super::users::recorded;
+use crate::apps::{METADATA, scenario};
 use crate::support::{Fresh, Gate, Run, eventually};
 
 /// How many log lines of a runner a violation shows.
@@ -21,13 +21,7 @@ const SHOWN: usize = 12;
 
 /// A gate for the round's chain of upgrades.
 pub fn gate(plan: &Plan, database: &Fresh) -> Gate {
-    let binary = std::env::current_exe().unwrap();
-    let binary: PathBuf = binary.ancestors().nth(2).unwrap().join("examples/scenario");
-    Gate::new(binary)
-        .uri(&database.uri)
-        .set("SCENARIO_CODE", plan.code())
-        .set("SCENARIO_UPGRADES", plan.upgrades())
-        .set("GATE_FROM_VERSION", "0.0.1")
+    scenario(&database.uri, &plan.code(), &plan.upgrades())
         .set("GATE_LOCK_LEASE", format!("{}ms", plan.lease.as_millis()))
         .set("GATE_BATCH_DOCUMENTS", plan.batch_documents.to_string())
         .set("GATE_CONNECT_TIMEOUT", "5s")
@@ -49,58 +43,43 @@ struct Runner {
 }
 
 impl Runner {
-    fn start(gate: &Gate, number: u64, mode: &'static str) -> Runner {
-        let name = format!("runner-{number}");
-        let running = gate.clone().mode(mode).set("HOSTNAME", &name).spawn();
-        let pid = running.pid();
-        let ended = tokio::spawn(running.wait());
-        Runner { name, mode, pid, ended, killed: false, terminated: false, stopped: None }
-    }
-
     /// Sends a signal, unless it has ended. Its pid is its own until the task that waits for it has
-    /// ended, and tasks of one thread do not end in between.
+    /// ended, and no task of this thread ends in between.
     fn signal(&self, name: &str) -> bool {
-        !self.ended.is_finished()
-            && Command::new("kill")
-                .args([format!("-{name}"), self.pid.to_string()])
-                .status()
-                .is_ok()
+        let mut kill = Command::new("kill");
+        kill.args([format!("-{name}"), self.pid.to_string()]);
+        !self.ended.is_finished() && kill.status().is_ok_and(|status| status.success())
     }
 
-    /// What it should not have ended with.
-    fn violation(&self, run: &Run, code: &str) -> Option<String> {
-        let allowed = match run.code {
+    /// Whether it may end like this, after what was done to it and its servers.
+    fn may_end(&self, run: &Run, code: &str) -> bool {
+        match (run.code, run.signal) {
+            (Some(0), _) => run.report["to"] == code,
+            (Some(10), _) => self.mode != "upgrade",
+            (Some(20 | 21), _) => true,
+            (Some(22), _) => self.terminated,
+            (_, Some(9)) => self.killed,
             // it came before the run could listen for it
-            None if run.signal == Some(15) => self.terminated && run.log.len() < 2,
-            None => self.killed && run.signal == Some(9),
-            Some(0) => run.report["to"] == code,
-            Some(10) => self.mode != "upgrade",
-            Some(20 | 21) => true,
-            Some(22) => self.terminated,
-            Some(_) => false,
-        };
-        (!allowed).then(|| self.tell("ended as it must not", run))
+            (_, Some(15)) => self.terminated && run.log.len() < 2,
+            _ => false,
+        }
     }
 
     fn tell(&self, what: &str, run: &Run) -> String {
-        let Runner { name, mode, .. } = self;
         let lines: Vec<&str> = run.stderr.lines().collect();
-        let lines = lines[lines.len().saturating_sub(SHOWN)..].join("\n  ");
-        format!(
-            "{name} ({mode}) {what}: {:?}\n  {}\n  {lines}",
-            run.code.or(run.signal),
-            run.stdout.trim()
-        )
+        let last = lines[lines.len().saturating_sub(SHOWN)..].join("\n  ");
+        let Run { code, signal, stdout, .. } = run;
+        format!("{} ({}) {what}: {code:?} {signal:?} {stdout}  {last}", self.name, self.mode)
     }
 }
 
-/// The runners of a round.
+/// All runners of a round.
 pub struct Runners<'a> {
     plan: &'a Plan,
     database: &'a Fresh,
     gate: Gate,
     rng: Rng,
-    all: Vec<Runner>,
+    running: Vec<Runner>,
     checks: JoinSet<Option<String>>,
     pub done: Counts,
     pub violations: Vec<String>,
@@ -113,34 +92,34 @@ impl<'a> Runners<'a> {
             database,
             gate: gate(plan, database),
             rng: plan.rng(6),
-            all: vec![],
+            running: vec![],
             checks: JoinSet::new(),
             done: Counts::new(),
             violations: vec![],
         }
     }
 
-    /// Starts, stops and ends runners until the gate is open, or the time is over.
+    /// Starts runners and disturbs them until the gate is open, or the time is over.
     pub async fn disturb(&mut self, over: &Cell<bool>) {
         let began = Instant::now();
         let mut open = false;
         while !open && began.elapsed() < self.plan.time {
             self.collect().await;
             self.wake(false);
-            while self.all.len() < self.plan.runners {
+            while self.running.len() < self.plan.runners {
                 self.start();
             }
             match self.rng.u8(..10) {
                 0..4 => self.kill().await,
                 4 | 5 => self.stop().await,
                 6 => self.terminate(),
+                7 => self.take_lock().await,
                 _ => {}
             }
             let pause = 5.0 * 60f64.powf(self.rng.f64());
             tokio::time::sleep(Duration::from_millis(pause as u64)).await;
             if self.rng.u8(..4) == 0 {
-                let version = tokio::time::timeout(Duration::from_secs(1), recorded(self.database));
-                open = version.await.ok().flatten() == Some(self.plan.code());
+                open = soon(recorded(self.database)).await.flatten() == Some(self.plan.code());
             }
         }
         over.set(true);
@@ -148,7 +127,7 @@ impl<'a> Runners<'a> {
 
     /// Lets every runner go on to its end.
     pub async fn rest(&mut self) {
-        while !self.all.is_empty() {
+        while !self.running.is_empty() {
             self.wake(true);
             self.collect().await;
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -163,34 +142,40 @@ impl<'a> Runners<'a> {
     }
 
     fn start(&mut self) {
+        self.count("runners");
+        let name = format!("runner-{}", self.done["runners"]);
         let mode = match self.rng.u8(..10) {
             0 => "check",
             1 | 2 => "wait",
             _ => "upgrade",
         };
-        self.count("runners");
-        self.all.push(Runner::start(&self.gate, self.done["runners"], mode));
+        let process = self.gate.clone().mode(mode).set("HOSTNAME", &name).spawn();
+        let (pid, ended) = (process.pid(), tokio::spawn(process.wait()));
+        let (killed, terminated, stopped) = (false, false, None);
+        self.running.push(Runner { name, mode, pid, ended, killed, terminated, stopped });
+    }
+
+    fn locks(&self) -> Collection<Document> {
+        self.database.collection(METADATA)
     }
 
     /// Which runner is next to suffer: more often than not the one that has the lock.
     async fn victim(&mut self) -> usize {
-        if self.rng.u8(..3) > 0 {
-            let metadata: Collection<Document> = self.database.collection("database_metadata");
-            let lock = metadata.find_one(doc! { "_id": "upgrade_lock" });
-            if let Ok(Ok(Some(lock))) = tokio::time::timeout(Duration::from_millis(200), lock).await
-                && let Some(holder) =
-                    self.all.iter().position(|r| lock.get_str("host").is_ok_and(|h| h == r.name))
-            {
-                return holder;
-            }
+        if self.rng.u8(..3) > 0
+            && let lock = self.locks().find_one(doc! { "_id": "upgrade_lock" })
+            && let Some(Ok(Some(lock))) = soon(lock.into_future()).await
+            && let Ok(host) = lock.get_str("host")
+            && let Some(holder) = self.running.iter().position(|runner| runner.name == host)
+        {
+            return holder;
         }
-        self.rng.usize(..self.all.len())
+        self.rng.usize(..self.running.len())
     }
 
     async fn kill(&mut self) {
         let victim = self.victim().await;
-        if self.all[victim].signal("KILL") {
-            self.all[victim].killed = true;
+        if self.running[victim].signal("KILL") {
+            self.running[victim].killed = true;
             self.count("kills");
         }
     }
@@ -198,24 +183,35 @@ impl<'a> Runners<'a> {
     /// For longer than a lease, most times.
     async fn stop(&mut self) {
         let victim = self.victim().await;
-        if self.all[victim].stopped.is_none() && self.all[victim].signal("STOP") {
+        if self.running[victim].stopped.is_none() && self.running[victim].signal("STOP") {
             let time = self.plan.lease.mul_f64(0.5 + 2.0 * self.rng.f64());
-            self.all[victim].stopped = Some(Instant::now() + time);
+            self.running[victim].stopped = Some(Instant::now() + time);
             self.count("stops");
         }
     }
 
     fn terminate(&mut self) {
-        let victim = self.rng.usize(..self.all.len());
-        if self.all[victim].signal("TERM") {
-            self.all[victim].terminated = true;
+        let victim = self.rng.usize(..self.running.len());
+        if self.running[victim].signal("TERM") {
+            self.running[victim].terminated = true;
             self.count("terminations");
+        }
+    }
+
+    /// The lock only saves duplicate work: without it, two runs are at it until one notices.
+    async fn take_lock(&mut self) {
+        let locks = self.locks();
+        let taken = locks.delete_one(doc! { "_id": "upgrade_lock" });
+        if let Some(Ok(taken)) = soon(taken.into_future()).await
+            && taken.deleted_count == 1
+        {
+            self.count("locks taken away");
         }
     }
 
     /// Wakes those whose time is over, or all.
     fn wake(&mut self, all: bool) {
-        for runner in &mut self.all {
+        for runner in &mut self.running {
             if runner.stopped.is_some_and(|until| all || Instant::now() >= until) {
                 runner.signal("CONT");
                 runner.stopped = None;
@@ -225,50 +221,52 @@ impl<'a> Runners<'a> {
 
     /// Takes in what the runners that have ended left.
     async fn collect(&mut self) {
-        let (ended, running) = self.all.drain(..).partition(|runner| runner.ended.is_finished());
-        self.all = running;
-        let ended: Vec<Runner> = ended;
-        for mut runner in ended {
-            match (&mut runner.ended).await {
-                Ok(run) => {
-                    self.count(match run.code {
-                        Some(0) => "exit 0",
-                        Some(10) => "exit 10",
-                        Some(20) => "exit 20",
-                        Some(21) => "exit 21",
-                        Some(22) => "exit 22",
-                        _ => "no exit",
-                    });
-                    self.violations.extend(runner.violation(&run, &self.plan.code()));
-                    if run.code == Some(0) {
-                        self.check_open(&runner, &run);
-                    }
+        let ended = self.running.extract_if(.., |runner| runner.ended.is_finished());
+        for mut runner in ended.collect::<Vec<_>>() {
+            let run = match (&mut runner.ended).await {
+                Ok(run) => run,
+                Err(error) => {
+                    self.violations.push(format!("{} did not end: {error}", runner.name));
+                    continue;
                 }
-                Err(error) => self.violations.push(format!("{}: {error}", runner.name)),
+            };
+            self.count(match run.code {
+                Some(0) => "exit 0",
+                Some(10) => "exit 10",
+                Some(20) => "exit 20",
+                Some(21) => "exit 21",
+                Some(22) => "exit 22",
+                _ => "no exit",
+            });
+            if !runner.may_end(&run, &self.plan.code()) {
+                self.violations.push(runner.tell("may not end like this", &run));
+            } else if run.code == Some(0) {
+                self.check_open(runner.tell("opened the gate too early", &run));
             }
         }
     }
 
-    /// Makes sure that the version was recorded when a runner opened the gate. What was read by then is
-    /// at least what is read now, from a primary that knows that it is the only one.
-    fn check_open(&mut self, runner: &Runner, run: &Run) {
-        let told = runner.tell("opened the gate too early", run);
-        let (database, code) = (Database::clone(self.database), self.plan.code());
+    /// Makes sure that the code version is recorded: it must have been when a runner opened the gate,
+    /// and a primary tells that knows itself to be the only one.
+    fn check_open(&mut self, otherwise: String) {
+        let (records, code) = (self.locks(), self.plan.code());
         let concern = match self.plan.kind {
             Kind::Standalone => ReadConcern::local(),
             _ => ReadConcern::linearizable(),
         };
         self.checks.spawn(async move {
-            let metadata: Collection<Document> = database.collection("database_metadata");
             let record = eventually("the record", || async {
-                let record = metadata
-                    .find_one(doc! { "_id": "scenario_schema_version" })
-                    .read_concern(concern.clone())
-                    .max_time(Duration::from_secs(5));
-                record.await.ok()
+                let record = records.find_one(doc! { "_id": "scenario_schema_version" });
+                let limited = record.read_concern(concern.clone()).max_time(Duration::from_secs(5));
+                limited.await.ok()
             });
             let version = record.await.unwrap_or_default();
-            (version.get_str("version").ok() != Some(&code)).then_some(told)
+            (version.get_str("version").ok() != Some(&code)).then_some(otherwise)
         });
     }
+}
+
+/// What a server says that may be frozen.
+async fn soon<T>(answer: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(Duration::from_secs(1), answer).await.ok()
 }

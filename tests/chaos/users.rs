@@ -6,65 +6,103 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use mongodb::bson::{Bson, Document, doc};
-use mongodb::error::Error;
 use mongodb::{Collection, Database};
 
 use super::plan::Plan;
+use crate::apps::METADATA;
 
-/// What is known of something that a user wrote.
+/// What is known of an entry, each of which has a number of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Known {
     There,
     Gone,
-    /// The answer was lost.
+    /// An answer was lost.
     Unknown,
 }
 
-impl Known {
-    fn after<T>(written: Result<T, Error>, then: Known) -> Known {
-        written.map_or(Known::Unknown, |_| then)
-    }
+enum Write {
+    Insert(Document),
+    Update(Document, Document),
+    Delete(Document),
 }
 
-/// The entries of documents, each with a number of its own.
+/// What a user remembers.
 #[derive(Default)]
 pub struct Memory {
     entries: BTreeMap<i64, Known>,
-    /// Documents that were deleted for sure.
     deleted: Vec<i64>,
     pub acknowledged: usize,
-    pub violations: Vec<String>,
+    violations: Vec<String>,
 }
 
 impl Memory {
-    fn note(&mut self, entry: i64, known: Known) {
-        self.acknowledged += usize::from(known != Known::Unknown);
-        self.entries.insert(entry, known);
+    /// Writes, and remembers which entries came and went with it; false where the answer was lost.
+    async fn write(
+        &mut self,
+        collection: &Collection<Document>,
+        write: Write,
+        comes: Option<i64>,
+        goes: &[i64],
+    ) -> bool {
+        let written = match write {
+            Write::Insert(document) => collection.insert_one(document).await.map(|_| 1),
+            Write::Update(filter, update) => {
+                collection.update_one(filter, update).await.map(|result| result.modified_count)
+            }
+            Write::Delete(filter) => {
+                collection.delete_one(filter).await.map(|result| result.deleted_count)
+            }
+        };
+        if let Ok(0) = written {
+            self.violations
+                .push(format!("what {comes:?} comes to and {goes:?} go from is missing"));
+        }
+        let known = |then| if written.is_ok() { then } else { Known::Unknown };
+        self.entries.extend(comes.map(|entry| (entry, known(Known::There))));
+        self.entries.extend(goes.iter().map(|entry| (*entry, known(Known::Gone))));
+        self.acknowledged += usize::from(written.is_ok());
+        written.is_ok()
     }
 
-    /// What the documents in `field` hold against what is remembered.
-    async fn check(&mut self, found: &[Document], field: &str) {
+    /// Compares with the entries in `field` of all documents; returns what is otherwise.
+    pub fn verify(self, documents: &[Document], field: &str) -> Vec<String> {
+        let Memory { entries, deleted, mut violations, .. } = self;
         let mut there: HashMap<i64, usize> = HashMap::new();
-        for entry in found.iter().flat_map(|d| d.get_array(field).into_iter().flatten()) {
-            let number = entry.as_document().and_then(|entry| entry.get_i64("k").ok());
-            *there.entry(number.unwrap_or(-1)).or_default() += 1;
+        for entry in documents.iter().flat_map(|d| d.get_array(field).into_iter().flatten()) {
+            *there.entry(number(entry)).or_default() += 1;
         }
-        for (entry, known) in &self.entries {
-            let times = there.get(entry).copied().unwrap_or_default();
-            if times > 1
-                || (*known == Known::There && times == 0)
-                || (*known == Known::Gone && times > 0)
-            {
-                self.violations
-                    .push(format!("user's entry {entry} of {field}, {known:?}: {times} times"));
+        for (entry, known) in entries {
+            let times = there.get(&entry).copied().unwrap_or_default();
+            let fine = match known {
+                Known::There => times == 1,
+                Known::Gone => times == 0,
+                Known::Unknown => times <= 1,
+            };
+            if !fine {
+                violations
+                    .push(format!("entry {entry} of {field}, {known:?}, is there {times} times"));
             }
         }
-        for id in &self.deleted {
-            if found.iter().any(|document| document.get_i64("_id").ok() == Some(*id)) {
-                self.violations.push(format!("a deleted document is back: {id}"));
-            }
-        }
+        let ids: Vec<i64> = documents.iter().filter_map(|d| d.get_i64("_id").ok()).collect();
+        let back = deleted.iter().filter(|id| ids.contains(id));
+        violations.extend(back.map(|id| format!("document {id} was deleted and is back")));
+        violations
     }
+}
+
+/// An entry, which `pin` resolves.
+pub fn entry(k: i64) -> Document {
+    doc! { "k": k, "name": "ann" }
+}
+
+/// The number of an entry.
+pub fn number(entry: &Bson) -> i64 {
+    entry.as_document().and_then(|entry| entry.get_i64("k").ok()).unwrap_or(-1)
+}
+
+/// The entries with which a list of `things` begins.
+pub fn first_entries(id: i64) -> Vec<i64> {
+    (0..3).map(|n| id * 10 + n).collect()
 }
 
 async fn pause(rng: &mut Rng) {
@@ -72,33 +110,21 @@ async fn pause(rng: &mut Rng) {
 }
 
 /// Adds documents to `counters`, and entries to the logs of those that were there.
-pub async fn count(plan: &Plan, database: &Database, ids: &[Bson], over: &Cell<bool>) -> Memory {
+pub async fn count(plan: &Plan, database: &Database, over: &Cell<bool>) -> Memory {
     let (mut rng, mut memory) = (plan.rng(1), Memory::default());
-    let counters: Collection<Document> = database.collection("counters");
-    for k in 0i64.. {
+    let (counters, ids) = (database.collection("counters"), plan.counters());
+    for k in 0.. {
         if over.get() {
             break;
         }
-        let entry = entry_of(k);
-        let written = match rng.u8(..4) {
-            0 => {
-                let id: Bson =
-                    if rng.bool() { k.to_string().into() } else { (k as f64 + 0.5).into() };
-                counters.insert_one(doc! { "_id": id, "log": [entry] }).await.map(|_| 1)
-            }
+        let write = match rng.u8(..4) {
+            0 => Write::Insert(doc! { "_id": k as f64 + 0.5, "log": [entry(k)] }),
             _ => {
                 let id = ids[rng.usize(..ids.len())].clone();
-                let push = doc! { "$push": { "log": entry } };
-                counters
-                    .update_one(doc! { "_id": id }, push)
-                    .await
-                    .map(|result| result.matched_count)
+                Write::Update(doc! { "_id": id }, doc! { "$push": { "log": entry(k) } })
             }
         };
-        if matches!(written, Ok(0)) {
-            memory.violations.push(format!("a document of counters is gone before entry {k}"));
-        }
-        memory.note(k, Known::after(written, Known::There));
+        memory.write(&counters, write, Some(k), &[]).await;
         pause(&mut rng).await;
     }
     memory
@@ -107,110 +133,66 @@ pub async fn count(plan: &Plan, database: &Database, ids: &[Bson], over: &Cell<b
 /// Pushes, pulls and replaces entries in the lists of `things`; adds and deletes documents.
 pub async fn edit(plan: &Plan, database: &Database, over: &Cell<bool>) -> Memory {
     let (mut rng, mut memory) = (plan.rng(2), Memory::default());
-    let lists: Collection<Document> = database.collection("things");
-    // of each document, the entries that are there for sure
-    let mut documents: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
-    for id in 0..i64::from(plan.documents) {
-        documents.insert(id, entries_of(id).to_vec());
-        entries_of(id).iter().for_each(|k| memory.note(*k, Known::There));
-    }
-    for k in 1_000_000i64.. {
+    let things = database.collection("things");
+    // the entries of each document that are there for sure
+    let mut lists: BTreeMap<i64, Vec<i64>> =
+        (0..plan.documents.into()).map(|id| (id, first_entries(id))).collect();
+    memory.entries.extend(lists.values().flatten().map(|entry| (*entry, Known::There)));
+    for k in 1_000_000.. {
         if over.get() {
             break;
         }
         pause(&mut rng).await;
-        let at = rng.usize(..documents.len().max(1));
-        let id = documents.keys().nth(at).copied();
-        let (Some(id), false) = (id, rng.u8(..12) == 0) else {
-            let list = doc! { "_id": k, "list": [entry_of(k)] };
-            let known = Known::after(lists.insert_one(list).await, Known::There);
-            memory.note(k, known);
-            if known == Known::There {
-                documents.insert(k, vec![k]);
+        let at = rng.usize(..lists.len().max(1));
+        let (dice, id) = (rng.u8(..12), lists.keys().nth(at).copied().unwrap_or_default());
+        if dice == 0 || lists.is_empty() {
+            let new = Write::Insert(doc! { "_id": k, "list": [entry(k)] });
+            if memory.write(&things, new, Some(k), &[]).await {
+                lists.insert(k, vec![k]);
             }
             continue;
+        }
+        let (own, list) = (doc! { "_id": id }, lists.entry(id).or_default());
+        if dice == 1 {
+            let goes = std::mem::take(list);
+            lists.remove(&id);
+            if memory.write(&things, Write::Delete(own), None, &goes).await {
+                memory.deleted.push(id);
+            }
+            continue;
+        }
+        let some =
+            (dice < 8 && !list.is_empty()).then(|| list.swap_remove(rng.usize(..list.len())));
+        let (write, comes) = match some {
+            Some(old) if dice < 5 => {
+                (Write::Update(own, doc! { "$pull": { "list": { "k": old } } }), None)
+            }
+            Some(old) => {
+                let there = doc! { "_id": id, "list.k": old };
+                (Write::Update(there, doc! { "$set": { "list.$": entry(k) } }), Some(k))
+            }
+            None => (Write::Update(own, doc! { "$push": { "list": entry(k) } }), Some(k)),
         };
-        let own = doc! { "_id": id };
-        let entries = documents.entry(id).or_default();
-        let some = (!entries.is_empty()).then(|| rng.usize(..entries.len()));
-        let matched = match (rng.u8(..12), some) {
-            (0, _) => {
-                let known = Known::after(lists.delete_one(own).await, Known::Gone);
-                for entry in documents.remove(&id).unwrap_or_default() {
-                    memory.note(entry, known);
-                }
-                if known == Known::Gone {
-                    memory.deleted.push(id);
-                }
-                continue;
-            }
-            (1..4, Some(some)) => {
-                let entry = entries.remove(some);
-                let pull = doc! { "$pull": { "list": { "k": entry } } };
-                let pulled = lists.update_one(own, pull).await;
-                let matched = pulled.as_ref().map_or(1, |result| result.modified_count);
-                memory.note(entry, Known::after(pulled, Known::Gone));
-                matched
-            }
-            (4..7, Some(some)) => {
-                let entry = entries.remove(some);
-                let set = doc! { "$set": { "list.$": entry_of(k) } };
-                let replaced = lists.update_one(doc! { "_id": id, "list.k": entry }, set).await;
-                let matched = replaced.as_ref().map_or(1, |result| result.modified_count);
-                if replaced.is_ok() {
-                    entries.push(k);
-                }
-                let known = Known::after(replaced, Known::There);
-                memory.note(k, known);
-                memory.note(entry, if known == Known::There { Known::Gone } else { known });
-                matched
-            }
-            _ => {
-                let push = doc! { "$push": { "list": entry_of(k) } };
-                let pushed = lists.update_one(own, push).await;
-                let matched = pushed.as_ref().map_or(1, |result| result.modified_count);
-                if pushed.is_ok() {
-                    entries.push(k);
-                }
-                memory.note(k, Known::after(pushed, Known::There));
-                matched
-            }
-        };
-        if matched == 0 {
-            memory.violations.push(format!("what entry {k} was to change in list {id} is gone"));
+        if memory.write(&things, write, comes, some.as_slice()).await {
+            list.extend(comes);
         }
     }
     memory
-}
-
-/// An entry of a list, which `pin` resolves.
-pub fn entry_of(k: i64) -> Document {
-    doc! { "k": k, "name": "ann" }
-}
-
-/// The numbers of the entries that a list begins with.
-pub fn entries_of(id: i64) -> [i64; 3] {
-    [0, 1, 2].map(|n| id * 10 + n)
 }
 
 /// Writes into `old`: beside its rename all the time, and as soon as it is dropped, as code does that
 /// has a new use for the name.
 pub async fn write_old(plan: &Plan, database: &Database, over: &Cell<bool>) -> Memory {
     let (mut rng, mut memory) = (plan.rng(3), Memory::default());
-    let old: Collection<Document> = database.collection("old");
-    let dropped = plan.version_of("drop");
-    for k in 0i64.. {
+    let (old, dropped) = (database.collection("old"), plan.version_of("drop"));
+    for k in 0.. {
         if over.get() {
             break;
         }
         pause(&mut rng).await;
-        let may = match &dropped {
-            None => true,
-            Some(version) => recorded(database).await.is_some_and(|now| now >= *version),
-        };
-        if may {
-            let written = old.insert_one(doc! { "_id": k, "log": [entry_of(k)] }).await;
-            memory.note(k, Known::after(written, Known::There));
+        if dropped.is_none() || recorded(database).await >= dropped {
+            let new = Write::Insert(doc! { "_id": k, "log": [entry(k)] });
+            memory.write(&old, new, Some(k), &[]).await;
         }
     }
     memory
@@ -218,24 +200,7 @@ pub async fn write_old(plan: &Plan, database: &Database, over: &Cell<bool>) -> M
 
 /// The recorded version, where it can be read.
 pub async fn recorded(database: &Database) -> Option<String> {
-    let metadata: Collection<Document> = database.collection("database_metadata");
+    let metadata: Collection<Document> = database.collection(METADATA);
     let record = metadata.find_one(doc! { "_id": "scenario_schema_version" }).await.ok()??;
     record.get_str("version").ok().map(str::to_owned)
-}
-
-impl Memory {
-    /// Compares with what is in the collections, and returns all violations.
-    pub async fn verify(
-        mut self,
-        database: &Database,
-        collections: &[&str],
-        field: &str,
-    ) -> Vec<String> {
-        let mut found = Vec::new();
-        for name in collections {
-            found.extend(super::verdict::documents(database, name).await);
-        }
-        self.check(&found, field).await;
-        self.violations
-    }
 }

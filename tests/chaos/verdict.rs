@@ -1,53 +1,31 @@
-//! What must be so after a round, whatever happened in it.
+//! What a round begins with, and what must be so in the end, whatever happened in it.
 
 use mongodb::Database;
 use mongodb::bson::{Bson, Document, doc};
 
 use super::plan::Plan;
-use super::users::{entries_of, entry_of};
-
-/// The documents of `counters` that are there from the beginning: `_id`s of several types, between
-/// which users put others.
-pub fn counter_ids(plan: &Plan) -> Vec<Bson> {
-    let id = |n: i32| match n % 4 {
-        0 => Bson::Int32(n),
-        1 => Bson::String(n.to_string() + "x"),
-        2 => Bson::Document(doc! { "n": n }),
-        _ => Bson::Boolean(n % 8 == 3),
-    };
-    let mut ids: Vec<Bson> = Vec::new();
-    for id in (0..plan.documents).map(id) {
-        if !ids.contains(&id) {
-            ids.push(id);
-        }
-    }
-    ids
-}
+use super::users::{entry, first_entries, number};
+use crate::apps::{fill, history, record};
 
 /// Fills a database for the chain of upgrades.
-pub async fn fill(plan: &Plan, database: &Database) {
-    let counters = counter_ids(plan).into_iter().map(|id| doc! { "_id": id, "n": 0, "log": [] });
+pub async fn begin(plan: &Plan, database: &Database) {
+    let counters = plan.counters().into_iter().map(|id| doc! { "_id": id, "n": 0, "log": [] });
+    fill(database, "counters", counters).await;
     let fields = (0..plan.documents).map(|n| doc! { "_id": n.to_string(), "a": n });
-    let lists = (0..i64::from(plan.documents)).map(|id| {
-        doc! { "_id": id, "list": entries_of(id).map(entry_of).to_vec() }
-    });
-    let one = |id: &str| vec![doc! { "_id": id }];
-    for (name, documents) in [
-        ("counters", counters.collect()),
-        ("things", fields.chain(lists).collect()),
-        ("people", vec![doc! { "_id": 1, "name": "ann" }]),
-        ("auxiliary", vec![doc! { "_id": "counted", "counts": true, "n": 0 }]),
-        ("old", one("first")),
-        ("blocks", one("block")),
-    ] {
-        database.collection::<Document>(name).insert_many(documents).await.unwrap();
-    }
+    fill(database, "things", fields).await;
+    let list = |id| first_entries(id).into_iter().map(entry).collect::<Vec<_>>();
+    let lists = (0..plan.documents.into()).map(|id: i64| doc! { "_id": id, "list": list(id) });
+    fill(database, "things", lists).await;
+    fill(database, "people", [doc! { "_id": 1, "name": "ann" }]).await;
+    fill(database, "auxiliary", [doc! { "_id": "counted", "counts": true, "n": 0 }]).await;
+    fill(database, "old", [doc! { "_id": "first" }]).await;
+    fill(database, "blocks", [doc! { "_id": "first" }]).await;
 }
 
 /// All documents of a collection.
 pub async fn documents(database: &Database, name: &str) -> Vec<Document> {
     let mut documents = Vec::new();
-    let mut cursor = database.collection::<Document>(name).find(doc! {}).await.unwrap();
+    let mut cursor = database.collection(name).find(doc! {}).await.unwrap();
     while cursor.advance().await.unwrap() {
         documents.push(cursor.deserialize_current().unwrap());
     }
@@ -56,94 +34,78 @@ pub async fn documents(database: &Database, name: &str) -> Vec<Document> {
 
 /// Compares the database with the chain of upgrades, each applied once; returns what is otherwise.
 pub async fn verdict(plan: &Plan, database: &Database) -> Vec<String> {
-    let mut wrong = record(plan, database).await;
-    let mut expect = |holds: bool, what: String| {
+    let mut wrong = Vec::new();
+    let mut expect = |holds: bool, otherwise: String| {
         if !holds {
-            wrong.push(what);
+            wrong.push(otherwise);
         }
     };
     let has = |name: &str| plan.times(name) > 0;
-    let increments = plan.times("increment") + plan.times("increment_narrow");
     let n = |document: &Document| document.get_i32("n").unwrap_or_default();
+
+    let record = record(database).await;
+    let upgrades = plan.versions().map(|version| format!("upgrade {version}"));
+    let expected: Vec<String> = ["initialise 0.7.0".into()].into_iter().chain(upgrades).collect();
+    let at_code = record.get_str("version").is_ok_and(|version| version == plan.code());
+    let done = history(&record) == expected && at_code && !record.contains_key("journal");
+    expect(done, format!("the record is {record}"));
+
+    let increments = plan.times("increment") + plan.times("increment_narrow");
     let counters = documents(database, "counters").await;
-    for id in counter_ids(plan) {
+    for id in plan.counters() {
         let times = counters.iter().find(|counter| counter.get("_id") == Some(&id)).map(n);
         expect(times == Some(increments), format!("counter {id} is {times:?}, not {increments}"));
     }
     let sum: i64 = counters.iter().map(|counter| i64::from(n(counter))).sum();
-    let counted = reported(database, "counted", "counters").await;
-    expect(sum == counted, format!("counters add up to {sum}, the reports to {counted}"));
+    let told = reported(&record, "counters", "counted");
+    expect(sum == told, format!("counters add up to {sum}, the reports to {told}"));
 
     let auxiliary = documents(database, "auxiliary").await;
-    let stubborn = auxiliary.iter().find(|d| d.contains_key("counts")).map(n);
-    expect(
-        stubborn == Some(plan.times("stubborn")),
-        format!("the transaction ran {stubborn:?} times"),
-    );
+    let times = auxiliary.iter().find(|d| d.contains_key("counts")).map(n);
+    expect(times == Some(plan.times("stubborn")), format!("the transaction ran {times:?} times"));
     let singletons = auxiliary.iter().filter(|d| d.contains_key("singleton")).count() as i32;
     expect(singletons == plan.times("singleton"), format!("{singletons} singletons"));
 
     for thing in documents(database, "things").await {
-        if let Some(first) = thing.get_str("_id").ok().and_then(|id| id.parse::<i32>().ok()) {
-            let as_upgraded = thing.get_i32("b").ok() == Some(first)
-                && thing.get_i32("twice").ok() == Some(2 * first)
-                && !thing.contains_key("a");
-            expect(as_upgraded == has("move_field"), format!("thing {thing}"));
+        if let Some(a) = thing.get_str("_id").ok().and_then(|id| id.parse::<i32>().ok()) {
+            let (b, twice) = (thing.get_i32("b").ok(), thing.get_i32("twice").ok());
+            let moved = b == Some(a) && twice == Some(2 * a) && !thing.contains_key("a");
+            expect(moved == has("move_field"), format!("a thing is {thing}"));
         }
-        let early = |k: i64| k < i64::from(plan.documents) * 10;
-        for entry in thing.get_array("list").into_iter().flatten().filter_map(Bson::as_document) {
-            let pinned = entry.contains_key("ref");
-            let right = if has("pin") {
-                pinned || !early(entry.get_i64("k").unwrap_or(-1))
-            } else {
-                !pinned
-            };
-            expect(right, format!("entry {entry} of {:?}", thing.get("_id")));
+        for entry in thing.get_array("list").into_iter().flatten() {
+            let pinned = entry.as_document().is_some_and(|entry| entry.contains_key("ref"));
+            // users add others after the upgrade, too
+            let of_old = number(entry) < i64::from(plan.documents) * 10;
+            let right = if has("pin") { pinned || !of_old } else { !pinned };
+            expect(right, format!("an entry of a thing is {entry}"));
         }
     }
+
     let names = database.list_collection_names().await.unwrap();
     let there = |name: &str| names.iter().any(|n| n == name);
     expect(there("new") == has("rename"), format!("new, of {names:?}"));
     expect(there("blocks") != has("drop_blocks"), format!("blocks, of {names:?}"));
-    let moved = documents(database, if has("rename") { "new" } else { "old" }).await;
-    let first = moved.iter().any(|document| document.get_str("_id").is_ok_and(|id| id == "first"));
+    let kept = documents(database, if has("rename") { "new" } else { "old" }).await;
+    let first = kept.iter().any(|document| document.get_str("_id").is_ok_and(|id| id == "first"));
     expect(first != has("drop"), format!("the first document of old: {first}"));
     let indexes = database.collection::<Document>("things").list_index_names().await.unwrap();
     expect(indexes.contains(&"by b".to_owned()) == has("index"), format!("indexes {indexes:?}"));
     wrong
 }
 
-/// One entry of history a version, in order, and no journal.
-async fn record(plan: &Plan, database: &Database) -> Vec<String> {
-    let record = stored_record(database).await;
-    let text = |entry: &Document, key: &str| entry.get_str(key).unwrap_or("none").to_owned();
-    let history: Vec<(String, String)> =
-        entries(&record).map(|e| (text(e, "action"), text(e, "version"))).collect();
-    let mut expected = vec![("initialise".to_owned(), "0.0.1".to_owned())];
-    expected.extend(plan.versions().map(|version| ("upgrade".to_owned(), version)));
-    let fine = history == expected
-        && text(&record, "version") == plan.code()
-        && !record.contains_key("journal");
-    if fine { vec![] } else { vec![format!("the record is {record}")] }
-}
-
-async fn stored_record(database: &Database) -> Document {
-    let metadata = database.collection::<Document>("database_metadata");
-    let record = metadata.find_one(doc! { "_id": "scenario_schema_version" }).await.unwrap();
-    record.unwrap_or_default()
-}
-
-fn entries(record: &Document) -> impl Iterator<Item = &Document> {
-    record.get_array("history").into_iter().flatten().filter_map(Bson::as_document)
-}
-
 /// What the history says that all upgrades together counted in a collection.
-async fn reported(database: &Database, counter: &str, collection: &str) -> i64 {
-    let record = stored_record(database).await;
-    let actions = entries(&record).flat_map(|e| e.get_array("actions").into_iter().flatten());
-    actions
-        .filter_map(Bson::as_document)
-        .filter(|action| action.get_str("collection").is_ok_and(|name| name == collection))
-        .filter_map(|action| action.get_document("details").ok()?.get_i64(counter).ok())
-        .sum()
+fn reported(record: &Document, collection: &str, counter: &str) -> i64 {
+    let within = |document: &Bson, list: &str| {
+        let document = document.as_document().unwrap();
+        document.get_array(list).cloned().unwrap_or_default()
+    };
+    let entries = within(&record.clone().into(), "history");
+    let actions = entries.iter().flat_map(|entry| within(entry, "actions"));
+    let counts = actions.filter_map(|action| {
+        let action = action.as_document()?;
+        let here = action.get_str("collection").ok()? == collection;
+        let details = action.get_document("details").ok().filter(|_| here)?;
+        details.get_i64(counter).ok()
+    });
+    counts.sum()
 }
