@@ -33,7 +33,8 @@ spec:
     metadata: {{ labels: {{ app: app }} }}
     spec:
       initContainers:
-{containers}      containers: [{{ name: app, image: app }}]
+{containers}        - {{ name: other, image: app }}
+      containers: [{{ name: app, image: app }}]
       {{{{- with include \"upgrade-gate.volumes\" (index .Subcharts \"{}\") }}}}
       volumes: {{{{- . | nindent 8 }}}}
       {{{{- end }}}}

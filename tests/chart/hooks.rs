@@ -1,20 +1,21 @@
 //! The three engines, and what each makes of the Job and of what it needs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use upgrade_gate::Outcome;
 
 use crate::helm::{Release, Rendered, env, name, pod, render, text_at};
 
-/// The annotations that make an object a hook, without their common beginning.
+/// The annotations that make an object a hook, in order, without their common beginning.
 fn hook(object: &Value) -> Vec<(String, String)> {
     let annotations = object["metadata"]["annotations"].as_object().into_iter().flatten();
     let short = |name: &str| {
         let name = name.strip_prefix("helm.sh/").or(name.strip_prefix("argocd.argoproj.io/"));
         name.map(String::from)
     };
-    annotations.filter_map(|(key, value)| Some((short(key)?, value.as_str()?.into()))).collect()
+    let found = annotations.filter_map(|(key, value)| Some((short(key)?, value.as_str()?.into())));
+    found.collect::<BTreeMap<_, _>>().into_iter().collect()
 }
 
 fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -55,7 +56,8 @@ fn what_helms_job_needs_is_there_before_it_and_the_secret_does_not_stay() {
     for object in needs(&rendered) {
         let secret = object["kind"] == "Secret";
         let policy = "before-hook-creation";
-        let policy = if secret { format!("{policy},hook-succeeded,hook-failed") } else { policy.into() };
+        let policy =
+            if secret { format!("{policy},hook-succeeded,hook-failed") } else { policy.into() };
         let expected = [
             ("hook", "pre-install,pre-upgrade"),
             ("hook-delete-policy", &policy),
@@ -77,14 +79,16 @@ fn argo_cds_job_has_a_new_name_each_time_and_goes_when_it_succeeded() {
     let job = rendered.job();
     assert_eq!(job["metadata"]["generateName"], "r-upgrade-gate-argocd-");
     assert_eq!(job["metadata"].get("name"), None);
-    let expected = [("hook", "PreSync"), ("hook-delete-policy", "HookSucceeded"), ("sync-wave", "0")];
+    let expected =
+        [("hook", "PreSync"), ("hook-delete-policy", "HookSucceeded"), ("sync-wave", "0")];
     assert_eq!(hook(job), pairs(&expected));
     assert_eq!(job["spec"]["ttlSecondsAfterFinished"], 3600);
     assert_eq!(needs(&rendered).len(), 5);
     for object in needs(&rendered) {
         let secret = object["kind"] == "Secret";
         let policy = "BeforeHookCreation";
-        let policy = if secret { format!("{policy},HookSucceeded,HookFailed") } else { policy.into() };
+        let policy =
+            if secret { format!("{policy},HookSucceeded,HookFailed") } else { policy.into() };
         let expected =
             [("hook", "PreSync"), ("hook-delete-policy", policy.as_str()), ("sync-wave", "-10")];
         assert_eq!(hook(object), pairs(&expected), "{object:#}");
@@ -121,7 +125,9 @@ fn without_an_engine_it_is_an_ordinary_job_of_this_revision_and_content() {
 
     assert_eq!(name(of("").job()), its_name, "rendered twice, it is the same Job");
     assert_eq!(name(of("manual: { mode: check }").job()), its_name);
-    for changed in ["settings: { fromVersion: 0.6.0 }", "image: { tag: 0.9.0 }", "podLabels: { a: b }"] {
+    for changed in
+        ["settings: { fromVersion: 0.6.0 }", "image: { tag: 0.9.0 }", "podLabels: { a: b }"]
+    {
         assert_ne!(name(of(changed).job()), its_name, "{changed}");
     }
 }
@@ -188,12 +194,16 @@ fn the_job_ends_at_once_with_every_code_that_no_repetition_can_help() {
     assert!(last.contains(&23) && !last.contains(&20));
     let panic = 101;
     last.push(panic);
-    let rendered = render("hooks: { onRollback: true }\nquiesce: { workloads: [deployment/a], resume: true }");
+    let rendered =
+        render("hooks: { onRollback: true }\nquiesce: { workloads: [deployment/a], resume: true }");
     let manual = &rendered.get("CronJob", "r-upgrade-gate")["spec"]["jobTemplate"];
     for job in rendered.of_kind("Job").into_iter().chain([manual]) {
         let rules = job["spec"]["podFailurePolicy"]["rules"].as_array().unwrap();
         assert_eq!(rules.len(), 2);
-        assert_eq!(rules[0]["action"], "Ignore", "an eviction that exits with 22 or 14 is looked at first");
+        assert_eq!(
+            rules[0]["action"], "Ignore",
+            "an eviction that exits with 22 or 14 is looked at first"
+        );
         assert_eq!(rules[0]["onPodConditions"][0]["type"], "DisruptionTarget");
         assert_eq!(rules[1]["action"], "FailJob");
         let codes = &rules[1]["onExitCodes"];
@@ -222,7 +232,8 @@ fn the_timeout_is_the_jobs_deadline() {
         let refusal = Release::of(&format!("hooks: {{ timeout: {wrong} }}")).refusal();
         assert!(refusal.contains("hooks/timeout"), "{wrong}: {refusal}");
     }
-    let manual = &render("").get("CronJob", "r-upgrade-gate")["spec"]["jobTemplate"]["spec"].clone();
+    let manual =
+        &render("").get("CronJob", "r-upgrade-gate")["spec"]["jobTemplate"]["spec"].clone();
     assert_eq!(manual.get("activeDeadlineSeconds"), None, "a run by hand may take its time");
 }
 
@@ -240,7 +251,9 @@ fn nothing_looks_before_a_rollback_unless_asked_and_then_it_only_looks() {
     }
     for engine in ["argocd", "none"] {
         let values = format!("hooks: {{ onRollback: true, engine: {engine} }}");
-        assert!(Release::of(&values).refusal().contains("hooks.onRollback needs hooks.engine helm"));
+        assert!(
+            Release::of(&values).refusal().contains("hooks.onRollback needs hooks.engine helm")
+        );
     }
 }
 
@@ -252,7 +265,11 @@ fn replicas_are_given_back_after_the_release_on_request() {
     assert_eq!(hook(job)[0].1, "post-upgrade,post-rollback");
     assert_eq!(env(pod(job))["GATE_MODE"], "resume");
     assert_eq!(env(pod(job))["GATE_QUIESCE"], "deployment/app");
-    assert_eq!(pod(job)["serviceAccountName"], "r-upgrade-gate", "the release's own is there by then");
+    assert_eq!(
+        pod(job)["serviceAccountName"],
+        "r-upgrade-gate",
+        "the release's own is there by then"
+    );
 
     let argocd = render(&format!("{quiesce}hooks: {{ engine: argocd }}"));
     let job = argocd.get("Job", "r-upgrade-gate-argocd-resume-");
@@ -278,10 +295,12 @@ fn an_installation_and_an_upgrade_are_rendered_alike() {
 fn the_command_that_removes_what_hooks_leave_finds_all_of_it() {
     let rendered = render("networkPolicy: { enabled: true }\nhooks: { onRollback: true }\n");
     let hooks: Vec<_> = rendered.0.iter().filter(|object| !hook(object).is_empty()).collect();
-    let kinds: BTreeSet<_> = hooks.iter().map(|hook| text_at(hook, "/kind").to_lowercase()).collect();
+    let kinds: BTreeSet<_> =
+        hooks.iter().map(|hook| text_at(hook, "/kind").to_lowercase()).collect();
     let readme = std::fs::read_to_string(format!("{}/README.md", crate::helm::CHART)).unwrap();
     let command = readme.lines().find(|line| line.starts_with("kubectl delete job,")).unwrap();
-    let named: BTreeSet<_> = command.split(' ').nth(2).unwrap().split(',').map(String::from).collect();
+    let named: BTreeSet<_> =
+        command.split(' ').nth(2).unwrap().split(',').map(String::from).collect();
     assert_eq!(named, kinds);
     let label = "app.kubernetes.io/component";
     assert!(readme.contains(&format!("{label}=upgrade-gate")));

@@ -11,7 +11,8 @@ const MODULE: &str = "k8s.io/kubernetes@v1.37.2";
 /// The definitions, by their long names.
 static DEFINITIONS: LazyLock<Value> = LazyLock::new(|| {
     let go = Command::new("go").args(["mod", "download", "-json", MODULE]).output();
-    let output = go.expect("Kubernetes' description of its objects is in its Go module: install go");
+    let output =
+        go.expect("Kubernetes' description of its objects is in its Go module: install go");
     let module: Value = serde_json::from_slice(&output.stdout).unwrap();
     let folder = module["Dir"].as_str().unwrap_or_else(|| panic!("go mod download: {module:#}"));
     let path = format!("{folder}/api/openapi-spec/swagger.json");
@@ -61,9 +62,10 @@ fn check_value(value: &Value, schema: &Value, at: &str) -> Result<(), String> {
                 }
             })
         }
-        (Some("array"), Value::Array(items)) => items.iter().enumerate().try_for_each(|(n, item)| {
-            check_value(item, &schema["items"], &format!("{at}/{n}"))
-        }),
+        (Some("array"), Value::Array(items)) => items
+            .iter()
+            .enumerate()
+            .try_for_each(|(n, item)| check_value(item, &schema["items"], &format!("{at}/{n}"))),
         (Some("string"), Value::String(_)) | (Some("boolean"), Value::Bool(_)) => Ok(()),
         (Some("string"), Value::Number(_)) if schema["format"] == "int-or-string" => Ok(()),
         (Some("integer"), Value::Number(number)) if number.is_i64() => Ok(()),

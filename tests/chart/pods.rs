@@ -8,8 +8,10 @@ use upgrade_gate::markdown_table;
 use crate::helm::{Release, Rendered, SECRET, env, pod, render, text_at};
 
 /// Settings that are not values, and why.
-const NO_VALUE: [(&str, &str); 1] =
-    [("GATE_REPORT_FILE", "its default is where Kubernetes reads it; else extraEnv, with a volume")];
+const NO_VALUE: [(&str, &str); 1] = [(
+    "GATE_REPORT_FILE",
+    "its default is where Kubernetes reads it; else extraEnv, with a volume",
+)];
 
 /// A value for each setting that is not its default, and the pods that it reaches: the Job, the Job that is
 /// started by hand, and an init container in mode `wait`.
@@ -31,7 +33,11 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("GATE_DISCARD_JOURNAL", "manual: { mode: record, record: { discardJournal: x } }", "manual"),
     ("GATE_MODE", "manual: { mode: check }", "manual init"),
     ("GATE_EVENTS", "events: { enabled: true }", "job manual"),
-    ("GATE_QUIESCE", "quiesce: { workloads: [deployment/a] }\nmanual: { mode: upgrade }", "job manual"),
+    (
+        "GATE_QUIESCE",
+        "quiesce: { workloads: [deployment/a] }\nmanual: { mode: upgrade }",
+        "job manual",
+    ),
     (
         "GATE_QUIESCE_TIMEOUT",
         "quiesce: { workloads: [deployment/a], timeout: 1m }\nmanual: { mode: upgrade }",
@@ -45,11 +51,7 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("GATE_JOB_UID", "events: { enabled: true }", "job manual"),
     ("GATE_MONGODB_URI", "", "job manual init"),
     ("GATE_MONGODB_URI_SOURCE", "", "job manual init"),
-    (
-        "GATE_MONGODB_URI_FILE",
-        "mongodb: { uriFile: /etc/mongodb/uri }",
-        "job manual init",
-    ),
+    ("GATE_MONGODB_URI_FILE", "mongodb: { uriFile: /etc/mongodb/uri }", "job manual init"),
 ];
 
 /// The gate's settings, with the default of those that have one.
@@ -137,7 +139,8 @@ fn an_init_container_that_waits_takes_no_decision_and_one_that_upgrades_does() {
     let names: Vec<_> = waits.keys().collect();
     assert_eq!(names, ["GATE_MODE", "GATE_MONGODB_URI", "GATE_MONGODB_URI_SOURCE"]);
     assert_eq!(waits["GATE_MODE"], "wait");
-    let upgrades = three_ways(&format!("{decisions}initContainer: {{ mode: upgrade, timeout: 2m }}"));
+    let upgrades =
+        three_ways(&format!("{decisions}initContainer: {{ mode: upgrade, timeout: 2m }}"));
     let names: Vec<_> = upgrades["init"].keys().map(|name| &name["GATE_".len()..]).collect();
     let expected = [
         "FROM_VERSION",
@@ -153,7 +156,8 @@ fn an_init_container_that_waits_takes_no_decision_and_one_that_upgrades_does() {
 #[test]
 fn the_connection_string_comes_from_exactly_one_place() {
     let from = |values: &str| env(pod(render(values).job()));
-    let existing = from("mongodb: { existingSecret: { name: \"{{ .Release.Name }}-db\", key: url } }");
+    let existing =
+        from("mongodb: { existingSecret: { name: \"{{ .Release.Name }}-db\", key: url } }");
     assert_eq!(existing["GATE_MONGODB_URI"], "secret r-db url");
     assert_eq!(existing["GATE_MONGODB_URI_SOURCE"], "key url of Secret r-db");
     let file = from("mongodb: { uriFile: /etc/mongodb/uri }");
@@ -176,7 +180,8 @@ fn the_connection_string_comes_from_exactly_one_place() {
     let all = "mongodb: { uri: mongodb://host/db, uriFile: /uri, existingSecret: { name: db } }";
     for values in [none, two, all] {
         let refusal = Release::of(values).refusal();
-        let expected = "set exactly one of mongodb.existingSecret.name, mongodb.uri and mongodb.uriFile";
+        let expected =
+            "set exactly one of mongodb.existingSecret.name, mongodb.uri and mongodb.uriFile";
         assert!(refusal.contains(expected), "{refusal}");
     }
     assert!(Release::of("mongodb: { uri: host/db }").refusal().contains("mongodb/uri"));
@@ -184,15 +189,20 @@ fn the_connection_string_comes_from_exactly_one_place() {
 
 #[test]
 fn more_variables_are_added_but_none_that_a_value_has_and_none_twice() {
-    let variables = three_ways("extraEnv: [{ name: SSL_CERT_FILE, value: /ca }, { name: GATE_REPORT_FILE, value: /r }]");
+    let variables = three_ways(
+        "extraEnv: [{ name: SSL_CERT_FILE, value: /ca }, { name: GATE_REPORT_FILE, value: /r }]",
+    );
     for way in variables.values() {
-        assert_eq!((way["SSL_CERT_FILE"].as_str(), way["GATE_REPORT_FILE"].as_str()), ("/ca", "/r"));
+        assert_eq!(
+            (way["SSL_CERT_FILE"].as_str(), way["GATE_REPORT_FILE"].as_str()),
+            ("/ca", "/r")
+        );
     }
     for (name, ..) in VALUES {
         let refusal = Release::of(&format!("extraEnv: [{{ name: {name}, value: x }}]")).refusal();
         assert!(refusal.contains(&format!("extraEnv: {name} is set by the value ")), "{refusal}");
     }
-    let twice = "extraEnv: [{ name: A, value: x }, { name: A, value: y }]";
+    let twice = "extraEnv: [{ name: A, value: one }, { name: A, value: two }]";
     assert!(Release::of(twice).refusal().contains("extraEnv: A is there twice"));
 }
 
@@ -219,7 +229,10 @@ fn every_pod_is_restricted() {
             let container = &pod["containers"][0];
             assert_eq!(container["terminationMessagePolicy"], "FallbackToLogsOnError");
             assert_eq!(container["resources"]["limits"], json!({ "memory": "128Mi" }), "{name}");
-            assert_eq!(container["resources"]["requests"], json!({ "cpu": "10m", "memory": "32Mi" }));
+            assert_eq!(
+                container["resources"]["requests"],
+                json!({ "cpu": "10m", "memory": "32Mi" })
+            );
             for argument in ["command", "args"] {
                 assert_eq!(container.get(argument), None, "the gate takes no arguments");
             }
@@ -297,7 +310,10 @@ fn the_image_is_that_of_the_charts_version_or_the_digest() {
     let image = |values: &str| text_at(pod(render(values).job()), "/containers/0/image");
     let digest = format!("sha256:{}", "0a".repeat(32));
     let repository = "ghcr.io/datalab-org/datalab-upgrade";
-    assert_eq!(image(""), format!("{repository}:{}", crate::values::chart()["appVersion"].as_str().unwrap()));
+    assert_eq!(
+        image(""),
+        format!("{repository}:{}", crate::values::chart()["appVersion"].as_str().unwrap())
+    );
     assert_eq!(image("image: { tag: 0.9.0 }"), format!("{repository}:0.9.0"));
     let both = format!("image: {{ tag: 0.9.0, digest: '{digest}' }}");
     assert_eq!(image(&both), format!("{repository}@{digest}"));

@@ -86,7 +86,8 @@ fn the_account_is_made_named_or_another_one() {
     assert_eq!((job.as_str(), made), ("mine-helm", vec!["mine".to_string(), "mine-helm".into()]));
     assert_eq!(bound, ["mine", "mine-helm"]);
     for (name, expected) in [("", "default"), ("theirs", "theirs")] {
-        let (job, made, bound) = of(&format!("serviceAccount: {{ create: false, name: '{name}' }}"));
+        let (job, made, bound) =
+            of(&format!("serviceAccount: {{ create: false, name: '{name}' }}"));
         assert_eq!((job.as_str(), made), (expected, vec![]));
         assert_eq!(bound, [expected, expected]);
     }
@@ -109,7 +110,10 @@ fn an_init_container_may_tell_by_events_and_nothing_else() {
     assert_eq!(binding["subjects"][0]["name"], "app");
     assert_eq!(binding["subjects"][0]["namespace"], "apps");
     assert_eq!(render(FEATURES).find("Role", "r-upgrade-gate-init"), None);
-    assert_eq!(render("events: { initContainerAccount: app }").find("Role", "r-upgrade-gate-init"), None);
+    assert_eq!(
+        render("events: { initContainerAccount: app }").find("Role", "r-upgrade-gate-init"),
+        None
+    );
 }
 
 #[test]

@@ -96,7 +96,8 @@ fn table() -> String {
 
 #[test]
 fn its_generated_table_is_that_of_the_values() {
-    let (opening, closing) = ("<!-- values: written by make readme -->\n", "<!-- end of values -->");
+    let (opening, closing) =
+        ("<!-- values: written by make readme -->\n", "<!-- end of values -->");
     let readme = file("README.md");
     let (before, rest) = readme.split_once(opening).unwrap();
     let (written, after) = rest.split_once(closing).unwrap();
@@ -154,7 +155,10 @@ fn every_value_misspelt_is_refused() {
         let line = format!("at '{path}': additional properties ");
         let lines: Vec<_> = refusal.lines().filter(|text| text.contains(&line)).collect();
         assert_eq!(lines.len(), 2, "{path}: {refusal}");
-        assert!(lines.iter().all(|line| line.contains(&format!("'{name}'"))), "{path}/{name}: {lines:?}");
+        assert!(
+            lines.iter().all(|line| line.contains(&format!("'{name}'"))),
+            "{path}/{name}: {lines:?}"
+        );
     }
 }
 
@@ -206,7 +210,8 @@ fn absent_values_mean_the_defaults() {
     }
     for engine in ["argocd", "none"] {
         let hooks = format!("hooks: {{ engine: {engine} }}");
-        let without = absent(1).replace("\"hooks\":null", &format!("\"hooks\":{{\"engine\":\"{engine}\"}}"));
+        let without =
+            absent(1).replace("\"hooks\":null", &format!("\"hooks\":{{\"engine\":\"{engine}\"}}"));
         let defaults = render(&format!("{hooks}\nimage: {{ pullPolicy: '' }}"));
         assert_eq!(render(&without), defaults, "{engine}");
     }
