@@ -111,6 +111,17 @@ impl Release {
         Rendered(three)
     }
 
+    /// What Helm 4 says after an installation; Helm 3 says it to a cluster only.
+    #[track_caller]
+    pub fn notes(&self) -> String {
+        let chart = self.chart.to_str().unwrap();
+        let arguments = ["install", &self.name, chart, "--dry-run=client", "--values", "-"];
+        let output = helm("helm4", &arguments, &self.values);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split_once("\nNOTES:\n").unwrap().1.into()
+    }
+
     /// Why both refuse it.
     #[track_caller]
     pub fn refusal(&self) -> String {

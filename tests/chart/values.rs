@@ -163,6 +163,32 @@ fn every_value_misspelt_is_refused() {
 }
 
 #[test]
+fn a_value_of_the_wrong_kind_is_refused() {
+    for (values, at) in [
+        ("hooks: { engine: flux }", "hooks/engine"),
+        ("hooks: { onInstall: 'no' }", "hooks/onInstall"),
+        ("hooks: { backoffLimit: -1 }", "hooks/backoffLimit"),
+        ("initContainer: { mode: plan }", "initContainer/mode"),
+        ("settings: { initialise: yes }", "settings/initialise"),
+        ("settings: { fromVersion: 0.8 }", "settings/fromVersion"),
+        ("settings: { lockWait: 90 }", "settings/lockWait"),
+        ("settings: { timeout: '90' }", "settings/timeout"),
+        ("settings: { batchDocuments: 100001 }", "settings/batchDocuments"),
+        ("settings: { logFormat: xml }", "settings/logFormat"),
+        ("quiesce: { workloads: [daemonset/app] }", "quiesce/workloads/0"),
+        ("mongodb: { uriFile: uri }", "mongodb/uriFile"),
+        ("extraEnv: [{ name: A, value: 1 }]", "extraEnv/0/value"),
+        ("extraEnv: [{ value: a }]", "extraEnv/0"),
+        ("podLabels: { a: 1 }", "podLabels/a"),
+    ] {
+        let refusal = Release::of(values).refusal();
+        let lines = refusal.lines().filter(|line| line.contains(&format!("- at '/{at}'")));
+        assert!(lines.count() >= 2, "{values}: {refusal}");
+    }
+    render("settings: { lockWait: 1m 30s, connectTimeout: 500ms, timeout: 1.5h }");
+}
+
+#[test]
 fn the_schema_knows_the_values_and_no_others() {
     fn compare(schema: &Value, values: &Value, path: &str) {
         let Some(properties) = schema["properties"].as_object() else { return };
@@ -215,6 +241,21 @@ fn absent_values_mean_the_defaults() {
         let defaults = render(&format!("{hooks}\nimage: {{ pullPolicy: '' }}"));
         assert_eq!(render(&without), defaults, "{engine}");
     }
+}
+
+#[test]
+fn the_notes_are_those_of_the_engine() {
+    for (engine, says) in [
+        ("helm", "by the Job r-upgrade-gate-helm."),
+        ("argocd", "by a Job r-upgrade-gate-argocd-…"),
+        ("none", "by a Job r-upgrade-gate-none-…"),
+    ] {
+        let notes = Release::of(&format!("hooks: {{ engine: {engine} }}")).notes();
+        assert!(notes.contains(says) && notes.contains("cronjob/r-upgrade-gate"), "{notes}");
+        assert_eq!(notes.contains("kubectl delete"), engine == "helm");
+    }
+    assert!(!Release::of("manual: { enabled: false }").notes().contains("cronjob"));
+    Release::of(&absent(1)).notes();
 }
 
 #[test]
