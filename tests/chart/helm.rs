@@ -24,7 +24,7 @@ fn helm(name: &str, arguments: &[&str], values: &str) -> Output {
     let binary = Path::new(BINARIES).join(name);
     assert!(
         binary.exists(),
-        "no {name} to test the chart with: bash tests/cluster/build.sh .cache/cluster/bin"
+        "no {name} to test the chart with: bash tests/cluster/build.sh helm3 helm4"
     );
     let mut child = Command::new(binary)
         .args(arguments)
@@ -54,6 +54,7 @@ pub fn lint(chart: &Path) -> Result<(), String> {
 pub struct Release {
     chart: PathBuf,
     name: String,
+    namespace: String,
     values: String,
     arguments: Vec<String>,
 }
@@ -65,6 +66,7 @@ impl Release {
         Release {
             chart: CHART.into(),
             name: "r".into(),
+            namespace: "apps".into(),
             values: format!("{secret}{values}"),
             arguments: vec![],
         }
@@ -72,6 +74,11 @@ impl Release {
 
     pub fn named(mut self, name: &str) -> Release {
         self.name = name.into();
+        self
+    }
+
+    pub fn namespace(mut self, namespace: &str) -> Release {
+        self.namespace = namespace.into();
         self
     }
 
@@ -87,7 +94,7 @@ impl Release {
 
     fn template(&self, helm_name: &str) -> Output {
         let chart = self.chart.to_str().unwrap();
-        let mut arguments = vec!["template", &self.name, chart, "--namespace", "apps"];
+        let mut arguments = vec!["template", &self.name, chart, "--namespace", &self.namespace];
         arguments.extend(["--kube-version", "1.37.2", "--values", "-"]);
         arguments.extend(self.arguments.iter().map(String::as_str));
         helm(helm_name, &arguments, &self.values)

@@ -177,6 +177,8 @@ fn every_name_has_at_most_52_characters_and_releases_do_not_meet() {
     }
     let short = |release: &str| Release::of("").named(release).render().names();
     assert_eq!(short("a").intersection(&short("b")).count(), 0, "two releases in one namespace");
+    let numbers = Release::of("events: { enabled: true, initContainerAccount: '7' }").named("123");
+    numbers.namespace("42").render();
     let alone = Release::of("").named("my-upgrade-gate").render();
     assert_eq!(name(alone.job()), "my-upgrade-gate-helm");
 }

@@ -35,22 +35,23 @@ cut gets a hash, so that two long names that begin alike stay two.
 {{- $name }}{{ $suffix -}}
 {{- end }}
 
+{{/* helm, argocd or none. */}}
 {{- define "upgrade-gate.engine" -}}
 {{- (.Values.hooks).engine | default "helm" -}}
 {{- end }}
 
 {{/* The labels by which the gate's pods are found. */}}
 {{- define "upgrade-gate.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "upgrade-gate.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "upgrade-gate.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: upgrade-gate
 {{- end }}
 
 {{- define "upgrade-gate.labels" -}}
 {{ include "upgrade-gate.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
 {{- end }}
 
 {{/*
