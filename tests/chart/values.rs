@@ -229,7 +229,8 @@ fn absent(depth: usize) -> String {
         }
     }
     let mut values = nulls(&chart_values(), depth);
-    values["mongodb"] = yaml(SECRET)["mongodb"].clone();
+    values["mongodb"] =
+        json!({ "existingSecret": { "name": "db", "key": null }, "uri": null, "uriFile": null });
     // what nobody set is not limited
     values["resources"] = chart_values()["resources"].clone();
     format!("{values}# mongodb:")
