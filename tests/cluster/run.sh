@@ -83,7 +83,7 @@ if [ "$command" != up ] && [ -n "${KUBECONFIG:-}" ]; then
     for name in E2E_HOST E2E_IMAGE E2E_SCENARIO_IMAGE E2E_LAB_IMAGE; do
         [ -n "${!name:-}" ] || die "KUBECONFIG is set, so $name must be: see the head of $0"
     done
-    [ -n "${E2E_BIN:-}" ] || "$here/build.sh" helm
+    [ -n "${E2E_BIN:-}" ] || "$here/build.sh" kube helm3 helm4
     export E2E_BIN=${E2E_BIN:-$bin}
     scenarios "$@"
     exit
