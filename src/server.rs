@@ -306,7 +306,7 @@ pub(crate) fn describe(error: &Error) -> String {
 pub(crate) fn safe_detail(code: i32, message: &str) -> Option<String> {
     match code {
         11000 => {
-            let index = message.split_once("index: ")?.1.split_whitespace().next()?;
+            let index = message.split_once("index: ")?.1.split(" dup key").next()?;
             Some(format!("duplicate key in index {index}"))
         }
         18 | 20 | 64 | 91 | 189 | 251 | 10107 | 11600 | 11602 | 13435 | 13436 => {

@@ -264,7 +264,7 @@ fn durations_have_a_unit() {
         }
     }
     for name in ["GATE_CONNECT_TIMEOUT", "GATE_LOCK_LEASE"] {
-        assert_says(&refused(&[(name, "0s")]), &["more than zero"]);
+        assert_says(&refused(&[(name, "0s")]), &["100ms or more"]);
         assert_says(&refused(&[(name, "61m")]), &["more than an hour"]);
     }
 }

@@ -134,17 +134,19 @@ fn read(path: &str) -> Result<String, Failure> {
             "set GATE_MONGODB_URI instead",
         ));
     }
+    // what looks like an address with a password is not repeated
+    let file = match path.contains('@') {
+        true => format!("the file of {name}"),
+        false => format!("the file {path:?} of {name}"),
+    };
     let text = fs::read_to_string(path).map_err(|error| {
         wrong(
-            format!("the file {path:?} of {name} cannot be read: {error}"),
+            format!("{file} cannot be read: {error}"),
             "mount the secret there, readable for this user",
         )
     })?;
     if text.trim().is_empty() {
-        return Err(wrong(
-            format!("the file {path:?} of {name} is empty"),
-            "write the connection string to it",
-        ));
+        return Err(wrong(format!("{file} is empty"), "write the connection string to it"));
     }
     Ok(text)
 }
