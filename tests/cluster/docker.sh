@@ -6,26 +6,14 @@
 #   docker.sh down STATE  ends it and everything that it started
 # Clients: DOCKER_HOST=unix://STATE/socket DOCKER_CONFIG=STATE/config, and $bin and $docker in the path.
 set -euo pipefail
-COMPOSE=2.40.3 # the newest that speaks to the engine that Debian 12 has
-cache=$(cd "$(dirname "$0")/../.." && mkdir -p .cache/cluster/bin && cd .cache/cluster && pwd -P)
-bin=$cache/bin docker=$cache/docker
-die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
-
-compose() {
-    [ ! -x "$bin/docker-compose" ] || return 0
-    local module=$bin/mod/compose
-    mkdir -p "$module" && cd "$module"
-    [ -f go.mod ] || printf 'module compose\n\ngo 1.26.6\n' >go.mod
-    export CGO_ENABLED=0 GOFLAGS=-mod=mod
-    local path=github.com/docker/compose/v2
-    go get $path/cmd@v$COMPOSE 2>"$module/log" || die "see $module/log"
-    go build -trimpath -ldflags "-s -w -X $path/internal.Version=v$COMPOSE" -o "$bin/docker-compose" $path/cmd
-}
+. "$(dirname "$0")/lib.sh"
+export PATH=$PATH:/usr/sbin:/sbin
+docker=$cache/docker
 
 # Debian's packages, signed by Debian, laid out in a folder.
 engine() {
     [ ! -d "$docker/usr" ] || return 0
-    command -v runc iptables ip >/dev/null || die "missing: apt-get install runc iptables iproute2"
+    commands runc:runc iptables:iptables iproute2:ip
     rm -rf "$docker.new" && mkdir -p "$docker.new" && cd "$docker.new"
     chmod 777 .
     apt-get download docker.io containerd >download.log 2>&1 || { apt-get update && apt-get download docker.io containerd; } >>download.log 2>&1 ||
@@ -45,7 +33,7 @@ up() {
     ip -n "$name" link set lo up
     cat >"$state/inside.sh" <<I
 mount -t tmpfs tmpfs /run/containerd 2>/dev/null || true
-export PATH=$docker/usr/bin:$docker/usr/sbin:\$PATH:/usr/sbin:/sbin
+export PATH=$docker/usr/bin:$docker/usr/sbin:\$PATH
 exec dockerd --host unix://$state/socket --data-root $state/data --exec-root $state/exec --pidfile $state/pid \
     --cgroup-parent /$name --userland-proxy=false --ip-masq=false --shutdown-timeout 1
 I
@@ -90,7 +78,7 @@ down() {
 }
 
 case ${1-} in
-    tools) ( flock 9 && engine && compose ) 9>"$cache/docker.lock" ;;
+    tools) locked docker engine && "$here/build.sh" compose ;;
     up | down) "$1" "$(realpath -m "$2")" ;;
     image) shift && image "$@" ;;
     *) die "docker.sh tools | up STATE | image STATE NAME PROGRAM | down STATE" ;;
