@@ -1,18 +1,26 @@
 {{/* What Events and quiesce need of the cluster. */}}
 
 {{/*
-The variables of a container, as a list. Only the Jobs have a ServiceAccount that may do it; a run that no
+The variables of a container, as a list. Only Jobs have a ServiceAccount that may scale; a run that no
 release follows gives the replicas back itself.
 */}}
 {{- define "upgrade-gate.clusterEnv" -}}
 {{- $values := .root.Values }}
-{{- $quiesce := and ($values.quiesce).workloads (has .mode (list "upgrade" "resume")) }}
+{{- $job := has .way (list "job" "manual" "resume") }}
+{{- $quiesce := and $job ($values.quiesce).workloads (has .mode (list "upgrade" "resume")) }}
+{{- $events := and ($values.events).enabled (or $job (and (eq .way "init") $values.events.initContainerAccount)) }}
+{{- $fields := dict }}
 {{- $env := list }}
-{{- if has .way (list "job" "manual" "resume") }}
-{{- if ($values.events).enabled }}
+{{- if or $events $quiesce }}
+{{- $fields = dict "GATE_NAMESPACE" "metadata.namespace" "GATE_POD_NAME" "metadata.name" }}
+{{- end }}
+{{- if $events }}
 {{- $env = append $env (dict "name" "GATE_EVENTS" "value" "true") }}
-{{- range $name, $label := dict "GATE_JOB_NAME" "job-name" "GATE_JOB_UID" "controller-uid" }}
-{{- $env = append $env (dict "name" $name "valueFrom" (dict "fieldRef" (dict "fieldPath" (printf "metadata.labels['batch.kubernetes.io/%s']" $label)))) }}
+{{- if $job }}
+{{- $_ := set $fields "GATE_JOB_NAME" "metadata.labels['batch.kubernetes.io/job-name']" }}
+{{- $_ := set $fields "GATE_JOB_UID" "metadata.labels['batch.kubernetes.io/controller-uid']" }}
+{{- else }}
+{{- $_ := set $fields "GATE_POD_UID" "metadata.uid" }}
 {{- end }}
 {{- end }}
 {{- if $quiesce }}
@@ -23,8 +31,9 @@ release follows gives the replicas back itself.
 {{- if and (eq .mode "upgrade") (or (eq .way "manual") (eq (include "upgrade-gate.engine" .root) "none")) }}
 {{- $env = append $env (dict "name" "GATE_RESUME" "value" "true") }}
 {{- end }}
-{{- $env = append $env (dict "name" "GATE_POD_NAME" "valueFrom" (dict "fieldRef" (dict "fieldPath" "metadata.name"))) }}
 {{- end }}
+{{- range $name, $path := $fields }}
+{{- $env = append $env (dict "name" $name "valueFrom" (dict "fieldRef" (dict "fieldPath" $path))) }}
 {{- end }}
 {{- toYaml $env }}
 {{- end }}
@@ -60,7 +69,13 @@ release follows gives the replicas back itself.
 {{- $rules = append $rules (dict "apiGroups" (list "") "resources" (list "pods") "verbs" (list "list")) }}
 {{- end }}
 {{- if (.Values.events).enabled }}
-{{- $rules = append $rules (dict "apiGroups" (list "events.k8s.io") "resources" (list "events") "verbs" (list "create" "patch")) }}
+{{- $rules = concat $rules (include "upgrade-gate.eventRules" . | fromYamlArray) }}
 {{- end }}
 {{- toYaml $rules }}
+{{- end }}
+
+{{- define "upgrade-gate.eventRules" -}}
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
 {{- end }}

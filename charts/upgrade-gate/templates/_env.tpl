@@ -79,14 +79,11 @@ The operator's own. A name that a value has would be there twice, which server-s
 given to an init container that must not have it.
 */}}
 {{- define "upgrade-gate.extraEnv" -}}
-{{- $values := dict "GATE_MODE" "initContainer.mode or manual.mode" "GATE_MONGODB_URI" "mongodb.existingSecret or mongodb.uri" "GATE_MONGODB_URI_SOURCE" "mongodb.existingSecret or mongodb.uri" "GATE_MONGODB_URI_FILE" "mongodb.uriFile" "GATE_TIMEOUT" "settings.timeout and initContainer.timeout" "GATE_TARGET_VERSION" "manual.targetVersion" "GATE_RECORD_VERSION" "manual.record.version" "GATE_EXPECT_VERSION" "manual.record.expect" "GATE_DISCARD_JOURNAL" "manual.record.discardJournal" "GATE_EVENTS" "events.enabled" "GATE_QUIESCE" "quiesce.workloads" "GATE_QUIESCE_TIMEOUT" "quiesce.timeout" "GATE_RESUME" "quiesce.workloads" "GATE_POD_NAME" "quiesce.workloads" "GATE_JOB_NAME" "events.enabled" "GATE_JOB_UID" "events.enabled" }}
-{{- range list "database" "initialise" "fromVersion" "skipConditions" "connectTimeout" "lockWait" "lockLease" "batchDocuments" "log" "logFormat" }}
-{{- $_ := set $values (printf "GATE_%s" (snakecase . | upper)) (printf "settings.%s" .) }}
-{{- end }}
+{{- $owned := include "upgrade-gate.owned" . | fromYaml }}
 {{- $seen := dict }}
 {{- range .Values.extraEnv }}
-{{- if hasKey $values .name }}
-{{- printf "extraEnv: %s has a value of its own: set %s" .name (get $values .name) | fail }}
+{{- if hasKey $owned .name }}
+{{- printf "extraEnv: %s is set by the value %s" .name (get $owned .name) | fail }}
 {{- end }}
 {{- if hasKey $seen .name }}
 {{- printf "extraEnv: %s is there twice" .name | fail }}
@@ -94,4 +91,27 @@ given to an init container that must not have it.
 {{- $_ := set $seen .name true }}
 {{- end }}
 {{- .Values.extraEnv | default list | toYaml }}
+{{- end }}
+
+{{/* The settings that have a value of their own, with its name; what else is a setting comes from the pod. */}}
+{{- define "upgrade-gate.owned" -}}
+GATE_MODE: initContainer.mode or manual.mode
+GATE_MONGODB_URI: mongodb.existingSecret or mongodb.uri
+GATE_MONGODB_URI_SOURCE: mongodb.existingSecret or mongodb.uri
+GATE_MONGODB_URI_FILE: mongodb.uriFile
+GATE_TIMEOUT: settings.timeout or initContainer.timeout
+GATE_TARGET_VERSION: manual.targetVersion
+GATE_RECORD_VERSION: manual.record.version
+GATE_EXPECT_VERSION: manual.record.expect
+GATE_DISCARD_JOURNAL: manual.record.discardJournal
+GATE_EVENTS: events.enabled
+GATE_QUIESCE: quiesce.workloads
+GATE_QUIESCE_TIMEOUT: quiesce.timeout
+GATE_RESUME: quiesce.workloads
+{{- range list "database" "initialise" "fromVersion" "skipConditions" "connectTimeout" "lockWait" "lockLease" "batchDocuments" "log" "logFormat" }}
+GATE_{{ snakecase . | upper }}: settings.{{ . }}
+{{- end }}
+{{- range list "NAMESPACE" "POD_NAME" "POD_UID" "JOB_NAME" "JOB_UID" }}
+GATE_{{ . }}: events.enabled or quiesce.workloads
+{{- end }}
 {{- end }}
