@@ -92,7 +92,10 @@ fn says_where_a_missing_or_wrong_connection_string_should_come_from() {
     for empty in [&[source][..], &[source, ("GATE_MONGODB_URI", "")]] {
         let failure = read(empty).unwrap_err();
         assert_eq!(failure.outcome, Outcome::SettingWrong);
-        assert_says(&failure.message, &["GATE_MONGODB_URI is not set", source.1, "missing or empty"]);
+        assert_says(
+            &failure.message,
+            &["GATE_MONGODB_URI is not set", source.1, "missing or empty"],
+        );
         assert_says(&failure.next, &[source.1, "mongodb://user:password@host:27017/database"]);
     }
     let wrong = read(&[source, ("GATE_MONGODB_URI", "s3cret@host")]).unwrap_err().to_string();

@@ -4,6 +4,7 @@
 #[path = "../apps/mod.rs"]
 mod apps;
 mod command;
+mod deploy;
 mod gate;
 mod install;
 mod lab;
@@ -16,5 +17,5 @@ mod world;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    runner::run([install::scenarios(), upgrade::scenarios()].concat())
+    runner::run([deploy::scenarios(), install::scenarios(), upgrade::scenarios()].concat())
 }
