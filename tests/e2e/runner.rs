@@ -121,8 +121,8 @@ fn attempt((scenario, helm): &Chosen) -> Option<String> {
             Ok(Err(_)) => Some(format!("not over after {LIMIT:?}")),
             Err(panic) => Some(panic),
         };
-        let story = async |problem| {
-            let story = caught(world.tell()).await.unwrap_or_else(|panic| panic);
+        let story = async |problem: String| {
+            let story = caught(world.tell(&problem)).await.unwrap_or_else(|panic| panic);
             format!("{problem}\n{story}")
         };
         let told = match problem {

@@ -163,8 +163,10 @@ impl World {
     }
 
     /// The story of a failure: what Helm said, how pods are, what their containers logged.
-    pub async fn tell(&self) -> String {
-        let mut story = self.transcript.borrow().join("\n");
+    pub async fn tell(&self, problem: &str) -> String {
+        let mut transcript = self.transcript.borrow().clone();
+        transcript.retain(|output| !problem.contains(output));
+        let mut story = transcript.join("\n");
         let ask = |line: &str| {
             let words = line.split(' ').map(str::to_owned).collect::<Vec<_>>();
             async move {
