@@ -5,7 +5,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos check readme
+.PHONY: help setup demo test chaos check readme pictures
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -39,5 +39,11 @@ check: ## format, lints, documentation, licences
 		echo "make check: cargo-deny is not installed, so dependencies and licences were not checked"; \
 	fi
 
-readme: ## write the README's generated tables anew
-	UPDATE=1 $(CARGO) test --locked --test readme its_generated
+readme: ## write the generated tables of README and guide anew
+	UPDATE=1 $(CARGO) test --locked --test readme generated
+
+# Node's packages go into the cache, not beside their list.
+pictures: ## read the drawings of README and guide with mermaid's own parser; needs Node
+	@mkdir -p .cache/mermaid && cp tests/tools/mermaid/* .cache/mermaid
+	@cd .cache/mermaid && npm ci --ignore-scripts --silent
+	@node .cache/mermaid/check.mjs README.md docs/*.md
