@@ -148,7 +148,10 @@ pub(crate) fn lacks(need: &Need, database: &str) -> Failure {
     Failure::new(
         Outcome::NotAuthorised,
         format!("the user of the connection string may not {} on {on}", need.action),
-        format!("grant it the privilege {} on {on}; docs/mongodb.md has the least role", need.action),
+        format!(
+            "grant it the privilege {} on {on}; docs/mongodb.md has the least role",
+            need.action
+        ),
     )
 }
 

@@ -61,7 +61,7 @@ fn exit_codes(written: &str) -> String {
 }
 
 #[test]
-fn generated_parts_are_the_codes() {
+fn its_generated_parts_are_the_codes() {
     let update = std::env::var("UPDATE").is_ok_and(|update| update == "1");
     for (page, name, generate) in PARTS {
         let path = Path::new(ROOT).join(page);
@@ -84,7 +84,7 @@ fn generated_parts_are_the_codes() {
 }
 
 #[test]
-fn every_file_that_is_named_is_there() {
+fn every_file_it_names_is_there() {
     for (page, text) in pages() {
         let named = text.split(['`', '(', ')']).filter(|word| {
             let inside = ["tests/", "src/", "examples/"].iter().any(|it| word.starts_with(it));

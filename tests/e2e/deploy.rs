@@ -1,12 +1,11 @@
 //! The manifests without Helm, with the guide's own commands.
 
-use std::path::PathBuf;
-
 use mongodb::bson::doc;
 use serde_json::Value;
 
-use super::command::{Output, Running, repository, required};
-use super::gate::{copy, datalab};
+use super::command::{repository, required};
+use super::gate::copy;
+use super::guide::Operator;
 use super::runner::{FOUR, Scenario, scenario};
 use super::support::guide::commands;
 use super::support::{Fresh, fixture};
@@ -16,7 +15,6 @@ pub fn scenarios() -> Vec<Scenario> {
     vec![
         scenario!(FOUR, manifests_without_helm_upgrade_before_the_application_starts),
         scenario!(FOUR, manifests_name_the_missing_secret),
-        scenario!(FOUR, a_job_of_the_chart_is_ended_by_its_label),
     ]
 }
 
@@ -34,16 +32,11 @@ patches:
           valueFrom: { secretKeyRef: { name: datalab-mongodb, key: uri } } } }
 "#;
 
-/// An operator with a copy of `deploy/`.
-struct Operator<'a> {
-    world: &'a World,
-    folder: PathBuf,
-}
-
 impl Operator<'_> {
-    fn new(world: &World) -> Operator<'_> {
-        let folder = world.folder("operator");
-        copy(&repository("deploy"), &folder.join("deploy"));
+    /// One who has made these changes in a copy of `deploy/`.
+    fn with_manifests(world: &World) -> Operator<'_> {
+        let operator = Operator::new(world);
+        copy(&repository("deploy"), &operator.folder.join("deploy"));
         let mut changes = CHANGES.to_owned();
         for (setting, name) in [("E2E_IMAGE", "GATE"), ("E2E_LAB_IMAGE", "LAB")] {
             let image = required(setting);
@@ -52,7 +45,6 @@ impl Operator<'_> {
             changes =
                 changes.replace(&format!("newName: {name}"), &format!("newName: {repository}"));
         }
-        let operator = Operator { world, folder };
         operator.edit("deploy/kubernetes/kustomization.yaml", |text| {
             format!("{}{changes}", text.split("# One version").next().unwrap())
         });
@@ -66,36 +58,6 @@ impl Operator<'_> {
         assert_ne!(edited, text, "{file}");
         std::fs::write(path, edited).unwrap();
     }
-
-    /// Runs commands, in the folder that has the copy, as the operator of this scenario's namespace.
-    async fn run(&self, commands: &str) -> Output {
-        let kubeconfig = self.folder.join("kubeconfig");
-        if !kubeconfig.exists() {
-            std::fs::copy(required("KUBECONFIG"), &kubeconfig).unwrap();
-            let namespace = &self.world.namespace;
-            let own = format!("kubectl config set-context --current --namespace={namespace}");
-            Box::pin(self.run(&own)).await.ok();
-        }
-        let path = format!("{}:{}", required("E2E_BIN"), required("PATH"));
-        let mut bash = tokio::process::Command::new("bash");
-        bash.args(["-e", "-o", "pipefail", "-c", commands]).current_dir(&self.folder);
-        bash.env("PATH", path).env("KUBECONFIG", kubeconfig).kill_on_drop(true);
-        bash.stdin(std::process::Stdio::null());
-        bash.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-        self.world.noted(Running::start(bash, None).await).await
-    }
-
-    /// The Job's condition once it has ended: `Complete` or `Failed`.
-    async fn ended(&self, job: &str) -> String {
-        let ended = async || {
-            let job = self.world.find(&format!("job/{job}")).await?;
-            let conditions = job["status"]["conditions"].as_array()?.clone();
-            let is = |kind: &Value| kind == "Complete" || kind == "Failed";
-            let kinds = conditions.into_iter().map(|condition| condition["type"].clone());
-            kinds.filter(is).map(|kind| kind.as_str().unwrap().to_owned()).next()
-        };
-        self.world.until(job, ended).await
-    }
 }
 
 async fn recorded(database: &Fresh) -> Option<String> {
@@ -105,7 +67,7 @@ async fn recorded(database: &Fresh) -> Option<String> {
 }
 
 async fn manifests_without_helm_upgrade_before_the_application_starts(world: &World) {
-    let operator = Operator::new(world);
+    let operator = Operator::with_manifests(world);
     fixture::load(&world.database).await;
     let uri = "mongodb://user:password@host:27017/datalabvue";
     let secret = commands("secret").replace(uri, &world.database.uri);
@@ -155,20 +117,11 @@ async fn manifests_without_helm_upgrade_before_the_application_starts(world: &Wo
 }
 
 async fn manifests_name_the_missing_secret(world: &World) {
-    let operator = Operator::new(world);
+    let operator = Operator::with_manifests(world);
     operator.run(&commands("manifests-apply")).await.ok();
     assert_eq!(operator.ended("upgrade-gate").await, "Failed");
     let pods = world.pods_of("upgrade-gate").await;
     let report = report(&pods[0], "gate");
     assert_eq!(report["exit_code"], 16, "{report}");
     assert!(report.to_string().contains("key uri of Secret datalab-mongodb"), "{report}");
-}
-
-async fn a_job_of_the_chart_is_ended_by_its_label(world: &World) {
-    let operator = Operator::new(world);
-    world.upgrade_gate(&datalab(), &[]).await.ok();
-    let jobs = async || world.list("jobs", "").await.len();
-    assert_eq!(jobs().await, 1);
-    operator.run(&commands("end-the-job")).await.ok();
-    assert_eq!(jobs().await, 0);
 }

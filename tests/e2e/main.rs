@@ -6,6 +6,7 @@ mod apps;
 mod command;
 mod deploy;
 mod gate;
+mod guide;
 mod install;
 mod lab;
 mod runner;
@@ -17,5 +18,8 @@ mod world;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    runner::run([deploy::scenarios(), install::scenarios(), upgrade::scenarios()].concat())
+    runner::run(
+        [deploy::scenarios(), guide::scenarios(), install::scenarios(), upgrade::scenarios()]
+            .concat(),
+    )
 }
