@@ -10,13 +10,10 @@ use std::process::{Command, Stdio};
 use mongodb::Database;
 use mongodb::bson::{Document, doc};
 use serde_json::Value;
-use support::guide::{blocks, commands, pages};
+use support::guide::{URI, blocks, commands, pages};
 use support::{Server, db_hash, dump, fixture};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-
-/// What the guide has in place of an operator's connection string.
-const URI: &str = "mongodb://user:password@host:27017/datalabvue";
 
 /// Commands of the guide, run in bash by an operator who has the program.
 struct Operator {

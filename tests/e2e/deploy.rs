@@ -7,7 +7,7 @@ use super::command::{repository, required};
 use super::gate::copy;
 use super::guide::Operator;
 use super::runner::{FOUR, Scenario, scenario};
-use super::support::guide::commands;
+use super::support::guide::{URI, commands};
 use super::support::{Fresh, fixture};
 use super::world::{World, report};
 
@@ -69,8 +69,7 @@ async fn recorded(database: &Fresh) -> Option<String> {
 async fn manifests_without_helm_upgrade_before_the_application_starts(world: &World) {
     let operator = Operator::with_manifests(world);
     fixture::load(&world.database).await;
-    let uri = "mongodb://user:password@host:27017/datalabvue";
-    let secret = commands("secret").replace(uri, &world.database.uri);
+    let secret = commands("secret").replace(URI, &world.database.uri);
     operator.run(&secret).await.ok();
 
     // nobody has said what the database is: the application waits

@@ -7,14 +7,16 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use super::command::{Output, Running, repository, required};
-use super::gate::{chart, datalab, merged, scenario};
+use super::gate::{chart, datalab, image, scenario};
 use super::runner::{BOTH, Scenario, scenario};
-use super::support::guide::commands;
+use super::support::fixture;
+use super::support::guide::{URI, commands};
 use super::world::World;
 
 pub fn scenarios() -> Vec<Scenario> {
     vec![
         scenario!(BOTH, an_application_is_gated_as_the_guide_shows),
+        scenario!(BOTH, a_release_beside_datalab_upgrades_it),
         scenario!(BOTH, a_job_of_the_chart_is_ended_by_its_label),
     ]
 }
@@ -109,7 +111,8 @@ async fn an_application_is_gated_as_the_guide_shows(world: &World) {
     world.secret("my-app-mongodb", "uri", &world.database.uri).await;
     write_chart(&operator);
     // what the guide cannot know: the image that is tested
-    let values = merged(scenario("1.4.0", "1.4.0=move_field"), json!({ "mongodb": null }));
+    let mut values = scenario("1.4.0", "1.4.0=move_field");
+    values.as_object_mut().unwrap().remove("mongodb");
     let values = world.file("tested.yaml", &json!({ "gate": values }).to_string());
     let tested =
         |name: &str| commands(name).replace(" --timeout", &format!(" --values {values} --timeout"));
@@ -122,6 +125,20 @@ async fn an_application_is_gated_as_the_guide_shows(world: &World) {
     operator.run("kubectl rollout status deployment/my-app --timeout=2m").await.ok();
     operator.run(&tested("helm-upgrade")).await.ok();
     operator.run(&commands("helm-plan")).await.ok().says("\"exit_code\":0");
+}
+
+async fn a_release_beside_datalab_upgrades_it(world: &World) {
+    let operator = Operator::new(world);
+    fixture::load(&world.database).await;
+    let secret = commands("secret").replace(URI, &world.database.uri);
+    operator.run(&secret).await.ok();
+    let image = world.file("image.yaml", &image("E2E_IMAGE").to_string());
+    let install = commands("helm-beside").replace("charts/upgrade-gate", &chart());
+    let install = install.replace(" --timeout", &format!(" --values {image} --timeout"));
+    // without the word it does nothing
+    let without = install.replace("--set settings.fromVersion=0.7.5", "");
+    operator.run(&without).await.failed().says("GATE_FROM_VERSION");
+    operator.run(&install).await.ok().says("Pin 101 item_id reference(s)");
 }
 
 async fn a_job_of_the_chart_is_ended_by_its_label(world: &World) {

@@ -4,6 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// What the guide has in place of an operator's connection string.
+pub const URI: &str = "mongodb://user:password@host:27017/datalabvue";
+
 const MARK: &str = "<!-- commands: ";
 
 /// The front page and every page of the guide, with its path.
