@@ -5,7 +5,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos e2e check readme pictures
+.PHONY: help setup demo test chaos e2e compose check readme pictures
 
 help: ## list these commands
 	@sed -n 's/^\([a-z0-9]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -29,6 +29,9 @@ chaos: setup ## the crash campaign; CHAOS_SECONDS=180 says how long
 
 e2e: setup ## everything on a real Kubernetes, started here; ARGS=part of a name, see tests/cluster/run.sh
 	tests/cluster/run.sh $(ARGS)
+
+compose: setup ## deploy/compose.yaml on a Docker engine, started here; needs root
+	$(CARGO) test --locked --test compose
 
 check: ## format, lints, documentation, licences
 	$(CARGO) fmt --check

@@ -3,8 +3,9 @@
 mod support;
 
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 use upgrade_gate::Outcome;
 
@@ -13,7 +14,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// A tool that `tests/cluster` has built.
 fn tool(name: &str) -> Command {
     let path = Path::new(ROOT).join(".cache/cluster/bin").join(name);
-    assert!(path.exists(), "{} is missing: make e2e builds it", path.display());
+    assert!(path.exists(), "no {name}: tests/cluster/build.sh kube compose");
     let mut tool = Command::new(path);
     tool.current_dir(ROOT);
     tool
@@ -24,20 +25,12 @@ fn text(output: &Output) -> String {
     String::from_utf8(all).unwrap()
 }
 
-/// What a kustomization makes, as JSON.
+/// What a kustomization makes.
 fn kustomize(folder: &Path) -> Vec<Value> {
-    let mut rendering =
-        tool("kubectl").arg("kustomize").arg(folder).stdout(Stdio::piped()).spawn().unwrap();
-    // no command of kubectl only translates; this one changes a label of nothing that is looked at
-    let translated = tool("kubectl")
-        .args(["label", "--local", "--filename=-", "--output=json", "translated=yes"])
-        .stdin(rendering.stdout.take().unwrap())
-        .output()
-        .unwrap();
-    assert!(rendering.wait().unwrap().success(), "{}", folder.display());
-    assert!(translated.status.success(), "{}", text(&translated));
-    let objects = serde_json::Deserializer::from_slice(&translated.stdout).into_iter();
-    objects.map(Result::unwrap).collect()
+    let rendered = tool("kubectl").arg("kustomize").arg(folder).output().unwrap();
+    assert!(rendered.status.success(), "{}", text(&rendered));
+    let objects = serde_norway::Deserializer::from_slice(&rendered.stdout);
+    objects.map(|object| Value::deserialize(object).unwrap()).collect()
 }
 
 fn manifests() -> Vec<Value> {
