@@ -113,6 +113,10 @@ fn the_api_starts_after_the_gate_and_not_without_it() {
     assert!(upgraded.status.success(), "{}", text(&upgraded));
     assert!(engine.api_runs());
 
+    let image = "ghcr.io/datalab-org/datalab-upgrade:0.8.0";
+    let container = commands("container").replace(image, "gate:test");
+    assert_eq!(report(&engine.run(&container))["outcome"], "open");
+
     // a closed gate keeps it down, once it was stopped
     let stop_and_up = commands("compose-upgrade");
     let refused = engine.run(&format!("export GATE_FROM_VERSION=0.9.0\n{stop_and_up}"));

@@ -146,6 +146,9 @@ fn every_command_is_run_by_a_test() {
         }
     }
     assert!(known.len() > 10, "{known:?}");
+
+    let unnamed = "<!-- commands: plan -->\nNot just before it.\n```sh\nplan\n```\n";
+    assert_eq!(blocks(unnamed), [(None, "plan\n".to_owned())]);
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! The manifests without Helm, with the guide's own commands.
 
 use mongodb::bson::doc;
-use serde_json::Value;
 
 use super::command::{repository, required};
 use super::gate::copy;
@@ -112,7 +111,7 @@ async fn manifests_without_helm_upgrade_before_the_application_starts(world: &Wo
     operator.run(&format!("{today}\n{next}")).await.ok();
     assert_eq!(operator.ended("plan-next").await, "Complete");
     let pods = world.pods_of("plan-next").await;
-    assert_eq!(report(&pods[0], "gate")["mode"], "plan", "{pods:?}");
+    assert_eq!(report(&pods[0])["mode"], "plan", "{pods:?}");
 }
 
 async fn manifests_name_the_missing_secret(world: &World) {
@@ -120,7 +119,7 @@ async fn manifests_name_the_missing_secret(world: &World) {
     operator.run(&commands("manifests-apply")).await.ok();
     assert_eq!(operator.ended("upgrade-gate").await, "Failed");
     let pods = world.pods_of("upgrade-gate").await;
-    let report = report(&pods[0], "gate");
+    let report = report(&pods[0]);
     assert_eq!(report["exit_code"], 16, "{report}");
     assert!(report.to_string().contains("key uri of Secret datalab-mongodb"), "{report}");
 }
