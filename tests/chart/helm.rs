@@ -38,10 +38,11 @@ fn helm(name: &str, arguments: &[&str], values: &str) -> Output {
 }
 
 /// `helm lint --strict`: whether it passes with both, and what they say.
-pub fn lint(chart: &Path) -> Result<(), String> {
+pub fn lint(chart: &Path, values: &str) -> Result<(), String> {
     for name in HELMS {
-        let arguments = ["lint", "--strict", "--kube-version", "1.28.0", chart.to_str().unwrap()];
-        let output = helm(name, &arguments, "");
+        let mut arguments = vec!["lint", "--strict", "--kube-version", "1.28.0"];
+        arguments.extend(["--values", "-", chart.to_str().unwrap()]);
+        let output = helm(name, &arguments, values);
         if !output.status.success() {
             return Err(format!("{name}: {}", String::from_utf8_lossy(&output.stdout)));
         }

@@ -32,11 +32,18 @@ pub fn setting_of(key: &str) -> String {
 
 #[test]
 fn both_helms_find_nothing_to_complain_of_but_would() {
-    lint(CHART.as_ref()).unwrap();
+    lint(CHART.as_ref(), "").unwrap();
+    lint(CHART.as_ref(), &format!("{SECRET}hooks: {{ engine: none }}")).unwrap();
+    let argocd = lint(CHART.as_ref(), &format!("{SECRET}hooks: {{ engine: argocd }}")).unwrap_err();
+    let complaints =
+        argocd.lines().filter(|line| line.starts_with("[WARN") || line.starts_with("[ERR"));
+    let complaints: Vec<_> = complaints.collect();
+    assert_eq!(complaints.len(), 1, "of a name that Argo CD's hook must not have: {argocd}");
+    assert!(complaints[0].contains("templates/job.yaml: object name does not conform"));
     let folder = Folder::new("lint");
     copy(CHART.as_ref(), folder.path());
     folder.write("templates/wrong.yaml", "kind: Job\n  name: wrong\n");
-    assert!(lint(folder.path()).unwrap_err().contains("wrong.yaml"));
+    assert!(lint(folder.path(), "").unwrap_err().contains("wrong.yaml"));
 }
 
 #[test]
@@ -222,7 +229,8 @@ fn absent(depth: usize) -> String {
         }
     }
     let mut values = nulls(&chart_values(), depth);
-    values["mongodb"] = yaml(SECRET)["mongodb"].clone();
+    values["mongodb"] =
+        json!({ "existingSecret": { "name": "db", "key": null }, "uri": null, "uriFile": null });
     // what nobody set is not limited
     values["resources"] = chart_values()["resources"].clone();
     format!("{values}# mongodb:")
