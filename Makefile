@@ -5,7 +5,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos chart e2e check readme
+.PHONY: help setup demo test chaos manifests e2e compose check readme pictures
 
 help: ## list these commands
 	@sed -n 's/^\([a-z0-9]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -28,16 +28,19 @@ chaos: setup ## the crash campaign; CHAOS_SECONDS=180 says how long
 	$(CARGO) build --locked --example scenario
 	$(CARGO) test --locked --test chaos -- --nocapture
 
-chart: setup ## the chart as both Helms render it; needs Go
-	tests/cluster/build.sh helm3 helm4
-	$(CARGO) test --locked --test chart
+manifests: setup ## the chart and deploy/ as Helm, kubectl and Compose read them; needs Go
+	tests/cluster/build.sh helm3 helm4 kube compose
+	$(CARGO) test --locked --test chart --test deploy
 
-e2e: chart ## everything on a real Kubernetes, started here; ARGS=part of a name, see tests/cluster/run.sh
+e2e: setup ## everything on a real Kubernetes, started here; ARGS=part of a name, see tests/cluster/run.sh
 	tests/cluster/run.sh $(ARGS)
+
+compose: setup ## deploy/compose.yaml on a Docker engine, started here; needs root
+	$(CARGO) test --locked --test compose
 
 check: ## format, lints, documentation, licences
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --test chart --test deploy --test e2e --test compose -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --lib --document-private-items
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
@@ -47,5 +50,11 @@ check: ## format, lints, documentation, licences
 		echo "make check: cargo-deny is not installed, so dependencies and licences were not checked"; \
 	fi
 
-readme: ## write the generated tables of README and chart anew
+readme: ## write the generated tables of README, guide and chart anew
 	UPDATE=1 $(CARGO) test --locked --test readme --test chart its_generated
+
+# Node's packages go into the cache, not beside their list.
+pictures: ## read the drawings of README and guide with mermaid's own parser; needs Node
+	@mkdir -p .cache/mermaid && cp tests/tools/mermaid/* .cache/mermaid
+	@cd .cache/mermaid && npm ci --ignore-scripts --silent
+	@node .cache/mermaid/check.mjs README.md docs/*.md

@@ -73,7 +73,7 @@ impl Outcome {
         self.retry_can_help() || matches!(self, Outcome::Pending | Outcome::Unrecorded)
     }
 
-    /// One line for `--help` and the README.
+    /// One line for `--help` and the guide.
     pub fn meaning(self) -> &'static str {
         match self {
             Outcome::Open => "open: the application may start",

@@ -148,7 +148,10 @@ pub(crate) fn lacks(need: &Need, database: &str) -> Failure {
     Failure::new(
         Outcome::NotAuthorised,
         format!("the user of the connection string may not {} on {on}", need.action),
-        format!("grant it the privilege {} on {on}; the README has the least role", need.action),
+        format!(
+            "grant it the privilege {} on {on}; docs/mongodb.md has the least role",
+            need.action
+        ),
     )
 }
 
@@ -188,7 +191,7 @@ pub(crate) fn failure(error: &Error, doing: &str) -> Failure {
             Some(13) => Failure::new(
                 Outcome::NotAuthorised,
                 format!("{doing}: the server refused it for want of authentication or a privilege"),
-                "put a user into the connection string that has the README's least role",
+                "put a user into the connection string that has the least role of docs/mongodb.md",
             ),
             Some(73) => Failure::new(
                 Outcome::SettingWrong,

@@ -93,7 +93,8 @@ if [ "$command" != up ] && [ -n "${KUBECONFIG:-}" ]; then
 fi
 
 "$here/build.sh"
-images "$("$here/image.sh")"
+built=$("$here/image.sh")
+images "$built"
 if [ "$command" = test ] || [ -n "${E2E_KEEP:-}" ] || [ "$command" = up ]; then
     start() { [ -f "$kept/ready" ] || { [ ! -e "$kept" ] || "$here/down.sh" "$kept"; up "$kept"; }; }
     if [ "$command" = test ]; then [ -f "$kept/ready" ] || die "no cluster: $0 up"; else locked cluster start; fi

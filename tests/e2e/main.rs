@@ -7,7 +7,9 @@
 #[path = "../apps/mod.rs"]
 mod apps;
 mod command;
+mod deploy;
 mod gate;
+mod guide;
 mod install;
 mod lab;
 mod runner;
@@ -19,5 +21,8 @@ mod world;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    runner::run([install::scenarios(), upgrade::scenarios()].concat())
+    runner::run(
+        [deploy::scenarios(), guide::scenarios(), install::scenarios(), upgrade::scenarios()]
+            .concat(),
+    )
 }

@@ -7,6 +7,7 @@
 
 pub mod fixture;
 mod gate;
+pub mod guide;
 mod mongod;
 mod server;
 
