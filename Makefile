@@ -5,7 +5,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos check readme
+.PHONY: help setup demo test chaos bench check readme
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -26,6 +26,14 @@ chaos: export CHAOS_SECONDS ?= 180
 endif
 chaos: setup ## the crash campaign; CHAOS_SECONDS=180 says how long
 	$(CARGO) test --locked --test chaos -- --nocapture
+
+# Built as the image is: static. ARGS=--quick is done in two minutes, and writes nothing.
+bench: export MONGOD ?= $(CURDIR)/.cache/mongod-6.0.5/mongod
+bench: HOST = $(shell rustc --print host-tuple)
+bench: setup ## measure speed and memory, into benches/README.md; ARGS=--quick for a first look
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --locked --target $(HOST) \
+		--bin datalab-upgrade --example bare --example direct --example measure
+	PYTHONPATH=.cache/python $(PYTHON) -B benches/run target/$(HOST)/release $(ARGS)
 
 check: ## format, lints, documentation, licences
 	$(CARGO) fmt --check
