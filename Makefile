@@ -27,10 +27,10 @@ endif
 chaos: setup ## the crash campaign; CHAOS_SECONDS=180 says how long
 	$(CARGO) test --locked --test chaos -- --nocapture
 
-# Built as the image is: static. ARGS=--quick is done in two minutes, and writes nothing.
+# Built as the image is: static. ARGS=10000 is done in two minutes, and writes nothing.
 bench: export MONGOD ?= $(CURDIR)/.cache/mongod-6.0.5/mongod
 bench: HOST = $(shell rustc --print host-tuple)
-bench: setup ## measure speed and memory, into benches/README.md; ARGS=--quick for a first look
+bench: setup ## measure speed and memory, into benches/README.md; ARGS=10000 for a first look
 	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --locked --target $(HOST) \
 		--bin datalab-upgrade --example bare --example direct --example measure
 	PYTHONPATH=.cache/python $(PYTHON) -B benches/run target/$(HOST)/release $(ARGS)

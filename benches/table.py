@@ -51,7 +51,10 @@ class Table:
     def plain(self, label, values, unit, goal=""):
         if not values:
             return self.line(label, "not measured", "", "", "", goal)
-        shown = [f"{number(value)} {unit}" for value in (median(values), min(values), max(values))]
+        shown = [
+            f"{number(value)} {unit}".strip()
+            for value in (median(values), min(values), max(values))
+        ]
         self.line(label, shown[0], f"{shown[1]} – {shown[2]}", "", "", goal)
 
 
