@@ -1,6 +1,7 @@
 """A real mongod, a replica set of one on the loopback interface, on a copy of given data."""
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -19,12 +20,22 @@ ARGUMENTS = (
 ).split()
 
 
+def free_port():
+    while True:
+        port = random.randrange(12_000, 32_000)
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+            return port
+        except OSError:
+            pass
+
+
 class Server:
     """Started on entering, and its data gone on leaving."""
 
-    # One port for all, since a copied replica set knows its own address.
-    with socket.create_server(("127.0.0.1", 0)) as chosen:
-        port = chosen.getsockname()[1]
+    # One for all, since a copied replica set knows its own address; and below the ports that the
+    # system gives to outgoing connections.
+    port = free_port()
     uri = f"mongodb://127.0.0.1:{port}/datalabvue?replicaSet=rs0"
 
     def __init__(self, folder: Path, data: Path | None = None):
@@ -70,7 +81,8 @@ class Server:
             except PyMongoError:
                 pass
             if time.monotonic() > ends:
-                raise RuntimeError(f"mongod is no primary after a minute: {self.folder / 'log'}")
+                log = (self.folder / "log").read_text().splitlines()[-20:]
+                raise RuntimeError("\n".join(["mongod is no primary after a minute:", *log]))
             time.sleep(0.02)
 
     def warm(self):
