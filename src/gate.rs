@@ -174,6 +174,7 @@ impl Gate {
             Mode::Plan => run.plan().await,
             Mode::Upgrade => run.upgrade().await,
             Mode::Record => run.record().await,
+            Mode::Resume => run.check().await,
         }
     }
 }
