@@ -27,12 +27,16 @@ mod failure;
 mod gate;
 mod handle;
 pub mod harness;
+mod kubernetes;
 mod lock;
 mod log;
 mod lookup;
+mod observer;
 mod process;
 mod progress;
+mod quiet;
 mod record;
+mod remembered;
 mod report;
 mod run;
 mod server;
@@ -41,6 +45,7 @@ mod stop;
 mod store;
 mod upgrade;
 mod version;
+mod workloads;
 
 pub use edit::Edits;
 pub use exit::Outcome;
@@ -50,10 +55,12 @@ pub use handle::Handle;
 pub use lookup::{Found, Keys, Lookup};
 pub use mongodb;
 pub use mongodb::bson;
-pub use report::{Report, Unfinished, UpgradeReport, UpgradeState};
+pub use observer::{Notice, Observer, Occasion, Tone};
+pub use report::{Report, Unfinished, UpgradeReport, UpgradeState, WorkloadReport, WorkloadState};
 pub use settings::{Settings, markdown_table};
 pub use upgrade::{
     ActionType, Command, Condition, Step, StepError, TableError, Transaction, Transform, Unit,
     Upgrade, UpgradeAction, Upgrades,
 };
 pub use version::{Version, VersionError};
+pub use workloads::{Later, Scaled, Workload, Workloads};
