@@ -32,6 +32,14 @@ pub fn mongod() -> &'static Path {
     })
 }
 
+/// The address where servers listen: pods reach `E2E_HOST`, all other tests have the loopback interface.
+pub fn host() -> String {
+    std::env::var("E2E_HOST").unwrap_or_else(|_| LOOPBACK.to_owned())
+}
+
+/// Where each server listens besides.
+pub const LOOPBACK: &str = "127.0.0.1";
+
 /// `python3` with `packaging`, `pymongo` and `bson` at hand.
 pub fn python() -> Command {
     static READY: OnceLock<String> = OnceLock::new();

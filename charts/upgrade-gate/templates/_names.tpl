@@ -1,0 +1,72 @@
+{{/* Names, and the labels that go with them. */}}
+
+{{/* The chart's name, or its alias, as a name that Kubernetes accepts. */}}
+{{- define "upgrade-gate.name" -}}
+{{- .Values.nameOverride | default .Chart.Name | lower | replace "_" "-" | replace "." "-" | trunc 40 | trimSuffix "-" -}}
+{{- end }}
+
+{{/* A dependency's name always has both parts, so that it never meets one of its parent's. */}}
+{{- define "upgrade-gate.fullname" -}}
+{{- $name := include "upgrade-gate.name" . -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride -}}
+{{- else if and .Chart.IsRoot (contains $name .Release.Name) -}}
+{{- .Release.Name -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name -}}
+{{- end -}}
+{{- end }}
+
+{{/* The full name with a suffix, (list . suffix), in the 52 characters that a CronJob's name may have. */}}
+{{- define "upgrade-gate.named" -}}
+{{- $full := include "upgrade-gate.fullname" (index . 0) -}}
+{{- $suffix := index . 1 -}}
+{{- if gt (add (len $full) (len $suffix)) 52 -}}
+{{- $full = printf "%s-%s" ($full | trunc (int (sub 43 (len $suffix))) | trimSuffix "-") (sha256sum $full | trunc 8) -}}
+{{- end -}}
+{{- $full }}{{ $suffix -}}
+{{- end }}
+
+{{- define "upgrade-gate.engine" -}}
+{{- (.Values.hooks).engine | default "helm" -}}
+{{- end }}
+
+{{/* The labels by which the gate's pods are found. */}}
+{{- define "upgrade-gate.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "upgrade-gate.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: upgrade-gate
+{{- end }}
+
+{{- define "upgrade-gate.labels" -}}
+{{ include "upgrade-gate.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/*
+What the pods of one way share: a ServiceAccount, a Role, a NetworkPolicy and perhaps a Secret. Hooks run
+before the release's own objects are there, and so they have a set of their own, as hooks.
+*/}}
+{{- define "upgrade-gate.sets" -}}
+{{- $engine := include "upgrade-gate.engine" . -}}
+{{- $account := .Values.serviceAccount | default dict -}}
+{{- $create := ternary true $account.create (kindIs "invalid" $account.create) -}}
+{{- $ways := list "release" -}}
+{{- if ne $engine "none" }}{{ $ways = append $ways "hook" }}{{ end -}}
+{{- range $ways }}
+{{- $suffix := ternary (printf "-%s" $engine) "" (eq . "hook") }}
+{{ . }}:
+  name: {{ include "upgrade-gate.named" (list $ $suffix) }}
+  secret: {{ include "upgrade-gate.named" (list $ (printf "%s-mongodb" $suffix)) }}
+  createAccount: {{ $create }}
+  {{- if not $create }}
+  account: {{ $account.name | default "default" }}
+  {{- else if $account.name }}
+  account: {{ $account.name }}{{ $suffix }}
+  {{- else }}
+  account: {{ include "upgrade-gate.named" (list $ $suffix) }}
+  {{- end }}
+{{- end }}
+{{- end }}

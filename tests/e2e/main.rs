@@ -1,0 +1,20 @@
+//! Everything together: the real images, chart and Helms on a real Kubernetes with real MongoDB servers.
+//! `tests/cluster/run.sh` starts what this needs; its head says how to run it, and parts of it.
+
+#[path = "../apps/mod.rs"]
+mod apps;
+mod command;
+mod gate;
+mod install;
+mod lab;
+mod runner;
+#[path = "../support/mod.rs"]
+mod support;
+mod upgrade;
+mod world;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    runner::run([install::scenarios(), upgrade::scenarios()].concat())
+}
