@@ -4,9 +4,11 @@
 #[path = "../apps/mod.rs"]
 mod apps;
 mod command;
+mod events;
 mod gate;
 mod install;
 mod lab;
+mod quiesce;
 mod runner;
 #[path = "../support/mod.rs"]
 mod support;
@@ -16,5 +18,8 @@ mod world;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    runner::run([install::scenarios(), upgrade::scenarios()].concat())
+    runner::run(
+        [install::scenarios(), upgrade::scenarios(), events::scenarios(), quiesce::scenarios()]
+            .concat(),
+    )
 }
