@@ -18,14 +18,16 @@ use upgrade_gate::{
 
 const WEB: &str = "deployment/web";
 
+type Hook = Box<dyn FnMut(&mut State) + Send>;
+
 /// One workload, and whatever else a test wants of it.
 #[derive(Default)]
 struct Stage {
     state: Mutex<State>,
     /// What the old code still writes when it is stopped.
     last_words: Mutex<Option<(Database, Document)>>,
-    /// Called at every look, with how many there were before.
-    on_look: Mutex<Option<Box<dyn FnMut(usize, &mut State) + Send>>>,
+    /// Called at every look.
+    on_look: Mutex<Option<Hook>>,
     /// Told when it was stopped.
     stopped: Notify,
 }
@@ -78,7 +80,7 @@ impl Stage {
         change(&mut self.state.lock().unwrap());
     }
 
-    fn on_look(&self, hook: impl FnMut(usize, &mut State) + Send + 'static) {
+    fn on_look(&self, hook: impl FnMut(&mut State) + Send + 'static) {
         *self.on_look.lock().unwrap() = Some(Box::new(hook));
     }
 
@@ -108,7 +110,7 @@ impl Workloads for Stage {
         Box::pin(async move {
             let mut state = self.state();
             if let Some(hook) = &mut *self.on_look.lock().unwrap() {
-                hook(state.looks, &mut state);
+                hook(&mut state);
             }
             state.looks += 1;
             self.change(|stored| *stored = state);
@@ -314,7 +316,7 @@ async fn an_upgrade_that_fails_before_its_first_commit_restores_old_code() {
 #[tokio::test]
 async fn old_code_that_comes_back_before_the_version_moves_ends_the_run() {
     let (database, stage) = (old(2).await, Stage::with(|_| ()));
-    stage.on_look(|_, state| {
+    stage.on_look(|state| {
         if state.scaled == [0] && state.looks >= 2 {
             state.replicas = 1;
         }
@@ -494,7 +496,7 @@ async fn what_cannot_be_restored_is_named_with_the_command_and_the_next_run_does
         let (database, stage) = (old(2).await, Stage::with(|_| ()));
         *stage.last_words.lock().unwrap() =
             Some((database.clone(), doc! { "_id": "bad", "bad": true }));
-        stage.on_look(move |_, state| {
+        stage.on_look(move |state| {
             // the last look that is answered finds it stopped
             if state.scaled == [0] && state.broken.is_none() && state.looks >= 2 {
                 state.broken = Some(outcome);

@@ -186,8 +186,8 @@ fn workloads_to_stop_are_named_by_kind_and_name() {
     let quiesce = |text| accepted(&[IN_POD, ("GATE_QUIESCE", text)]).quiesce;
     let web = WorkloadName { kind: WorkloadKind::Deployment, name: "web".to_owned() };
     let db = WorkloadName { kind: WorkloadKind::StatefulSet, name: "a.b-1".to_owned() };
-    assert_eq!(quiesce("deployment/web"), [web.clone()]);
-    assert_eq!(quiesce(" Deployment/web , statefulset/a.b-1,deployment/web,"), [web, db]);
+    assert_eq!(quiesce(" Deployment/web , statefulset/a.b-1,deployment/web,"), [web.clone(), db]);
+    assert_eq!(quiesce("deployment/web"), [web]);
     assert_eq!(quiesce("off"), []);
     for (text, reason) in [
         ("web", "without its kind"),
