@@ -142,7 +142,11 @@ impl Run<'_> {
             // an answer that was lost may have been a yes
             self.note_workload(&workload.name, workload.replicas, WorkloadState::Stopped);
             if scaled? == Scaled::Done {
-                tracing::info!(workload = workload.name, replicas = workload.replicas, "stopped");
+                tracing::info!(
+                    workload = workload.name,
+                    replicas = workload.replicas,
+                    "scaled to 0"
+                );
                 stopped.insert(workload.uid.clone());
             }
         }
@@ -305,7 +309,11 @@ impl Run<'_> {
             match timeout_at(deadline, self.start(quiesce, &entry)).await {
                 Ok(Ok(done)) => {
                     if let Started::Yes = done {
-                        tracing::info!(workload = entry.name, replicas = entry.replicas, "started");
+                        tracing::info!(
+                            workload = entry.name,
+                            replicas = entry.replicas,
+                            "scaled up again"
+                        );
                         self.note_workload(&entry.name, entry.replicas, state);
                         started.push(described(&entry));
                     } else {
