@@ -154,13 +154,8 @@ async fn a_failing_upgrade_restores_and_leaves_no_conflict_behind(world: &World)
 
 /// Small batches, so that there is a middle.
 fn batched(values: Value) -> Value {
-    let env = json!([
-        { "name": "SCENARIO_CODE", "value": "0.8.0" },
-        { "name": "SCENARIO_UPGRADES", "value": "0.8.0=move_field" },
-        { "name": "GATE_BATCH_DOCUMENTS", "value": "1" },
-        { "name": "GATE_LOCK_LEASE", "value": "3s" },
-    ]);
-    merged(values, json!({ "gate": { "extraEnv": env } }))
+    let settings = json!({ "batchDocuments": 1, "lockLease": "3s" });
+    merged(values, json!({ "gate": { "settings": settings } }))
 }
 
 async fn journaled(world: &World) -> Option<()> {
@@ -191,7 +186,7 @@ async fn a_hook_that_is_killed_at_any_phase_is_finished_by_the_next(world: &Worl
     installed(world, &old(3)).await;
     fill(world, 4000).await;
     // a retry of the Job would be the next run at once
-    let values = merged(batched(new(3)), json!({ "gate": { "job": { "backoffLimit": 0 } } }));
+    let values = merged(batched(new(3)), json!({ "gate": { "hooks": { "backoffLimit": 0 } } }));
     let deployed = async || replicas(world).await == 0;
     let scaled = async || deployed().await.then_some(());
     let begun = async || journaled(world).await;
@@ -260,7 +255,9 @@ async fn resume_brings_back_what_no_chart_sets(world: &World) {
     }))
     .await;
     let both = quiesce(&["deployment/lab", "deployment/own"]);
-    let values = merged(merged(new(1), both), json!({ "gate": { "quiesce": { "resume": true } } }));
+    // what is given back is the former release, which does not get ready: that is not waited for long
+    let resume = json!({ "gate": { "quiesce": { "resume": true, "timeout": "20s" } } });
+    let values = merged(merged(new(1), both), resume);
     world.upgrade_lab(&values, &["--timeout=4m"]).await.ok();
     world.serves("0.8.0").await;
     let own = world.object("deployment/own").await;
