@@ -61,6 +61,9 @@ load() {
 # inside STATE: makes what follows talk to the cluster there.
 inside() {
     export KUBECONFIG=$1/kubeconfig E2E_HOST=10.77.0.1 E2E_BIN=$bin E2E_STATE=$1
+    # What tests leave that are killed goes with the cluster.
+    export TMPDIR=$1/tmp
+    mkdir -p "$TMPDIR"
     netns=(nsenter "--net=/run/netns/$(basename "$1")")
 }
 
