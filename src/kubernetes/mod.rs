@@ -130,7 +130,7 @@ fn connect() -> Result<Client, Failure> {
 fn no_answer(doing: &str, reason: &str) -> Failure {
     Failure::new(
         Outcome::NoServer,
-        format!("the API server of Kubernetes does not let the gate {doing}: {reason}"),
+        format!("the API server of Kubernetes could not be asked to {doing}: {reason}"),
         "check that it runs and that the pod reaches it, then run it again",
     )
 }
