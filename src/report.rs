@@ -39,6 +39,9 @@ pub struct Report {
     /// The upgrade that is unfinished.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unfinished: Option<Unfinished>,
+    /// The workloads that were stopped or started.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub workloads: Vec<WorkloadReport>,
     /// What the operator should know all the same.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -95,6 +98,31 @@ pub struct Unfinished {
     pub documents: u64,
 }
 
+/// What a report says of a workload that was stopped or started.
+#[derive(Clone, Debug, Serialize)]
+pub struct WorkloadReport {
+    /// What its users call it.
+    pub name: String,
+    /// How many pods it had, or has again.
+    pub replicas: u32,
+    /// What became of it.
+    pub state: WorkloadState,
+}
+
+/// What became of a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkloadState {
+    /// It was stopped, and stays so for what comes next.
+    Stopped,
+    /// It was started again, for nothing was committed.
+    Restored,
+    /// It should have been started, and could not be.
+    NotRestored,
+    /// It was started after the upgrade.
+    Resumed,
+}
+
 impl Report {
     pub(crate) fn end(&mut self, outcome: Outcome, message: String, next: Option<String>) {
         self.outcome = outcome.to_string();
@@ -113,7 +141,9 @@ impl Report {
             .collect();
         let mut words = match applied.as_slice() {
             [] if self.unfinished.is_some() => String::new(),
-            [] if self.from == self.to => return "nothing was written".to_owned(),
+            [] if self.to.is_none() || self.from == self.to => {
+                return "nothing was written".to_owned();
+            }
             [] => format!("recorded: {}", self.to.as_deref().unwrap_or("nothing")),
             applied => format!("applied: {}", applied.join(", ")),
         };
@@ -181,7 +211,7 @@ impl Report {
 }
 
 /// Cuts a text to so many bytes, between characters.
-fn cut(text: &mut String, bytes: usize) {
+pub(crate) fn cut(text: &mut String, bytes: usize) {
     if text.len() > bytes {
         let end = (0..=bytes).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
         text.truncate(end);

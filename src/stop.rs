@@ -1,5 +1,6 @@
-//! What ends a run before its work is done: a signal, or a lost lease.
+//! What ends a run before its work is done: a signal, a lost lease, or old code that came back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -11,12 +12,14 @@ use crate::failure::Failure;
 pub(crate) const GRACE: Duration = Duration::from_millis(400);
 
 /// Why a run ends early.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
     /// SIGTERM or SIGINT.
     Signal,
     /// Another run took over the lock.
     LeaseLost,
+    /// Old code that was stopped runs again.
+    CameBack(Arc<Failure>),
 }
 
 /// Why an operation of the engine did not finish.
@@ -68,8 +71,8 @@ impl Stop {
     }
 
     pub(crate) fn check(&self) -> Result<(), Halt> {
-        match *self.0.borrow() {
-            Some(reason) => Err(Halt::Stopped(reason)),
+        match &*self.0.borrow() {
+            Some(reason) => Err(Halt::Stopped(reason.clone())),
             None => Ok(()),
         }
     }
@@ -77,8 +80,8 @@ impl Stop {
     async fn raised(&self) -> Reason {
         let mut receiver = self.0.subscribe();
         loop {
-            if let Some(reason) = *receiver.borrow_and_update() {
-                return reason;
+            if let Some(reason) = &*receiver.borrow_and_update() {
+                return reason.clone();
             }
             if receiver.changed().await.is_err() {
                 std::future::pending::<()>().await;
@@ -158,6 +161,7 @@ impl Reason {
                 "this run lost its lock to another one and stopped",
                 "run it again: it waits for the other run and then decides anew",
             ),
+            Reason::CameBack(failure) => (*failure).clone(),
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::engine::{Context, Look, Work, closed, jittered, look};
 use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::lock::Attempt;
+use crate::observer::{Occasion, Tone};
 use crate::record::{Applied, Record, Recorded};
 use crate::report::{UpgradeReport, UpgradeState};
 use crate::run::{POLL, Run, SAY, held};
@@ -36,6 +37,7 @@ const LATE_WRITERS: &str = "code of an earlier version that is still running may
 pub(super) enum Under<'a> {
     Upgrade,
     Repair(&'a Repair),
+    Resume,
 }
 
 /// A wait for the lock.
@@ -75,6 +77,10 @@ impl Run<'_> {
                 failure.message = format!("{}; {standing}", failure.message);
                 Err(failure)
             }
+            Ok(message) => {
+                self.wait_until_ready().await;
+                Ok(message)
+            }
             ended => ended,
         }
     }
@@ -101,7 +107,12 @@ impl Run<'_> {
             match decision {
                 Decision::Held(holder) => self.wait_for_lock(&holder, &mut waiting).await?,
                 Decision::Open { .. } | Decision::Reached { .. } | Decision::Closed(_) => {
-                    return self.judge(&observed, decision);
+                    if !self.owes(&observed, &decision).await {
+                        return self.judge(&observed, decision);
+                    }
+                    if let Some(ended) = self.locked(&mut waiting, Under::Upgrade).await? {
+                        return Ok(ended);
+                    }
                 }
                 Decision::Stamp { .. }
                 | Decision::Initialise { .. }
@@ -109,6 +120,9 @@ impl Run<'_> {
                 | Decision::Resume { .. } => {
                     let units = self.units(&versions_of(&decision));
                     self.check_privileges(&units).await?;
+                    if !units.is_empty() {
+                        self.check_workloads().await?;
+                    }
                     if let Some(ended) = self.locked(&mut waiting, Under::Upgrade).await? {
                         return Ok(ended);
                     }
@@ -117,7 +131,7 @@ impl Run<'_> {
         }
     }
 
-    async fn wait_for_lock(
+    pub(super) async fn wait_for_lock(
         &mut self,
         holder: &Holder,
         waiting: &mut Waiting,
@@ -175,10 +189,14 @@ impl Run<'_> {
         self.took_lock = true;
         context.checkpoints.reached(Point::Locked).await;
         let keeper = self.lock.keep(&self.stop);
+        let watch = context.quiet.watch(self.lock.lease / 3, &self.stop);
         let ended = match under {
             Under::Upgrade => self.work(&context, session).await,
             Under::Repair(repair) => self.repair(repair).await,
+            Under::Resume => self.check().await,
         };
+        drop(watch);
+        let ended = self.start_workloads(ended, id.as_ref()).await;
         context.checkpoints.reached(Point::BeforeRelease).await;
         drop(keeper);
         match tokio::time::timeout(RELEASE, self.lock.release()).await {
@@ -211,6 +229,10 @@ impl Run<'_> {
                 Recorded::Readable(record) => Some(record.clone()),
                 _ => None,
             };
+            if matches!(decision, Decision::Stamp { .. } | Decision::Initialise { .. }) {
+                let restoring = self.restore_first(stored.as_ref()).await;
+                restoring.map_err(|halt| closed(halt, "restoring workloads"))?;
+            }
             let acted = match decision {
                 Decision::Held(_) => return Err(Reason::LeaseLost.failure()),
                 Decision::Open { .. } | Decision::Reached { .. } | Decision::Closed(_) => {
@@ -283,8 +305,13 @@ impl Run<'_> {
         self.check_server(context, units)?;
         self.check_privileges(units).await?;
         self.ask_conditions(context, units, Asked::BeforeAnyWrite).await?;
-        let estimates = look(context, work.session(), units, None, Look::Upgrade).await?;
-        self.warn(LATE_WRITERS.to_owned());
+        let mut estimates = look(context, work.session(), units, None, Look::Upgrade).await?;
+        self.begin_applying(units, work.stored()).await?;
+        if self.quiesce.is_some() {
+            // what the old code wrote until it stopped counts as well
+            self.ask_conditions(context, units, Asked::BeforeAnyWrite).await?;
+            estimates = look(context, work.session(), units, None, Look::Upgrade).await?;
+        }
         for (unit, estimate) in units.iter().zip(&estimates) {
             self.ask_conditions(context, &[unit], Asked::BeforeItsUpgrade).await?;
             tracing::info!(
@@ -297,6 +324,27 @@ impl Run<'_> {
             self.note_applied(unit, applied?);
         }
         Ok(())
+    }
+
+    /// What comes between looking and the first write: old code is stopped, or warned of.
+    async fn begin_applying(
+        &mut self,
+        units: &[&Unit],
+        stored: Option<&Record>,
+    ) -> Result<(), Halt> {
+        let versions: Vec<String> = units.iter().map(|unit| unit.version.to_string()).collect();
+        let from = self.report.from.as_deref().unwrap_or("no recorded version");
+        let database = self.store.database.name();
+        let note = format!("upgrading {database} from {from} to {}", versions.join(", then "));
+        self.started = true;
+        self.tell(Occasion::UpgradeStarted, Tone::Normal, note);
+        match self.quiesce {
+            Some(_) => self.stop_workloads(stored).await,
+            None => {
+                self.warn(LATE_WRITERS.to_owned());
+                Ok(())
+            }
+        }
     }
 
     async fn resume(
@@ -312,9 +360,13 @@ impl Run<'_> {
         self.check_server(context, units)?;
         self.check_privileges(units).await?;
         let journal = work.stored().and_then(|record| record.journal.clone());
-        let estimates =
+        let mut estimates =
             look(context, work.session(), units, journal.as_ref(), Look::Upgrade).await?;
-        self.warn(LATE_WRITERS.to_owned());
+        self.begin_applying(units, work.stored()).await?;
+        if self.quiesce.is_some() {
+            estimates =
+                look(context, work.session(), units, journal.as_ref(), Look::Upgrade).await?;
+        }
         tracing::info!(
             version = %unit.version,
             description = unit.description(),
@@ -350,6 +402,13 @@ impl Run<'_> {
             late = applied.late,
             "upgrade applied"
         );
+        let actions: Vec<&str> = applied.actions.iter().map(|a| a.description.as_str()).collect();
+        let seconds = applied.duration_ms as f64 / 1000.0;
+        let note = match actions.is_empty() {
+            true => format!("{version} in {seconds:.1} s: nothing had to be changed"),
+            false => format!("{version} in {seconds:.1} s: {}", actions.join("; ")),
+        };
+        self.tell(Occasion::UpgradeApplied, Tone::Normal, note);
         self.report.remaining.retain(|remaining| *remaining != version);
         self.report.upgrades.push(UpgradeReport {
             version,
@@ -374,6 +433,7 @@ fn ends_early(outcome: Outcome) -> bool {
             | Outcome::Interrupted
             | Outcome::NotAuthorised
             | Outcome::ServerUnsuitable
+            | Outcome::NotQuiesced
     )
 }
 
