@@ -5,10 +5,10 @@ CARGO ?= cargo
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos check readme
+.PHONY: help setup demo test chaos e2e check readme
 
 help: ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z0-9]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: ## fetch the MongoDB server and the Python packages of the tests, once
 	$(PYTHON) tests/tools/setup >/dev/null
@@ -26,6 +26,9 @@ chaos: export CHAOS_SECONDS ?= 180
 endif
 chaos: setup ## the crash campaign; CHAOS_SECONDS=180 says how long
 	$(CARGO) test --locked --test chaos -- --nocapture
+
+e2e: setup ## everything on a real Kubernetes, started here; ARGS=part of a name, see tests/cluster/run.sh
+	tests/cluster/run.sh $(ARGS)
 
 check: ## format, lints, documentation, licences
 	$(CARGO) fmt --check

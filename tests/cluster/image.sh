@@ -55,6 +55,9 @@ tar_of() {
         store push --quiet "localhost/$1" "docker-archive:$file.new:localhost/$1:$id" >&2
         mv "$file.new" "$file"
     fi
+    say "$1: $(($(stat --format %s "$file") / 1000)) kB, profile $PROFILE"
+    # Clusters that run have older ones in their own store.
+    find "$images" -name "$1-*.tar" -mmin +120 ! -path "$file" -delete
     printf 'localhost/%s:%s %s\n' "$1" "$id" "$file"
 }
 

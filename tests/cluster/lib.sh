@@ -27,9 +27,9 @@ commands() {
 }
 
 # Two runs from two clones share the cache: one builds, the other waits.
-# locked NAME COMMAND...
+# locked NAME COMMAND...: what it leaves running does not hold the lock.
 locked() {
     local name=$1
     shift
-    ( flock 9 && "$@" ) 9>"$cache/$name.lock"
+    ( flock 9 && "$@" 9>&- ) 9>"$cache/$name.lock"
 }

@@ -17,7 +17,7 @@ async fn a_fresh_installation_needs_the_operators_word(world: &World) {
     refused.says("GATE_INITIALISE=fresh").says("GATE_FROM_VERSION");
     let pods = world.hook_pods().await;
     assert_eq!(pods.len(), 1, "{pods:?}");
-    let report = report(&pods[0], "gate");
+    let report = report(&pods[0]);
     assert_eq!(report["exit_code"], 11, "{report}");
     assert!(apps::record(&world.database).await.is_empty());
 

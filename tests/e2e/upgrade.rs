@@ -22,8 +22,8 @@ async fn the_hook_upgrades_before_ten_replicas_open_without_writing(world: &Worl
     let ten = merged(lab::new(), json!({ "replicas": 10 }));
     world.upgrade_lab(&ten, &["--wait"]).await.ok();
     world.serves("0.8.0").await;
-    let pods = world.list("pods", "app=lab").await;
-    let opened = pods.iter().filter(|pod| report(pod, "gate")["exit_code"] == 0).count();
+    let pods = world.pods("app=lab").await;
+    let opened = pods.iter().filter(|pod| report(pod)["exit_code"] == 0).count();
     assert_eq!(opened, 10, "{pods:?}");
     assert_eq!(apps::count(&world.database, "things", doc! { "b": { "$exists": true } }).await, 50);
     let record = apps::record(&world.database).await;

@@ -135,6 +135,13 @@ impl World {
         list["items"].as_array().unwrap().clone()
     }
 
+    /// The pods with these labels that nobody is deleting.
+    pub async fn pods(&self, labels: &str) -> Vec<Value> {
+        let mut pods = self.list("pods", labels).await;
+        pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        pods
+    }
+
     /// The pods of a Job, oldest first.
     pub async fn pods_of(&self, job: &str) -> Vec<Value> {
         let mut pods = self.list("pods", &format!("batch.kubernetes.io/job-name={job}")).await;
@@ -197,14 +204,14 @@ impl World {
     }
 }
 
-/// The last termination message of a container of a pod, which is a gate's report. Null where it has
-/// not ended, or wrote none.
-pub fn report(pod: &Value, container: &str) -> Value {
-    let status = &pod["status"];
-    let all = ["initContainerStatuses", "containerStatuses"];
-    let mut all = all.iter().filter_map(|kind| status[*kind].as_array()).flatten();
-    let Some(status) = all.find(|status| status["name"] == container) else { return Value::Null };
-    let of = |state: &str| status[state]["terminated"]["message"].as_str().map(str::to_owned);
-    let message = of("state").or(of("lastState")).unwrap_or_default();
-    serde_json::from_str(&message).unwrap_or(Value::Null)
+/// The report of the gate in a pod, which is its container's last termination message. Null where no gate
+/// has ended there.
+pub fn report(pod: &Value) -> Value {
+    let kinds = ["initContainerStatuses", "containerStatuses"];
+    let statuses = kinds.iter().filter_map(|kind| pod["status"][*kind].as_array()).flatten();
+    let messages = statuses.flat_map(|status| {
+        ["state", "lastState"].map(|state| &status[state]["terminated"]["message"])
+    });
+    let mut reports = messages.filter_map(|message| serde_json::from_str(message.as_str()?).ok());
+    reports.find(|report: &Value| report["exit_code"].is_number()).unwrap_or(Value::Null)
 }
