@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::command::{Output, repository};
+use super::command::{Output, Running, repository};
 use super::gate::{copy, image, merged, scenario};
 use super::world::World;
 
@@ -26,8 +26,13 @@ pub fn lab(version: &str, field: &str, code: &str, upgrades: &str) -> Value {
 impl World {
     /// `helm upgrade --install lab` with these values and more arguments.
     pub async fn upgrade_lab(&self, values: &Value, arguments: &[&str]) -> Output {
+        self.noted(self.start_lab(values, arguments).await).await
+    }
+
+    /// The same, left running.
+    pub async fn start_lab(&self, values: &Value, arguments: &[&str]) -> Running {
         let chart = self.lab_chart().await;
-        self.upgrade("lab", &chart, values, arguments).await
+        self.start_upgrade("lab", &chart, values, arguments).await
     }
 
     /// The lab's chart with its dependency built, away from the repository, which stays clean.

@@ -4,17 +4,32 @@
 #[path = "../apps/mod.rs"]
 mod apps;
 mod command;
+mod failing;
 mod gate;
 mod install;
+mod killed;
 mod lab;
+mod middle;
+mod rollback;
 mod runner;
+mod server;
 #[path = "../support/mod.rs"]
 mod support;
+mod timeout;
 mod upgrade;
 mod world;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    runner::run([install::scenarios(), upgrade::scenarios()].concat())
+    let scenarios = [
+        install::scenarios(),
+        upgrade::scenarios(),
+        failing::scenarios(),
+        server::scenarios(),
+        timeout::scenarios(),
+        killed::scenarios(),
+        rollback::scenarios(),
+    ];
+    runner::run(scenarios.concat())
 }
