@@ -38,12 +38,21 @@ async fn a_timeout_of_helm_with_the_rollback_flag_keeps_old_pods_out(world: &Wor
     middle.reached(world).await;
 
     // An old pod that starts beside the Job stays out: now, and after the upgrade.
-    world.kubectl(&["delete", "pod", "--selector=app=lab", "--wait=false"]).await;
-    let refused = world.refused_pod("app=lab").await;
-    assert!(report(&refused)["message"].as_str().unwrap().contains("0.8.0"), "{refused}");
+    world.kubectl(&["delete", "pod", "--selector=app=lab"]).await;
+    let refused = report(&world.refused_pod("app=lab").await);
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.starts_with("an upgrade to 0.8.0 by code 0.8.0 on "), "{refused}");
+    assert!(
+        message.ends_with(" is unfinished, and this binary, 0.7.0, does not know it"),
+        "{refused}"
+    );
     middle.pass().await;
     world.job_ends().await;
     middle::finished(world).await;
+    world.kubectl(&["delete", "pod", "--selector=app=lab"]).await;
+    let refused = report(&world.refused_pod("app=lab").await);
+    assert!(refused["message"].as_str().unwrap().contains("the floor is 0.8.0"), "{refused}");
+    assert_eq!(world.fetch("lab").await, None);
 
     world.upgrade_lab(&middle::upgrade(), &["--wait"]).await.ok();
     world.serves("0.8.0").await;
@@ -54,9 +63,11 @@ async fn a_rollback_leaves_the_job_to_whoever_deletes_it(world: &World) {
     let middle = middle::prepare(world).await;
     let helm = world.start_lab(&middle::upgrade(), &["--wait"]).await;
     let run = middle.reached(world).await;
-    helm.signal("INT");
+    // The machine that helm runs on is lost: only a rollback frees the release.
+    helm.signal("KILL");
     world.noted(helm).await.failed();
-
+    let refused = world.upgrade_lab(&middle::upgrade(), &[]).await.failed();
+    refused.says("another operation (install/upgrade/rollback) is in progress");
     world.helm(&["rollback", "lab", "1", "--wait"]).await.ok();
     world.serves("0.7.0").await;
     assert_eq!(middle::unfinished(world).await.as_ref(), Some(&run), "it runs on");
