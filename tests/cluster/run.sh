@@ -64,6 +64,9 @@ load() {
 inside() {
     export KUBECONFIG=$1/kubeconfig E2E_HOST=10.77.0.1 E2E_BIN=$bin E2E_STATE=$1
     export E2E_KILL="$bin/ctr -a $1/ctd/c.sock -n k8s.io task kill -s SIGKILL"
+    # What tests leave that are killed goes with the cluster.
+    export TMPDIR=$1/tmp
+    mkdir -p "$TMPDIR"
     netns=(nsenter "--net=/run/netns/$(basename "$1")")
 }
 

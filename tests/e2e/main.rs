@@ -1,6 +1,9 @@
 //! Everything together: the real images, chart and Helms on a real Kubernetes with real MongoDB servers.
 //! `tests/cluster/run.sh` starts what this needs; its head says how to run it, and parts of it.
 
+// Some helpers wait for the scenario that needs them.
+#![allow(dead_code)]
+
 #[path = "../apps/mod.rs"]
 mod apps;
 mod command;

@@ -7,6 +7,7 @@ use super::apps;
 use super::gate::merged;
 use super::lab;
 use super::runner::{BOTH, Scenario, scenario};
+use super::support::db_hash;
 use super::world::{World, report};
 
 pub fn scenarios() -> Vec<Scenario> {
@@ -22,10 +23,23 @@ async fn the_hook_upgrades_before_ten_replicas_open_without_writing(world: &Worl
     let ten = merged(lab::new(), json!({ "replicas": 10 }));
     world.upgrade_lab(&ten, &["--wait"]).await.ok();
     world.serves("0.8.0").await;
-    let pods = world.pods("app=lab").await;
-    let opened = pods.iter().filter(|pod| report(pod)["exit_code"] == 0).count();
-    assert_eq!(opened, 10, "{pods:?}");
+    opened(world, 10).await;
     assert_eq!(apps::count(&world.database, "things", doc! { "b": { "$exists": true } }).await, 50);
     let record = apps::record(&world.database).await;
     assert_eq!(apps::history(&record), ["auto_stamp 0.7.0", "upgrade 0.8.0"]);
+
+    let before = db_hash(&world.database).await;
+    world.kubectl(&["delete", "pods", "--selector", "app=lab"]).await;
+    opened(world, 10).await;
+    assert_eq!(db_hash(&world.database).await, before);
+}
+
+/// Waits until the gates of so many of the lab's pods have opened.
+async fn opened(world: &World, number: usize) {
+    let open = async || {
+        let pods = world.pods("app=lab").await;
+        let open = pods.iter().filter(|pod| report(pod)["exit_code"] == 0);
+        (open.count() == number).then_some(())
+    };
+    world.until("the gates of all pods to open", open).await;
 }
