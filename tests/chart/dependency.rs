@@ -33,13 +33,17 @@ spec:
     metadata: {{ labels: {{ app: app }} }}
     spec:
       initContainers:
-{containers}        - {{ name: other, image: app }}
+{containers}        - name: other
+          image: app
+          {{{{- if (index .Values \"{first}\").enabled }}}}
+          env: {{{{- include \"upgrade-gate.env\" (index .Subcharts \"{first}\") | nindent 12 }}}}
+          {{{{- end }}}}
       containers: [{{ name: app, image: app }}]
-      {{{{- with include \"upgrade-gate.volumes\" (index .Subcharts \"{}\") }}}}
+      {{{{- with include \"upgrade-gate.volumes\" (index .Subcharts \"{first}\") }}}}
       volumes: {{{{- . | nindent 8 }}}}
       {{{{- end }}}}
 ",
-            aliases[0]
+            first = aliases[0]
         ),
     );
     copy(CHART.as_ref(), &folder.path().join("charts/upgrade-gate"));
@@ -70,6 +74,7 @@ fn an_application_gates_its_own_pods_with_one_line() {
     let init = &app["initContainers"][0];
     assert_eq!(init["name"], "gate");
     assert_eq!((env(app)["GATE_MODE"].as_str(), env(app)["GATE_TIMEOUT"].as_str()), ("wait", "1h"));
+    assert_eq!(init["env"], app["initContainers"][1]["env"], "the variables alone");
     let job = &pod(rendered.job())["containers"][0];
     for field in ["image", "resources", "securityContext", "terminationMessagePolicy"] {
         assert_eq!(init[field], job[field], "{field}");

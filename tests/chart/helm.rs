@@ -24,7 +24,7 @@ fn helm(name: &str, arguments: &[&str], values: &str) -> Output {
     let binary = Path::new(BINARIES).join(name);
     assert!(
         binary.exists(),
-        "no {name} to test the chart with: bash tests/cluster/build.sh .cache/cluster/bin"
+        "no {name} to test the chart with: bash tests/cluster/build.sh helm3 helm4"
     );
     let mut child = Command::new(binary)
         .args(arguments)
@@ -38,10 +38,11 @@ fn helm(name: &str, arguments: &[&str], values: &str) -> Output {
 }
 
 /// `helm lint --strict`: whether it passes with both, and what they say.
-pub fn lint(chart: &Path) -> Result<(), String> {
+pub fn lint(chart: &Path, values: &str) -> Result<(), String> {
     for name in HELMS {
-        let arguments = ["lint", "--strict", "--kube-version", "1.28.0", chart.to_str().unwrap()];
-        let output = helm(name, &arguments, "");
+        let mut arguments = vec!["lint", "--strict", "--kube-version", "1.28.0"];
+        arguments.extend(["--values", "-", chart.to_str().unwrap()]);
+        let output = helm(name, &arguments, values);
         if !output.status.success() {
             return Err(format!("{name}: {}", String::from_utf8_lossy(&output.stdout)));
         }
@@ -54,6 +55,7 @@ pub fn lint(chart: &Path) -> Result<(), String> {
 pub struct Release {
     chart: PathBuf,
     name: String,
+    namespace: String,
     values: String,
     arguments: Vec<String>,
 }
@@ -65,6 +67,7 @@ impl Release {
         Release {
             chart: CHART.into(),
             name: "r".into(),
+            namespace: "apps".into(),
             values: format!("{secret}{values}"),
             arguments: vec![],
         }
@@ -72,6 +75,11 @@ impl Release {
 
     pub fn named(mut self, name: &str) -> Release {
         self.name = name.into();
+        self
+    }
+
+    pub fn namespace(mut self, namespace: &str) -> Release {
+        self.namespace = namespace.into();
         self
     }
 
@@ -87,7 +95,7 @@ impl Release {
 
     fn template(&self, helm_name: &str) -> Output {
         let chart = self.chart.to_str().unwrap();
-        let mut arguments = vec!["template", &self.name, chart, "--namespace", "apps"];
+        let mut arguments = vec!["template", &self.name, chart, "--namespace", &self.namespace];
         arguments.extend(["--kube-version", "1.37.2", "--values", "-"]);
         arguments.extend(self.arguments.iter().map(String::as_str));
         helm(helm_name, &arguments, &self.values)
@@ -109,6 +117,17 @@ impl Release {
             kubernetes::check(object).unwrap_or_else(|error| panic!("{error}: {object:#}"));
         }
         Rendered(three)
+    }
+
+    /// What Helm 4 says after an installation; Helm 3 says it to a cluster only.
+    #[track_caller]
+    pub fn notes(&self) -> String {
+        let chart = self.chart.to_str().unwrap();
+        let arguments = ["install", &self.name, chart, "--dry-run=client", "--values", "-"];
+        let output = helm("helm4", &arguments, &self.values);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split_once("\nNOTES:\n").unwrap().1.into()
     }
 
     /// Why both refuse it.

@@ -155,31 +155,30 @@ fn hooks_have_their_engine_in_their_names_so_that_engines_can_be_changed() {
 
 #[test]
 fn every_name_has_at_most_52_characters_and_releases_do_not_meet() {
-    let long = "a-release-with-a-name-of-exactly-fifty-three-letters-";
     let values = "mongodb: { uri: mongodb://host/db }\nnetworkPolicy: { enabled: true }\n\
-                  quiesce: { workloads: [deployment/app] }\nevents: { enabled: true, \
-                  initContainerAccount: app }\n";
-    for engine in ["helm", "argocd", "none"] {
-        let resume = if engine == "none" { "" } else { "  resume: true\n" };
-        let values = values.replace("[deployment/app] }", "[deployment/app] }\n");
-        let values = format!("{values}hooks: {{ engine: {engine} }}\n");
-        let values = match resume {
-            "" => values,
-            _ => values.replace("[deployment/app] }", "[deployment/app], resume: true }"),
-        };
+                  events: { enabled: true, initContainerAccount: app }\n";
+    let account = format!("serviceAccount: {{ name: {} }}\n", "b".repeat(52));
+    let resume = "quiesce: { workloads: [deployment/app], resume: true }\n";
+    for (engine, more) in [("helm", resume), ("argocd", resume), ("none", ""), ("helm", &account)] {
+        let values = format!("{values}{more}hooks: {{ engine: {engine} }}\n");
+        // a release's name has at most 53 characters
         let [one, other] = ["x", "y"].map(|end| {
-            let release = Release::of(&values).named(&format!("{}{end}", &long[..52]));
-            let rendered = release.render();
-            for (kind, name) in rendered.names() {
+            let release = format!("{}{end}", "a-release-".repeat(6).split_at(52).0);
+            let names = Release::of(&values).named(&release).render().names();
+            for (kind, name) in &names {
                 let random = if name.ends_with('-') { 5 } else { 0 };
                 assert!(name.len() + random <= 52, "{kind} {name}");
             }
-            rendered.names()
+            names
         });
-        assert_eq!(one.intersection(&other).collect::<Vec<_>>(), Vec::<&_>::new());
+        let meet: Vec<_> = one.intersection(&other).collect();
+        assert!(meet.iter().all(|(kind, _)| kind == "ServiceAccount"), "{meet:?}");
+        assert_eq!(meet.is_empty(), more != account, "the operator's own name is the operator's");
     }
     let short = |release: &str| Release::of("").named(release).render().names();
     assert_eq!(short("a").intersection(&short("b")).count(), 0, "two releases in one namespace");
+    let numbers = Release::of("events: { enabled: true, initContainerAccount: '7' }").named("123");
+    numbers.namespace("42").render();
     let alone = Release::of("").named("my-upgrade-gate").render();
     assert_eq!(name(alone.job()), "my-upgrade-gate-helm");
 }
@@ -298,14 +297,17 @@ fn the_command_that_removes_what_hooks_leave_finds_all_of_it() {
     let kinds: BTreeSet<_> =
         hooks.iter().map(|hook| text_at(hook, "/kind").to_lowercase()).collect();
     let readme = std::fs::read_to_string(format!("{}/README.md", crate::helm::CHART)).unwrap();
-    let command = readme.lines().find(|line| line.starts_with("kubectl delete job,")).unwrap();
-    let named: BTreeSet<_> =
-        command.split(' ').nth(2).unwrap().split(',').map(String::from).collect();
-    assert_eq!(named, kinds);
-    let label = "app.kubernetes.io/component";
-    assert!(readme.contains(&format!("{label}=upgrade-gate")));
+    let notes = Release::of("").notes();
+    for text in [&readme, &notes] {
+        let command = text.lines().find_map(|line| line.trim().strip_prefix("kubectl delete job,"));
+        let command = format!("job,{}", command.unwrap());
+        let named = command.split(' ').next().unwrap().split(',').map(String::from);
+        assert_eq!(named.collect::<BTreeSet<_>>(), kinds);
+        assert!(text.contains(",app.kubernetes.io/component=upgrade-gate"), "{text}");
+    }
     for object in hooks {
-        assert_eq!(object["metadata"]["labels"][label], "upgrade-gate", "{object:#}");
-        assert_eq!(object["metadata"]["labels"]["app.kubernetes.io/instance"], "r");
+        let labels = &object["metadata"]["labels"];
+        assert_eq!(labels["app.kubernetes.io/component"], "upgrade-gate", "{object:#}");
+        assert_eq!(labels["app.kubernetes.io/instance"], "r");
     }
 }

@@ -33,20 +33,12 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("GATE_DISCARD_JOURNAL", "manual: { mode: record, record: { discardJournal: x } }", "manual"),
     ("GATE_MODE", "manual: { mode: check }", "manual init"),
     ("GATE_EVENTS", "events: { enabled: true }", "job manual"),
-    (
-        "GATE_QUIESCE",
-        "quiesce: { workloads: [deployment/a] }\nmanual: { mode: upgrade }",
-        "job manual",
-    ),
-    (
-        "GATE_QUIESCE_TIMEOUT",
-        "quiesce: { workloads: [deployment/a], timeout: 1m }\nmanual: { mode: upgrade }",
-        "job manual",
-    ),
-    ("GATE_RESUME", "quiesce: { workloads: [deployment/a] }\nmanual: { mode: upgrade }", "manual"),
+    ("GATE_QUIESCE", "quiesce: { workloads: [deployment/a] }", "job manual"),
+    ("GATE_QUIESCE_TIMEOUT", "quiesce: { workloads: [deployment/a], timeout: 1m }", "job manual"),
+    ("GATE_RESUME", "quiesce: { workloads: [deployment/a] }", "manual"),
     ("GATE_NAMESPACE", "events: { enabled: true }", "job manual"),
     ("GATE_POD_NAME", "events: { enabled: true }", "job manual"),
-    ("GATE_POD_UID", "events: { enabled: true, initContainerAccount: app }", "init"),
+    ("GATE_POD_UID", "events: { enabled: true, initContainerAccount: app }", "job manual init"),
     ("GATE_JOB_NAME", "events: { enabled: true }", "job manual"),
     ("GATE_JOB_UID", "events: { enabled: true }", "job manual"),
     ("GATE_MONGODB_URI", "", "job manual init"),
@@ -135,6 +127,8 @@ fn an_init_container_that_waits_takes_no_decision_and_one_that_upgrades_does() {
     let decisions = "settings: { initialise: fresh, fromVersion: 0.6.0, skipConditions: true }\n\
                      quiesce: { workloads: [deployment/a] }\nmanual: { mode: record, \
                      targetVersion: 0.7.0, record: { version: 0.7.5, expect: 0.8.0 } }\n";
+    let none = three_ways("quiesce: { workloads: [deployment/a] }\nhooks: { engine: none }");
+    assert_eq!(none["job"]["GATE_RESUME"], "true", "no release follows that would do it");
     let waits = &three_ways(decisions)["init"];
     let names: Vec<_> = waits.keys().collect();
     assert_eq!(names, ["GATE_MODE", "GATE_MONGODB_URI", "GATE_MONGODB_URI_SOURCE"]);

@@ -62,7 +62,9 @@ fn a_token_is_mounted_only_where_a_feature_needs_it() {
     let events = render("events: { enabled: true }\nhooks: { onRollback: true }");
     assert_eq!(mounted(&events), ["r-upgrade-gate", "r-upgrade-gate-helm"]);
     let quiesce = render("quiesce: { workloads: [deployment/web] }");
-    assert_eq!(mounted(&quiesce), ["r-upgrade-gate-helm"], "a plan scales nothing");
+    assert_eq!(mounted(&quiesce), ["r-upgrade-gate", "r-upgrade-gate-helm"]);
+    let check = render("quiesce: { workloads: [deployment/web] }\nmanual: { mode: check }");
+    assert_eq!(mounted(&check), ["r-upgrade-gate-helm"], "a check scales nothing");
     for account in render(FEATURES).of_kind("ServiceAccount") {
         assert_eq!(account["automountServiceAccountToken"], false, "pods say so themselves");
     }

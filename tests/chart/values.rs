@@ -32,11 +32,18 @@ pub fn setting_of(key: &str) -> String {
 
 #[test]
 fn both_helms_find_nothing_to_complain_of_but_would() {
-    lint(CHART.as_ref()).unwrap();
+    lint(CHART.as_ref(), "").unwrap();
+    lint(CHART.as_ref(), &format!("{SECRET}hooks: {{ engine: none }}")).unwrap();
+    let argocd = lint(CHART.as_ref(), &format!("{SECRET}hooks: {{ engine: argocd }}")).unwrap_err();
+    let complaints =
+        argocd.lines().filter(|line| line.starts_with("[WARN") || line.starts_with("[ERR"));
+    let complaints: Vec<_> = complaints.collect();
+    assert_eq!(complaints.len(), 1, "of a name that Argo CD's hook must not have: {argocd}");
+    assert!(complaints[0].contains("templates/job.yaml: object name does not conform"));
     let folder = Folder::new("lint");
     copy(CHART.as_ref(), folder.path());
     folder.write("templates/wrong.yaml", "kind: Job\n  name: wrong\n");
-    assert!(lint(folder.path()).unwrap_err().contains("wrong.yaml"));
+    assert!(lint(folder.path(), "").unwrap_err().contains("wrong.yaml"));
 }
 
 #[test]
@@ -163,6 +170,32 @@ fn every_value_misspelt_is_refused() {
 }
 
 #[test]
+fn a_value_of_the_wrong_kind_is_refused() {
+    for (values, at) in [
+        ("hooks: { engine: flux }", "hooks/engine"),
+        ("hooks: { onInstall: 'no' }", "hooks/onInstall"),
+        ("hooks: { backoffLimit: -1 }", "hooks/backoffLimit"),
+        ("initContainer: { mode: plan }", "initContainer/mode"),
+        ("settings: { initialise: yes }", "settings/initialise"),
+        ("settings: { fromVersion: 0.8 }", "settings/fromVersion"),
+        ("settings: { lockWait: 90 }", "settings/lockWait"),
+        ("settings: { timeout: '90' }", "settings/timeout"),
+        ("settings: { batchDocuments: 100001 }", "settings/batchDocuments"),
+        ("settings: { logFormat: xml }", "settings/logFormat"),
+        ("quiesce: { workloads: [daemonset/app] }", "quiesce/workloads/0"),
+        ("mongodb: { uriFile: uri }", "mongodb/uriFile"),
+        ("extraEnv: [{ name: A, value: 1 }]", "extraEnv/0/value"),
+        ("extraEnv: [{ value: a }]", "extraEnv/0"),
+        ("podLabels: { a: 1 }", "podLabels/a"),
+    ] {
+        let refusal = Release::of(values).refusal();
+        let lines = refusal.lines().filter(|line| line.contains(&format!("- at '/{at}'")));
+        assert!(lines.count() >= 2, "{values}: {refusal}");
+    }
+    render("settings: { lockWait: 1m 30s, connectTimeout: 500ms, timeout: 1.5h }");
+}
+
+#[test]
 fn the_schema_knows_the_values_and_no_others() {
     fn compare(schema: &Value, values: &Value, path: &str) {
         let Some(properties) = schema["properties"].as_object() else { return };
@@ -196,7 +229,8 @@ fn absent(depth: usize) -> String {
         }
     }
     let mut values = nulls(&chart_values(), depth);
-    values["mongodb"] = yaml(SECRET)["mongodb"].clone();
+    values["mongodb"] =
+        json!({ "existingSecret": { "name": "db", "key": null }, "uri": null, "uriFile": null });
     // what nobody set is not limited
     values["resources"] = chart_values()["resources"].clone();
     format!("{values}# mongodb:")
@@ -215,6 +249,21 @@ fn absent_values_mean_the_defaults() {
         let defaults = render(&format!("{hooks}\nimage: {{ pullPolicy: '' }}"));
         assert_eq!(render(&without), defaults, "{engine}");
     }
+}
+
+#[test]
+fn the_notes_are_those_of_the_engine() {
+    for (engine, says) in [
+        ("helm", "by the Job r-upgrade-gate-helm."),
+        ("argocd", "by a Job r-upgrade-gate-argocd-…"),
+        ("none", "by a Job r-upgrade-gate-none-…"),
+    ] {
+        let notes = Release::of(&format!("hooks: {{ engine: {engine} }}")).notes();
+        assert!(notes.contains(says) && notes.contains("cronjob/r-upgrade-gate"), "{notes}");
+        assert_eq!(notes.contains("kubectl delete"), engine == "helm");
+    }
+    assert!(!Release::of("manual: { enabled: false }").notes().contains("cronjob"));
+    Release::of(&absent(1)).notes();
 }
 
 #[test]
