@@ -126,8 +126,8 @@ impl World {
     /// A pod with these labels whose gate has ended with 12: waits for one.
     pub async fn refused_pod(&self, labels: &str) -> Value {
         let refused = async || {
-            let pods = self.pods(labels).await.into_iter();
-            pods.filter(|pod| report(pod)["exit_code"] == 12).last()
+            let mut pods = self.pods(labels).await.into_iter();
+            pods.find(|pod| report(pod)["exit_code"] == 12)
         };
         self.until("a pod that the gate keeps out", refused).await
     }
