@@ -50,7 +50,9 @@ async fn a_server_that_stays_down_ends_the_release_with_20(world: &World) {
     let (server, database) = down(world).await;
     let once = json!({ "settings": { "connectTimeout": "1s" }, "hooks": { "backoffLimit": 1 } });
     let refused = world.upgrade_gate(&gate(once.clone()), &[]).await.failed();
-    refused.says(r#""exit_code":20"#).says("the replica set has no primary");
+    refused
+        .says(r#""exit_code":20"#)
+        .says("no member of the replica set answers: check hosts and ports");
     assert_eq!(codes(world).await, [20, 20]);
     let job = world.hook_job().await.unwrap();
     let job = world.object(&format!("job/{job}")).await;
