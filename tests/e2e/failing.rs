@@ -89,8 +89,7 @@ const THINGS: i32 = 20;
 
 /// The lab at 0.7.0, serving, with documents.
 async fn begin(world: &World) {
-    world.upgrade_lab(&lab::old(), &["--wait"]).await.ok();
-    world.serves("0.7.0").await;
+    world.install_lab().await;
     let things = (0..THINGS).map(|n| doc! { "_id": n, "a": n, "n": n });
     apps::fill(&world.database, "things", things).await;
 }

@@ -24,6 +24,12 @@ pub fn lab(version: &str, field: &str, code: &str, upgrades: &str) -> Value {
 }
 
 impl World {
+    /// Installs the lab's release 0.7.0, and waits until it serves.
+    pub async fn install_lab(&self) {
+        self.upgrade_lab(&old(), &["--wait"]).await.ok();
+        self.serves("0.7.0").await;
+    }
+
     /// `helm upgrade --install lab` with these values and more arguments.
     pub async fn upgrade_lab(&self, values: &Value, arguments: &[&str]) -> Output {
         self.noted(self.start_lab(values, arguments).await).await

@@ -21,8 +21,7 @@ pub struct Middle {
 
 /// The lab at 0.7.0, serving, and documents for [`upgrade`].
 pub async fn prepare(world: &World) -> Middle {
-    world.upgrade_lab(&lab::old(), &["--wait"]).await.ok();
-    world.serves("0.7.0").await;
+    world.install_lab().await;
     apps::fill(&world.database, "counters", (0..DOCUMENTS).map(|n| doc! { "_id": n })).await;
 
     let client = world.database.client();

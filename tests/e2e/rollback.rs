@@ -84,7 +84,6 @@ async fn a_pod_that_restarts_long_after_the_hook_opens_at_once(world: &World) {
 
 /// The lab at 0.7.0, serving, with documents.
 async fn begin(world: &World) {
-    world.upgrade_lab(&lab::old(), &["--wait"]).await.ok();
-    world.serves("0.7.0").await;
+    world.install_lab().await;
     apps::fill(&world.database, "things", (0..20).map(|n| doc! { "_id": n, "a": n })).await;
 }
