@@ -1,8 +1,10 @@
 //! `helm rollback`, and pods that start without a hook.
 
 use mongodb::bson::{Document, doc};
+use serde_json::{Value, json};
 
 use super::apps;
+use super::gate::merged;
 use super::lab;
 use super::runner::{BOTH, FOUR, Scenario, scenario};
 use super::support::db_hash;
@@ -12,6 +14,8 @@ pub fn scenarios() -> Vec<Scenario> {
     vec![
         scenario!(BOTH, a_rollback_to_code_that_can_read_the_data_serves),
         scenario!(BOTH, a_rollback_below_the_floor_keeps_old_pods_out),
+        scenario!(BOTH, a_check_on_request_refuses_a_rollback_below_the_floor),
+        scenario!(FOUR, without_a_gate_a_rollback_starts_pods_that_cannot_read_the_data),
         scenario!(FOUR, a_pod_that_restarts_long_after_the_hook_opens_at_once),
     ]
 }
@@ -56,6 +60,58 @@ async fn a_rollback_below_the_floor_keeps_old_pods_out(world: &World) {
     world.helm(&["rollback", "lab", "2", "--wait"]).await.ok();
     world.serves("0.8.0").await;
     assert_eq!(db_hash(&world.database).await, before);
+}
+
+async fn a_check_on_request_refuses_a_rollback_below_the_floor(world: &World) {
+    let check = |lab| merged(lab, json!({ "gate": { "hooks": { "onRollback": true } } }));
+    world.upgrade_lab(&check(lab::old()), &["--wait"]).await.ok();
+    world.upgrade_lab(&check(lab::new()), &["--wait"]).await.ok();
+    world.serves("0.8.0").await;
+    let before = db_hash(&world.database).await;
+
+    let refused = world.helm(&["rollback", "lab", "1"]).await.failed();
+    refused.says("the floor is 0.8.0").says("deploy 0.8.0 or restore a backup");
+    let pods = world.pods("app=lab").await;
+    let labs: Vec<_> = pods.iter().map(lab_version).collect();
+    assert_eq!(labs, ["0.8.0"]);
+    world.serves("0.8.0").await;
+    assert_eq!(db_hash(&world.database).await, before);
+
+    // The price of it.
+    assert_eq!(world.release("lab").await, "pending-rollback");
+    let refused = world.upgrade_lab(&check(lab::new()), &[]).await.failed();
+    refused.says("another operation (install/upgrade/rollback) is in progress");
+    world.helm(&["rollback", "lab", "2", "--wait"]).await.ok();
+    world.upgrade_lab(&check(lab::new()), &["--wait"]).await.ok();
+    world.serves("0.8.0").await;
+    assert_eq!(db_hash(&world.database).await, before);
+}
+
+async fn without_a_gate_a_rollback_starts_pods_that_cannot_read_the_data(world: &World) {
+    let ungated = merged(lab::old(), json!({ "gate": { "enabled": false } }));
+    world.upgrade_lab(&ungated, &["--wait"]).await.ok();
+    world.serves("0.7.0").await;
+    apps::fill(&world.database, "things", (0..20).map(|n| doc! { "_id": n, "a": n })).await;
+    let from = json!({ "gate": { "settings": { "fromVersion": "0.7.0" } } });
+    world.upgrade_lab(&merged(lab::new(), from), &["--wait"]).await.ok();
+    world.serves("0.8.0").await;
+
+    world.helm(&["rollback", "lab", "1"]).await.ok();
+    let starts = async || {
+        let pods = world.pods("app=lab").await;
+        let old = pods.iter().find(|pod| lab_version(pod) == "0.7.0")?;
+        let name = old["metadata"]["name"].as_str()?;
+        let log = world.try_kubectl(&["logs", name, "--container=lab"], None).await;
+        log.text().contains("0.7.0 does not know this shape").then_some(())
+    };
+    world.until("an old pod that starts", starts).await;
+}
+
+/// The release of the lab that runs in a pod.
+fn lab_version(pod: &Value) -> &str {
+    let mut env = pod["spec"]["containers"][0]["env"].as_array().unwrap().iter();
+    let version = env.find(|variable| variable["name"] == "LAB_VERSION").unwrap();
+    version["value"].as_str().unwrap()
 }
 
 async fn a_pod_that_restarts_long_after_the_hook_opens_at_once(world: &World) {
