@@ -213,6 +213,12 @@ fn selection_remedy(topology: &str) -> &'static str {
         "check the options tls and tlsCAFile in the connection string"
     } else if topology.contains("unexpected end of file") {
         "the server closes the connection: if it requires TLS, set the option tls=true; else see its log"
+    } else if topology.contains("ReplicaSetNoPrimary")
+        && topology.contains("Type: Unknown")
+        && !topology.contains("Type: Rs")
+    {
+        "no member of the replica set answers: check hosts and ports in the connection string, the \
+         network, and that the servers run"
     } else if topology.contains("ReplicaSetNoPrimary") {
         "the replica set has no primary, or not that name: check its members and the option replicaSet"
     } else if topology.contains("InvalidResponse") || topology.contains("invalid reply") {

@@ -384,6 +384,8 @@ async fn assert_unusable(uri: &str, code: i32, says: &[&str]) {
 async fn no_server_is_20_in_the_configured_time_and_says_what_to_check() {
     let nobody = format!("mongodb://gate:{PASSWORD}@127.0.0.1:{}/lab", closed_port());
     assert_unusable(&nobody, 20, &["check host and port"]).await;
+    let set = format!("{nobody}?replicaSet=rs0");
+    assert_unusable(&set, 20, &["no member", "hosts and ports"]).await;
     let unknown = format!("mongodb://gate:{PASSWORD}@no-such-host.invalid/lab");
     assert_unusable(&unknown, 20, &["check host"]).await;
     assert_unusable(&impostor(b""), 20, &["check host and port"]).await;

@@ -15,6 +15,8 @@
 #   E2E_IMAGE, E2E_SCENARIO_IMAGE, E2E_LAB_IMAGE
 #                       names of images that the nodes have: image.sh builds them, `kind load image-archive`
 #                       and `minikube image load` take what it prints
+#   E2E_KILL            a command that kills the container whose id follows it (kind: docker exec
+#                       kind-control-plane ctr -n k8s.io task kill -s SIGKILL)
 #   E2E_BIN             a folder with kubectl, helm3 and helm4 (default: those that build.sh builds)
 #
 # E2E_JOBS says how many scenarios run at once (4).
@@ -61,6 +63,7 @@ load() {
 # inside STATE: makes what follows talk to the cluster there.
 inside() {
     export KUBECONFIG=$1/kubeconfig E2E_HOST=10.77.0.1 E2E_BIN=$bin E2E_STATE=$1
+    export E2E_KILL="$bin/ctr -a $1/ctd/c.sock -n k8s.io task kill -s SIGKILL"
     # What tests leave that are killed goes with the cluster.
     export TMPDIR=$1/tmp
     mkdir -p "$TMPDIR"

@@ -103,9 +103,10 @@ impl Output {
         self
     }
 
-    /// All that it printed. Helm 4 quotes what a hook's container said.
+    /// All that it printed, without the backslashes that JSON puts before quotes, and Helm 4 once more where
+    /// it quotes what a hook's container said.
     pub fn text(&self) -> String {
-        format!("{}{}", self.stdout, self.stderr).replace("\\\"", "\"")
+        format!("{}{}", self.stdout, self.stderr).replace('\\', "")
     }
 }
 

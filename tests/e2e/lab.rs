@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::command::{Output, repository};
+use super::command::{Output, Running, repository};
 use super::gate::{copy, image, merged, scenario};
 use super::world::World;
 
@@ -24,10 +24,21 @@ pub fn lab(version: &str, field: &str, code: &str, upgrades: &str) -> Value {
 }
 
 impl World {
+    /// Installs the lab's release 0.7.0, and waits until it serves.
+    pub async fn install_lab(&self) {
+        self.upgrade_lab(&old(), &["--wait"]).await.ok();
+        self.serves("0.7.0").await;
+    }
+
     /// `helm upgrade --install lab` with these values and more arguments.
     pub async fn upgrade_lab(&self, values: &Value, arguments: &[&str]) -> Output {
+        self.noted(self.start_lab(values, arguments).await).await
+    }
+
+    /// The same, left running.
+    pub async fn start_lab(&self, values: &Value, arguments: &[&str]) -> Running {
         let chart = self.lab_chart().await;
-        self.upgrade("lab", &chart, values, arguments).await
+        self.start_upgrade("lab", &chart, values, arguments).await
     }
 
     /// The lab's chart with its dependency built, away from the repository, which stays clean.

@@ -9,29 +9,38 @@ mod apps;
 mod command;
 mod deploy;
 mod events;
+mod failing;
 mod gate;
 mod guide;
 mod install;
+mod killed;
 mod lab;
+mod middle;
 mod quiesce;
+mod rollback;
 mod runner;
+mod server;
 #[path = "../support/mod.rs"]
 mod support;
+mod timeout;
 mod upgrade;
 mod world;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    runner::run(
-        [
-            deploy::scenarios(),
-            events::scenarios(),
-            guide::scenarios(),
-            install::scenarios(),
-            quiesce::scenarios(),
-            upgrade::scenarios(),
-        ]
-        .concat(),
-    )
+    let scenarios = [
+        install::scenarios(),
+        upgrade::scenarios(),
+        failing::scenarios(),
+        server::scenarios(),
+        timeout::scenarios(),
+        killed::scenarios(),
+        rollback::scenarios(),
+        quiesce::scenarios(),
+        events::scenarios(),
+        deploy::scenarios(),
+        guide::scenarios(),
+    ];
+    runner::run(scenarios.concat())
 }

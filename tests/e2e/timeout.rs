@@ -1,0 +1,83 @@
+//! helm gives up, or goes back, while the Job that it started runs on.
+
+use super::middle;
+use super::runner::{BOTH, Scenario, scenario};
+use super::world::{World, report};
+
+pub fn scenarios() -> Vec<Scenario> {
+    vec![
+        scenario!(BOTH, a_timeout_of_helm_leaves_the_upgrade_running),
+        scenario!(BOTH, a_timeout_of_helm_with_the_rollback_flag_keeps_old_pods_out),
+        scenario!(BOTH, a_rollback_leaves_the_job_to_whoever_deletes_it),
+    ]
+}
+
+async fn a_timeout_of_helm_leaves_the_upgrade_running(world: &World) {
+    let middle = middle::prepare(world).await;
+    let helm = world.start_lab(&middle::upgrade(), &["--wait", "--timeout", "3s"]).await;
+    world.noted(helm).await.failed();
+    assert_eq!(world.release("lab").await, "failed");
+    middle.reached(world).await;
+    middle.pass().await;
+    world.job_ends().await;
+    assert_eq!(report(&world.hook_pods().await[0])["exit_code"], 0);
+    middle::finished(world).await;
+    // The old pods were not touched, and what they know has not changed.
+    world.serves("0.7.0").await;
+
+    world.upgrade_lab(&middle::upgrade(), &["--wait"]).await.ok();
+    world.serves("0.8.0").await;
+    middle::finished(world).await;
+}
+
+async fn a_timeout_of_helm_with_the_rollback_flag_keeps_old_pods_out(world: &World) {
+    let middle = middle::prepare(world).await;
+    let flags = [world.helm.rollback_flag(), "--timeout", "3s"];
+    world.upgrade_lab(&middle::upgrade(), &flags).await.failed();
+    assert_eq!(world.release("lab").await, "deployed");
+    middle.reached(world).await;
+
+    // An old pod that starts beside the Job stays out: now, and after the upgrade.
+    world.kubectl(&["delete", "pod", "--selector=app=lab"]).await;
+    let refused = report(&world.refused_pod("app=lab").await);
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.starts_with("an upgrade to 0.8.0 by code 0.8.0 on "), "{refused}");
+    assert!(
+        message.ends_with(" is unfinished, and this binary, 0.7.0, does not know it"),
+        "{refused}"
+    );
+    middle.pass().await;
+    world.job_ends().await;
+    middle::finished(world).await;
+    world.kubectl(&["delete", "pod", "--selector=app=lab"]).await;
+    let refused = report(&world.refused_pod("app=lab").await);
+    assert!(refused["message"].as_str().unwrap().contains("the floor is 0.8.0"), "{refused}");
+    assert_eq!(world.fetch("lab").await, None);
+
+    world.upgrade_lab(&middle::upgrade(), &["--wait"]).await.ok();
+    world.serves("0.8.0").await;
+    middle::finished(world).await;
+}
+
+async fn a_rollback_leaves_the_job_to_whoever_deletes_it(world: &World) {
+    let middle = middle::prepare(world).await;
+    let helm = world.start_lab(&middle::upgrade(), &["--wait"]).await;
+    let run = middle.reached(world).await;
+    // The machine that helm runs on is lost: only a rollback frees the release.
+    helm.signal("KILL");
+    world.noted(helm).await.failed();
+    let refused = world.upgrade_lab(&middle::upgrade(), &[]).await.failed();
+    refused.says("another operation (install/upgrade/rollback) is in progress");
+    world.helm(&["rollback", "lab", "1", "--wait"]).await.ok();
+    world.serves("0.7.0").await;
+    assert_eq!(middle::unfinished(world).await.as_ref(), Some(&run), "it runs on");
+    let gate = "--selector=app.kubernetes.io/component=upgrade-gate";
+    world.kubectl(&["delete", "job", gate]).await;
+    world.until("the run's end", async || world.unlocked().await).await;
+    middle.pass().await;
+    assert_eq!(middle::unfinished(world).await, Some(run), "what it committed stays");
+
+    world.upgrade_lab(&middle::upgrade(), &["--wait"]).await.ok();
+    world.serves("0.8.0").await;
+    middle::finished(world).await;
+}
