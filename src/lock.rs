@@ -43,7 +43,7 @@ pub(crate) enum Attempt {
 pub(crate) struct Former {
     pub(crate) holder: Holder,
     /// The id of the session in which it ran its transactions.
-    session: Option<Document>,
+    pub(crate) session: Option<Document>,
 }
 
 /// What is read of a stored lock: its holder, if the lease is alive by the server's clock `now`.
@@ -122,16 +122,13 @@ impl Lock {
         }
     }
 
-    /// Ends the transaction that a former holder may have left open, which would otherwise hold its
-    /// documents for up to a minute. Best effort: the server ends it by itself in the end.
-    pub(crate) async fn end_session(&self, former: &Former) {
-        if let Some(session) = &former.session {
+    /// Ends the transaction that a session may have left open, which would otherwise hold its documents
+    /// for up to a minute. Best effort: the server ends it by itself in the end.
+    pub(crate) async fn end_session(&self, session: Option<&Document>) {
+        if let Some(session) = session {
             let ended = self.database.run_command(doc! { "killSessions": [session.clone()] }).await;
             if let Err(error) = ended {
-                tracing::debug!(
-                    error = server::describe(&error),
-                    "the former holder's session could not be ended"
-                );
+                tracing::debug!(error = server::describe(&error), "a session could not be ended");
             }
         }
     }
@@ -161,7 +158,14 @@ impl Lock {
                 let answer = tokio::time::timeout_at(renewed + lock.lease, lock.renew()).await;
                 match answer {
                     Ok(Ok(true)) => renewed = asked,
-                    Ok(Ok(false)) | Err(_) => break,
+                    Ok(Ok(false)) => {
+                        tracing::error!("the lock is lost; stopping");
+                        return stop.raise(Reason::LeaseLost);
+                    }
+                    Err(_) => {
+                        tracing::error!("the lock could not be renewed in time; stopping");
+                        return stop.raise(Reason::NotRenewed);
+                    }
                     Ok(Err(error)) => {
                         tracing::warn!(
                             error = server::describe(&error),
@@ -170,8 +174,6 @@ impl Lock {
                     }
                 }
             }
-            tracing::error!("the lock is lost; stopping");
-            stop.raise(Reason::LeaseLost);
         }))
     }
 

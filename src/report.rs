@@ -113,7 +113,10 @@ impl Report {
             .collect();
         let mut words = match applied.as_slice() {
             [] if self.unfinished.is_some() => String::new(),
-            [] if self.from == self.to => return "nothing was written".to_owned(),
+            // nothing is recorded, or what was
+            [] if self.to.is_none() || self.from == self.to => {
+                return "nothing was written".to_owned();
+            }
             [] => format!("recorded: {}", self.to.as_deref().unwrap_or("nothing")),
             applied => format!("applied: {}", applied.join(", ")),
         };

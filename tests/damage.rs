@@ -174,6 +174,33 @@ async fn a_whole_journal_is_gone_on_with() {
 }
 
 #[tokio::test]
+async fn what_later_upgrades_need_is_looked_at_before_a_journal_is_gone_on_with() {
+    for (later, code) in [("strict", 13), ("refuse", 14)] {
+        let (database, gate) = unfinished().await;
+        fill(&database, "tasks", [doc! { "_id": 1, "locked": true }]).await;
+        let things = database.collection::<Document>("things");
+        things.update_one(doc! { "_id": 59 }, doc! { "$set": { "bad": true } }).await.unwrap();
+        let upgrades = format!("0.8.0=increment,clash;0.9.0={later}");
+        let gate = gate.set("SCENARIO_CODE", "0.9.0").set("SCENARIO_UPGRADES", upgrades);
+        // the function that failed is mended; the newer one is not
+        let gate = gate.set("SCENARIO_FIXED", if later == "strict" { "true" } else { "false" });
+        things.update_one(doc! { "_id": 37 }, doc! { "$unset": { "clash": 1 } }).await.unwrap();
+        let before = db_hash(&database).await;
+        for mode in ["plan", "upgrade"] {
+            let run = gate.clone().mode(mode).run().await;
+            assert_code(&run, code);
+            assert_eq!(run.report["remaining"], serde_json::json!(["0.8.0", "0.9.0"]), "{run}");
+        }
+        assert_eq!(db_hash(&database).await, before, "{later}");
+
+        database.collection::<Document>("tasks").delete_many(doc! {}).await.unwrap();
+        things.update_one(doc! { "_id": 59 }, doc! { "$unset": { "bad": 1 } }).await.unwrap();
+        assert_code(&gate.run().await, 0);
+        assert_eq!(history(&record(&database).await).len(), 3);
+    }
+}
+
+#[tokio::test]
 async fn a_journal_that_lacks_a_field_closes_the_gate_with_a_way_out() {
     for field in [
         "id",

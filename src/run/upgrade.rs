@@ -3,29 +3,34 @@
 use std::time::Duration;
 
 use mongodb::ClientSession;
-use mongodb::bson::Document;
 use tokio::time::Instant;
 
 use crate::checkpoint::Point;
 use crate::decision::{Decision, Holder};
-use crate::engine::{Context, Look, Work, closed, jittered, look};
+use crate::engine::{Context, Look, Work, closed, closed_by, jittered, look};
 use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::lock::Attempt;
 use crate::record::{Applied, Record, Recorded};
 use crate::report::{UpgradeReport, UpgradeState};
-use crate::run::{POLL, Run, SAY, held};
+use crate::run::{LOOKING, POLL, Run, SAY, held};
 use crate::server;
 use crate::settings::Repair;
-use crate::stop::{GRACE, Halt, Reason};
+use crate::stop::{Halt, Reason, caught, within};
 use crate::upgrade::{Asked, Unit};
 use crate::version::Version;
 
 /// How long releasing the lock may take; the lease ends by itself.
-const RELEASE: Duration = Duration::from_millis(300);
+const RELEASE: Duration = Duration::from_secs(2);
+
+/// How long a run that failed reads where that leaves the database.
+const STANDING: Duration = Duration::from_millis(400);
 
 /// How often a run decides anew because the record moved under it.
 const DECISIONS: u32 = 20;
+
+/// What a run is doing when it applies upgrades.
+const UPGRADING: &str = "upgrading";
 
 /// What every run with pending upgrades says, for nothing stops old code meanwhile.
 const LATE_WRITERS: &str = "code of an earlier version that is still running may go on writing \
@@ -82,12 +87,13 @@ impl Run<'_> {
     /// Where the database stands, read once more: the last commit may have taken effect although its
     /// answer was lost.
     async fn standing(&mut self) -> String {
-        match tokio::time::timeout(GRACE, self.store.observe(&self.lock.run_id)).await {
-            Ok(Ok(observed)) => {
+        let until = self.stop.time_left(Duration::from_secs(1), STANDING);
+        match within(Some(until), self.store.observe(&self.lock.run_id)).await {
+            Some(Ok(observed)) => {
                 self.note_recorded(&observed.recorded);
                 self.report.standing()
             }
-            Ok(Err(_)) | Err(_) => {
+            Some(Err(_)) | None => {
                 "where it stands could not be read back: the next run finds out".to_owned()
             }
         }
@@ -107,8 +113,11 @@ impl Run<'_> {
                 | Decision::Initialise { .. }
                 | Decision::Upgrade { .. }
                 | Decision::Resume { .. } => {
-                    let units = self.units(&versions_of(&decision));
+                    let units = self.units_of(&observed, &decision);
                     self.check_privileges(&units).await?;
+                    if !units.is_empty() {
+                        self.check_server(&self.context().await?, &units)?;
+                    }
                     if let Some(ended) = self.locked(&mut waiting, Under::Upgrade).await? {
                         return Ok(ended);
                     }
@@ -145,8 +154,9 @@ impl Run<'_> {
         let context = self.context().await?;
         let session = self.session(&context).await?;
         let id = session.as_ref().map(|session| session.id().clone());
-        let taking = |halt| closed(halt, "taking the lock");
-        match self.stop.guard_with_grace(self.take(id.as_ref())).await {
+        let taking = "taking the lock";
+        let take = self.persist(taking, || self.lock.attempt(id.as_ref()));
+        match self.stop.guard_with_grace(take).await {
             Ok(Attempt::Held(holder)) => {
                 self.wait_for_lock(&holder, waiting).await?;
                 return Ok(None);
@@ -158,44 +168,53 @@ impl Run<'_> {
                     holder_host = former.holder.host,
                     "took over the lock of a run whose lease was over"
                 );
-                self.stop
-                    .guard(async {
-                        self.lock.end_session(&former).await;
-                        Ok::<_, Halt>(())
-                    })
-                    .await
-                    .map_err(taking)?;
+                let ending = async || {
+                    self.lock.end_session(former.session.as_ref()).await;
+                    Ok::<_, Halt>(())
+                };
+                // a stop meanwhile is met again below, with the lock in hand
+                let _ = self.ask(taking, ending).await;
             }
             Err(halt) => {
                 // an answer may have been lost on the way: leave no lock behind
-                let _ = tokio::time::timeout(RELEASE, self.lock.release()).await;
-                return Err(taking(halt));
+                self.release().await;
+                return Err(closed(halt, taking));
             }
         }
         self.took_lock = true;
         context.checkpoints.reached(Point::Locked).await;
         let keeper = self.lock.keep(&self.stop);
-        let ended = match under {
-            Under::Upgrade => self.work(&context, session).await,
-            Under::Repair(repair) => self.repair(repair).await,
+        let ended = caught(async {
+            match under {
+                Under::Upgrade => self.work(&context, session).await,
+                Under::Repair(repair) => self.repair(repair).await,
+            }
+        });
+        let ended = match ended.await {
+            Ok(ended) => ended,
+            Err(panicked) => {
+                let end = self.lock.end_session(id.as_ref());
+                within(Some(Instant::now() + STANDING), end).await;
+                Err(panicked)
+            }
         };
         context.checkpoints.reached(Point::BeforeRelease).await;
         drop(keeper);
-        match tokio::time::timeout(RELEASE, self.lock.release()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => tracing::warn!("the lock was not released; its lease will end"),
-        }
+        self.release().await;
         ended.map(Some)
     }
 
-    async fn take(&self, session: Option<&Document>) -> Result<Attempt, mongodb::error::Error> {
-        let mut tries = 0;
-        loop {
-            match self.lock.attempt(session).await {
-                Err(error) if server::passing(&error) && tries < 5 => tries += 1,
-                ended => return ended,
+    /// Gives the lock up; tries again after any error, for it is the last thing to do.
+    async fn release(&self) {
+        let until = self.stop.time_left(Duration::from_millis(800), RELEASE);
+        let released = within(Some(until), async {
+            while let Err(error) = self.lock.release().await {
+                tracing::debug!(error = server::describe(&error), "the lock is released again");
+                tokio::time::sleep(jittered(Duration::from_millis(50))).await;
             }
-            tokio::time::sleep(jittered(Duration::from_millis(50) * tries)).await;
+        });
+        if released.await.is_none() {
+            tracing::warn!("the lock was not released; its lease will end");
         }
     }
 
@@ -211,6 +230,7 @@ impl Run<'_> {
                 Recorded::Readable(record) => Some(record.clone()),
                 _ => None,
             };
+            let units = self.units_of(&observed, &decision);
             let acted = match decision {
                 Decision::Held(_) => return Err(Reason::LeaseLost.failure()),
                 Decision::Open { .. } | Decision::Reached { .. } | Decision::Closed(_) => {
@@ -228,16 +248,14 @@ impl Run<'_> {
                     let to = Record::begin(&version, self.upgrades, &self.writer);
                     self.settle(None, &to).await
                 }
-                Decision::Upgrade { begin, pending } => {
+                Decision::Upgrade { begin, .. } => {
                     let begin = self.begin(begin);
-                    let units = self.units(&pending);
                     let mut work = Work::new(context, session.take(), stored, begin);
                     let acted = self.apply(context, &mut work, &units).await;
                     session = work.into_session();
                     acted
                 }
-                Decision::Resume { version } => {
-                    let units = self.units(&[version]);
+                Decision::Resume { .. } => {
                     let mut work = Work::new(context, session.take(), stored, None);
                     let acted = self.resume(context, &mut work, &units).await;
                     session = work.into_session();
@@ -253,10 +271,10 @@ impl Run<'_> {
                         .await
                         .map_err(|halt| closed(halt, "waiting"))?;
                 }
-                Err(halt) => return Err(closed(halt, "upgrading")),
+                Err(halt) => return Err(closed(halt, UPGRADING)),
             }
         }
-        Err(closed(Halt::RecordMoved, "upgrading"))
+        Err(closed(Halt::RecordMoved, UPGRADING))
     }
 
     /// The record that the operator's word on an unrecorded database begins.
@@ -279,11 +297,11 @@ impl Run<'_> {
         work: &mut Work<'_>,
         units: &[&Unit],
     ) -> Result<(), Halt> {
-        self.report.remaining = units.iter().map(|unit| unit.version.to_string()).collect();
         self.check_server(context, units)?;
         self.check_privileges(units).await?;
         self.ask_conditions(context, units, Asked::BeforeAnyWrite).await?;
-        let estimates = look(context, work.session(), units, None, Look::Upgrade).await?;
+        let estimates = look(context, work.session(), units, None, Look::Upgrade).await;
+        let estimates = estimates.map_err(|halt| by(halt, LOOKING, units))?;
         self.warn(LATE_WRITERS.to_owned());
         for (unit, estimate) in units.iter().zip(&estimates) {
             self.ask_conditions(context, &[unit], Asked::BeforeItsUpgrade).await?;
@@ -294,11 +312,12 @@ impl Run<'_> {
             );
             let applied = work.apply(unit, estimate).await;
             self.note_stored(work);
-            self.note_applied(unit, applied?);
+            self.note_applied(unit, applied.map_err(|halt| by(halt, UPGRADING, &[unit]))?);
         }
         Ok(())
     }
 
+    /// Looks at everything, then finishes the version that is journaled, the first of `units`.
     async fn resume(
         &mut self,
         context: &Context,
@@ -308,12 +327,12 @@ impl Run<'_> {
         let Some(unit) = units.first() else {
             return Err(Failure::bug("a journal of an unknown version").into());
         };
-        self.report.remaining = vec![unit.version.to_string()];
         self.check_server(context, units)?;
         self.check_privileges(units).await?;
+        self.ask_conditions(context, &units[1..], Asked::BeforeAnyWrite).await?;
         let journal = work.stored().and_then(|record| record.journal.clone());
-        let estimates =
-            look(context, work.session(), units, journal.as_ref(), Look::Upgrade).await?;
+        let estimates = look(context, work.session(), units, journal.as_ref(), Look::Upgrade).await;
+        let estimates = estimates.map_err(|halt| by(halt, LOOKING, units))?;
         self.warn(LATE_WRITERS.to_owned());
         tracing::info!(
             version = %unit.version,
@@ -324,7 +343,7 @@ impl Run<'_> {
         let estimate = estimates.into_iter().next().unwrap_or_default();
         let applied = work.in_parts(unit, &estimate).await;
         self.note_stored(work);
-        self.note_applied(unit, applied?);
+        self.note_applied(unit, applied.map_err(|halt| by(halt, UPGRADING, &[unit]))?);
         Ok(())
     }
 
@@ -374,13 +393,14 @@ fn ends_early(outcome: Outcome) -> bool {
             | Outcome::Interrupted
             | Outcome::NotAuthorised
             | Outcome::ServerUnsuitable
+            | Outcome::Bug
     )
 }
 
-fn versions_of(decision: &Decision) -> Vec<Version> {
-    match decision {
-        Decision::Upgrade { pending, .. } => pending.clone(),
-        Decision::Resume { version } => vec![version.clone()],
-        _ => vec![],
+/// What an error in the upgrades' own work means.
+fn by(halt: Halt, doing: &str, units: &[&Unit]) -> Halt {
+    match halt {
+        Halt::Driver(_) => Halt::Failure(closed_by(halt, doing, units)),
+        halt => halt,
     }
 }
