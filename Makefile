@@ -5,10 +5,10 @@ CARGO ?= cargo
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos check readme
+.PHONY: help setup demo test chaos manifests e2e compose check readme pictures
 
 help: ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z0-9]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: ## fetch the MongoDB server and the Python packages of the tests, once
 	$(PYTHON) tests/tools/setup >/dev/null
@@ -28,9 +28,19 @@ chaos: setup ## the crash campaign; CHAOS_SECONDS=180 says how long
 	$(CARGO) build --locked --example scenario
 	$(CARGO) test --locked --test chaos -- --nocapture
 
+manifests: setup ## the chart and deploy/ as Helm, kubectl and Compose read them; needs Go
+	tests/cluster/build.sh helm3 helm4 kube compose
+	$(CARGO) test --locked --test chart --test deploy
+
+e2e: setup ## everything on a real Kubernetes, started here; ARGS=part of a name, see tests/cluster/run.sh
+	tests/cluster/run.sh $(ARGS)
+
+compose: setup ## deploy/compose.yaml on a Docker engine, started here; needs root
+	$(CARGO) test --locked --test compose
+
 check: ## format, lints, documentation, licences
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --test chart --test deploy --test e2e --test compose -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --lib --document-private-items
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
@@ -40,5 +50,11 @@ check: ## format, lints, documentation, licences
 		echo "make check: cargo-deny is not installed, so dependencies and licences were not checked"; \
 	fi
 
-readme: ## write the README's generated tables anew
-	UPDATE=1 $(CARGO) test --locked --test readme its_generated
+readme: ## write the generated tables of README, guide and chart anew
+	UPDATE=1 $(CARGO) test --locked --test readme --test chart its_generated
+
+# Node's packages go into the cache, not beside their list.
+pictures: ## read the drawings of README and guide with mermaid's own parser; needs Node
+	@mkdir -p .cache/mermaid && cp tests/tools/mermaid/* .cache/mermaid
+	@cd .cache/mermaid && npm ci --ignore-scripts --silent
+	@node .cache/mermaid/check.mjs README.md docs/*.md

@@ -288,6 +288,15 @@ fn disagreement(record: &Record, terms: &Terms) -> Option<Failure> {
         .into_iter()
         .map(|unit| &unit.version)
         .find(|version| !applied(version))?;
+    let again: Vec<String> = since
+        .iter()
+        .filter(|entry| entry.action == Action::Upgrade && entry.version > *missing)
+        .map(|entry| entry.version.to_string())
+        .collect();
+    let again = match again.as_slice() {
+        [] => String::new(),
+        again => format!(" (and {} once more, on what it left)", again.join(", ")),
+    };
     Some(Failure::new(
         Outcome::Incompatible,
         format!(
@@ -296,8 +305,8 @@ fn disagreement(record: &Record, terms: &Terms) -> Option<Failure> {
         ),
         format!(
             "set GATE_MODE=record, GATE_EXPECT_VERSION={text}{discard}, and GATE_RECORD_VERSION to a \
-             version before {missing}, so that it is applied, or to {recorded} where the documents \
-             need nothing",
+             version before {missing}, so that it is applied{again}, or to {recorded} where the \
+             documents need nothing",
             text = record.text,
             discard = discard(record.journal_id()),
             recorded = writable(&record.version)
@@ -669,7 +678,8 @@ mod tests {
                     missing,
                     "GATE_MODE=record",
                     "GATE_EXPECT_VERSION=0.9.0",
-                    "GATE_RECORD_VERSION to a version before 0.8.0",
+                    "GATE_RECORD_VERSION to a version before 0.8.0, so that it is applied (and 0.9.0 \
+                     once more, on what it left)",
                     "or to 0.9.0",
                 ],
             );

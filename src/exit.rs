@@ -83,7 +83,7 @@ impl Outcome {
         )
     }
 
-    /// One line for `--help` and the README.
+    /// One line for `--help` and the guide.
     pub fn meaning(self) -> &'static str {
         match self {
             Outcome::Open => "open: the application may start",

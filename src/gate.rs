@@ -10,7 +10,7 @@ use crate::checkpoint::{Checkpoints, NoCheckpoints};
 use crate::engine::{closed, jittered};
 use crate::exit::Outcome;
 use crate::failure::Failure;
-use crate::lock::Lock;
+use crate::lock::{LOCK_ID, Lock};
 use crate::record::{Names, Writer};
 use crate::report::Report;
 use crate::run::{POLL, Run, SAY, no_answer};
@@ -64,7 +64,8 @@ impl Gate {
     /// # Errors
     ///
     /// [`Outcome::SettingWrong`] for a code version that cannot be recorded, naming the variable from
-    /// which it is built in; [`Outcome::Bug`] for a wrong table, naming the upgrades.
+    /// which it is built in; [`Outcome::Bug`] for a wrong table, naming the upgrades, or one that
+    /// changes the collection of the record.
     pub fn check(&self) -> Result<(Version, Upgrades), Failure> {
         let code = Version::parse_code(&self.code_version).map_err(|error| {
             Failure::new(
@@ -73,8 +74,23 @@ impl Gate {
                 format!("build it with {} set to a released version", self.version_variable),
             )
         })?;
+        let wrong = |what: String| Failure::bug(format!("the table of upgrades is wrong: {what}"));
         let upgrades = Upgrades::new(self.upgrades.iter().cloned(), &code)
-            .map_err(|error| Failure::bug(format!("the table of upgrades is wrong: {error}")))?;
+            .map_err(|error| wrong(error.to_string()))?;
+        if self.names.record == LOCK_ID {
+            return Err(Failure::bug(format!(
+                "the record cannot be named {LOCK_ID}, as the lock is"
+            )));
+        }
+        let own = self.names.collection.as_str();
+        for unit in upgrades.units() {
+            if let Some(step) = unit.steps().find(|step| step.touches(own)) {
+                let (version, step) = (&unit.version, step.name());
+                return Err(wrong(format!(
+                    "{version}: \"{step}\" changes {own}, which is the gate's"
+                )));
+            }
+        }
         Ok((code, upgrades))
     }
 
@@ -216,4 +232,52 @@ fn host() -> String {
         .map(|name| name.trim().to_owned())
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "unknown".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lookup::Lookup;
+    use crate::upgrade::{Command, Step, Transform};
+
+    fn checked(step: impl Into<Step>) -> Result<(), String> {
+        let gate = Gate::new("app", "0.1.0").record("versions", "version");
+        let upgrades = [Upgrade::new("0.1.0", "change").step(step)];
+        gate.upgrades(upgrades).check().map(|_| ()).map_err(|failure| failure.message)
+    }
+
+    fn transform(collection: &'static str) -> Transform {
+        Transform::new(collection, |_, _, _| Ok(()))
+    }
+
+    #[test]
+    fn no_step_may_change_the_gates_own_collection() {
+        for step in [
+            Step::from(transform("versions")),
+            transform("things").inserts_into("versions").into(),
+            Command::Drop { collection: "versions" }.into(),
+            Command::Rename { from: "things", to: "versions" }.into(),
+            Command::SetValidator { collection: "versions", validator: Default::default() }.into(),
+        ] {
+            assert!(checked(step).unwrap_err().contains("changes versions"));
+        }
+        checked(transform("things")).unwrap();
+        let reads = Lookup::new("version", "versions", "_id", |_, _| {});
+        checked(transform("things").lookup(reads)).unwrap();
+    }
+
+    #[test]
+    fn the_record_and_the_lock_have_names_of_their_own() {
+        let gate = |id| Gate::new("app", "0.1.0").record("versions", id).check();
+        assert!(gate(LOCK_ID).unwrap_err().message.contains(LOCK_ID));
+        gate("version").unwrap();
+    }
+
+    #[test]
+    fn lookups_of_one_step_have_names_of_their_own() {
+        let lookup = |name| Lookup::new(name, "people", "name", |_, _| {});
+        let two = |name| checked(transform("things").lookup(lookup("a")).lookup(lookup(name)));
+        assert!(two("a").unwrap_err().contains("lookups are named \"a\""));
+        two("b").unwrap();
+    }
 }

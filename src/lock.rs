@@ -16,8 +16,9 @@ use crate::stop::{Halt, Reason, Stop};
 /// The `_id` of the lock, beside the record.
 pub(crate) const LOCK_ID: &str = "upgrade_lock";
 
-/// The longest lease: one that seems longer comes from a clock that was wrong, and is over.
-pub(crate) const LONGEST_LEASE: Duration = Duration::from_secs(60 * 60);
+/// A lease that seems longer comes from a clock that was wrong, and is over: twice what may be set, as
+/// the clocks of members differ.
+const LONGEST_LEASE: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// This run's side of the lock.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::gate::Gate;
 use crate::log;
 use crate::report::Report;
-use crate::settings::{Arguments, Settings, arguments, default_report_file, help};
+use crate::settings::{Arguments, LogFormat, Settings, arguments, default_report_file, help};
 use crate::stop::Stop;
 use crate::version::Version;
 
@@ -81,7 +81,12 @@ impl Gate {
 
     /// Ends a process that could not begin a run.
     fn refuse(&self, failure: Failure) -> ExitCode {
-        log::init(&Targets::new().with_default(LevelFilter::INFO), None);
+        let format = match std::env::var("GATE_LOG_FORMAT").as_deref() {
+            Ok("text") => Some(LogFormat::Text),
+            Ok("json") => Some(LogFormat::Json),
+            _ => None,
+        };
+        log::init(&Targets::new().with_default(LevelFilter::INFO), format);
         let mut report = self.blank_report();
         report.end(failure.outcome, failure.message, Some(failure.next));
         // what else is wrong, this one can be read

@@ -589,12 +589,16 @@ impl Entry {
             "run_id": &writer.run_id,
             "host": &writer.host,
         };
+        let bare = document.clone();
         document.extend(details);
         Entry {
             version: version.clone(),
             action,
             floor: EntryFloor::Stated(floor.cloned()),
-            document: RawDocumentBuf::try_from(&document).unwrap_or_default(),
+            // what an author's actions say may be no BSON: a NUL in a field's name
+            document: RawDocumentBuf::try_from(&document)
+                .or_else(|_| RawDocumentBuf::try_from(&bare))
+                .unwrap_or_default(),
         }
     }
 
@@ -1284,6 +1288,17 @@ mod tests {
         let document = doc! { "version": "0.8.0", "history": [large.clone()] };
         let record = readable(&document).upgraded(&version("0.9.0"), &writer(), &applied(1));
         assert_eq!(Document::try_from(&record.history[0].document).unwrap(), large);
+    }
+
+    #[test]
+    fn actions_that_are_no_bson_leave_the_entry_whole_without_them() {
+        let mut applied = applied(1);
+        applied.actions[0].details = doc! { "a\0b": 1 };
+        let record = Record::begin(&version("0.7.0"), &upgrades(), &writer());
+        let record = record.upgraded(&version("0.8.0"), &writer(), &applied);
+        let newest = Document::try_from(&record.history[1].document).unwrap();
+        assert_eq!(newest.get_str("version").unwrap(), "0.8.0");
+        assert!(!newest.contains_key("actions"));
     }
 
     #[test]

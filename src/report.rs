@@ -156,12 +156,30 @@ impl Report {
             return keeps_upgrades;
         }
         short.upgrades.clear();
-        short.remaining.truncate(20);
-        cut(&mut short.message, 1200);
-        if let Some(next) = &mut short.next {
-            cut(next, 800);
+        // escaped, a byte may take six
+        for share in [1, 2, 4, 8] {
+            short.cut(share);
+            let message = short.to_json();
+            if fits(&message) {
+                return message;
+            }
         }
         short.to_json()
+    }
+
+    /// Cuts every text that may be long, the fewer bytes the greater `share` is.
+    fn cut(&mut self, share: usize) {
+        self.remaining.truncate(20 / share);
+        cut(&mut self.message, 1200 / share);
+        self.next.iter_mut().for_each(|next| cut(next, 800 / share));
+        let unfinished = self.unfinished.iter_mut();
+        let names = [&mut self.app, &mut self.code_version, &mut self.host];
+        names
+            .into_iter()
+            .chain(unfinished.flat_map(|u| [&mut u.version, &mut u.journal, &mut u.step]))
+            .chain([&mut self.database, &mut self.from, &mut self.to].into_iter().flatten())
+            .chain(&mut self.remaining)
+            .for_each(|name| cut(name, 200 / share));
     }
 }
 
@@ -171,5 +189,42 @@ fn cut(text: &mut String, bytes: usize) {
         let end = (0..=bytes).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
         text.truncate(end);
         text.push('…');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_termination_message_is_json_that_fits_whatever_a_text_holds() {
+        for text in ["x", "\u{1}", "é", "\""] {
+            let long = text.repeat(6000);
+            let (version, journal) = ("0.8.0".to_owned(), long.clone());
+            let unfinished = Unfinished { version, journal, step: long.clone(), documents: 1 };
+            let report = Report {
+                message: long.clone(),
+                next: Some(long.clone()),
+                database: Some(long.clone()),
+                from: Some(long.clone()),
+                to: Some(long.clone()),
+                host: long.clone(),
+                remaining: vec![long.clone(); 30],
+                unfinished: Some(unfinished),
+                exit_code: 15,
+                ..Report::default()
+            };
+            let message = report.to_termination_message();
+            assert!(message.len() <= TERMINATION_MESSAGE, "{} bytes", message.len());
+            let read: serde_json::Value = serde_json::from_str(&message).unwrap();
+            assert_eq!(read["exit_code"], 15);
+            assert!(read["message"].as_str().unwrap().starts_with(&text.repeat(20)));
+        }
+    }
+
+    #[test]
+    fn a_termination_message_that_fits_is_the_report() {
+        let report = Report { message: "x".repeat(1300), ..Report::default() };
+        assert_eq!(report.to_termination_message(), report.to_json());
     }
 }

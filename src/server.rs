@@ -176,7 +176,10 @@ pub(crate) fn lacks(need: &Need, database: &str) -> Failure {
     Failure::new(
         Outcome::NotAuthorised,
         format!("the user of the connection string may not {} on {on}", need.action),
-        format!("grant it the privilege {} on {on}; the README has the least role", need.action),
+        format!(
+            "grant it the privilege {} on {on}; docs/mongodb.md has the least role",
+            need.action
+        ),
     )
 }
 
@@ -222,7 +225,7 @@ pub(crate) fn failure(error: &Error, doing: &str, unknown: Outcome) -> Failure {
             Some(13) => Failure::new(
                 Outcome::NotAuthorised,
                 format!("{doing}: the server refused it for want of authentication or a privilege"),
-                "put a user into the connection string that has the README's least role",
+                "put a user into the connection string that has the least role of docs/mongodb.md",
             ),
             Some(73) => Failure::new(
                 Outcome::SettingWrong,
@@ -354,7 +357,7 @@ pub(crate) fn describe(error: &Error) -> String {
 pub(crate) fn safe_detail(code: i32, message: &str) -> Option<String> {
     match code {
         11000 => {
-            let index = message.split_once("index: ")?.1.split_whitespace().next()?;
+            let index = message.split_once("index: ")?.1.split(" dup key").next()?;
             Some(format!("duplicate key in index {index}"))
         }
         18 | 20 | 64 | 91 | 189 | 251 | 10107 | 11600 | 11602 | 13435 | 13436 => {

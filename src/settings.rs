@@ -169,6 +169,7 @@ impl Settings {
 #[cfg_attr(test, derive(Default, serde::Serialize))]
 struct Raw {
     mongodb_uri: Option<String>,
+    mongodb_uri_source: Option<String>,
     mongodb_uri_file: Option<String>,
     database: Option<String>,
     mode: String,
@@ -208,6 +209,7 @@ impl Raw {
     fn read(self, mode: Mode, code: &Version, problems: &mut Problems) -> Option<Settings> {
         let connection = problems.keep(uri::connection(
             &self.mongodb_uri,
+            &self.mongodb_uri_source,
             &self.mongodb_uri_file,
             &self.database,
         ));

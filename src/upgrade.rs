@@ -238,6 +238,14 @@ impl Step {
         }
     }
 
+    /// Whether the step may change a collection: its documents, indexes, validator or name.
+    pub(crate) fn touches(&self, collection: &str) -> bool {
+        match self {
+            Step::Command(command) => command.collections().contains(&collection),
+            _ => self.writes().contains(&collection),
+        }
+    }
+
     /// The collections whose documents decide what the step does.
     pub(crate) fn reads(&self) -> Vec<&'static str> {
         match self {
@@ -393,7 +401,7 @@ impl fmt::Debug for Transaction {
 #[expect(clippy::large_enum_variant, reason = "a process holds a handful of them")]
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// Creates an index; done when an index of that name with those keys is there.
+    /// Creates an index; done when an index of that name with those keys and options is there.
     CreateIndex {
         /// The collection.
         collection: &'static str,
@@ -401,6 +409,9 @@ pub enum Command {
         index: IndexModel,
     },
     /// Drops an index by name; done when there is none of that name.
+    ///
+    /// The command may reach the server late, after another run finished: do not give its name to an
+    /// index of a later upgrade.
     DropIndex {
         /// The collection.
         collection: &'static str,
@@ -408,6 +419,9 @@ pub enum Command {
         name: &'static str,
     },
     /// Sets a collection's validator; done when the validator is exactly that.
+    ///
+    /// The command may reach the server late, after another run finished: where several upgrades set
+    /// the validator of one collection, let each accept what the later ones do.
     SetValidator {
         /// The collection; created where it does not exist.
         collection: &'static str,
@@ -532,8 +546,8 @@ impl Upgrades {
     /// # Errors
     ///
     /// A version that cannot be parsed or is above `code`, an upgrade registered after one of a later
-    /// version, two of one version and description, two steps of one version and name, an index
-    /// without a name: each named with its upgrade.
+    /// version, two of one version and description, two steps of one version and name, two
+    /// lookups of one step and name, an index without a name: each named with its upgrade.
     pub fn new(
         upgrades: impl IntoIterator<Item = Upgrade>,
         code: &Version,
@@ -607,6 +621,16 @@ fn check_steps(upgrade: &Upgrade) -> Result<(), String> {
             && command.index_name().is_empty()
         {
             return Err(format!("{} needs a name in its options", command.describe()));
+        }
+        if let Step::Transform(transform) = step {
+            let mut names: Vec<&str> = transform.lookups.iter().map(|l| l.name).collect();
+            names.sort_unstable();
+            if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+                return Err(format!(
+                    "two of its lookups are named \"{}\": name them apart",
+                    pair[0]
+                ));
+            }
         }
     }
     Ok(())

@@ -229,7 +229,7 @@ async fn what_the_server_refuses_leaves_no_trace_of_a_small_upgrade() {
     let run = gate.run().await;
     assert_code(&run, 14);
     let message = run.report["message"].as_str().unwrap();
-    assert!(message.contains("document 17 of things: duplicate key in index unique"), "{run}");
+    assert!(message.contains("document 17 of things: duplicate key in index unique key"), "{run}");
     assert!(message.ends_with("; nothing was written"), "{run}");
     assert_eq!(db_hash(&database).await, clashing);
 

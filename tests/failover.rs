@@ -3,6 +3,7 @@
 
 mod support;
 
+#[allow(dead_code, reason = "the campaign uses all of it")]
 #[path = "chaos/faults.rs"]
 mod faults;
 

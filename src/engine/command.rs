@@ -39,10 +39,17 @@ pub(crate) async fn probe(
         Command::CreateIndex { collection, index } => {
             match stored_index(database, collection, command.index_name()).await? {
                 None => Ok(Probe::Todo(doc! {})),
-                Some(stored) if same_index(&stored, index) => Ok(Probe::Done),
-                Some(_) => Err(conflict(
-                    "an index of that name with other keys or options is there".into(),
-                )),
+                Some(stored) => {
+                    let there = collections(database, &[collection]).await?;
+                    let inherited =
+                        there.get(*collection).and_then(|there| there.option("collation"));
+                    match same_index(&stored, index, inherited) {
+                        true => Ok(Probe::Done),
+                        false => Err(conflict(
+                            "an index of that name with other keys or options is there".into(),
+                        )),
+                    }
+                }
             }
         }
         Command::DropIndex { collection, name } => {
@@ -53,9 +60,10 @@ pub(crate) async fn probe(
         }
         Command::SetValidator { collection, validator } => {
             let stored = collections(database, &[collection]).await?;
-            let stored = stored.get(*collection).map(|stored| stored.validator.clone());
             // an empty validator is stored as none at all
-            let done = stored.is_some_and(|stored| stored.unwrap_or_default() == *validator);
+            let done = stored.get(*collection).is_some_and(|stored| {
+                stored.option("validator").cloned().unwrap_or_default() == *validator
+            });
             Ok(if done { Probe::Done } else { Probe::Todo(doc! {}) })
         }
         Command::Drop { collection } => {
@@ -213,7 +221,13 @@ async fn send(database: &Database, command: &Command, identity: &Document) -> Re
 /// What a command needs to know of a collection.
 struct Stored {
     uuid: Bson,
-    validator: Option<Document>,
+    options: Document,
+}
+
+impl Stored {
+    fn option(&self, name: &str) -> Option<&Document> {
+        self.options.get_document(name).ok()
+    }
 }
 
 async fn collections(
@@ -226,11 +240,10 @@ async fn collections(
     while cursor.advance().await? {
         let entry = Document::try_from(cursor.current())?;
         let uuid = entry.get_document("info").ok().and_then(|info| info.get("uuid")).cloned();
-        let validator =
-            entry.get_document("options").ok().and_then(|o| o.get_document("validator").ok());
+        let options = entry.get_document("options").cloned().unwrap_or_default();
         if let Ok(name) = entry.get_str("name") {
             let uuid = uuid.unwrap_or(Bson::Null);
-            stored.insert(name.to_owned(), Stored { uuid, validator: validator.cloned() });
+            stored.insert(name.to_owned(), Stored { uuid, options });
         }
     }
     Ok(stored)
@@ -255,8 +268,9 @@ async fn stored_index(
     Ok(None)
 }
 
-/// Whether a stored index has the keys and all options that are asked for.
-fn same_index(stored: &Document, wanted: &IndexModel) -> bool {
+/// Whether a stored index has the keys and all options that are asked for; an index without a collation
+/// inherits the collection's.
+fn same_index(stored: &Document, wanted: &IndexModel, inherited: Option<&Document>) -> bool {
     let Ok(wanted) = mongodb::bson::serialize_to_document(wanted) else { return false };
     let plain = |document: &Document, key: &str| document.get_bool(key).unwrap_or(false);
     let (keys, words) = index_keys(&wanted.get_document("key").cloned().unwrap_or_default());
@@ -270,8 +284,32 @@ fn same_index(stored: &Document, wanted: &IndexModel) -> bool {
             .iter()
             .all(|key| plain(stored, key) == plain(&wanted, key))
         && stored.get("partialFilterExpression") == wanted.get("partialFilterExpression")
-        && stored.get("expireAfterSeconds").map(number)
-            == wanted.get("expireAfterSeconds").map(number)
+        && ["expireAfterSeconds", "wildcardProjection"]
+            .iter()
+            .all(|key| stored.get(key).map(number) == wanted.get(key).map(number))
+        && ["weights", "default_language", "language_override"]
+            .iter()
+            .all(|key| wanted.get(key).is_none_or(|option| holds(stored.get(key), option)))
+        && match wanted.get_document("collation") {
+            Ok(wanted) => {
+                let mut whole =
+                    doc! { "strength": 3, "numericOrdering": false, "caseLevel": false };
+                whole.extend(wanted.clone());
+                holds(stored.get("collation"), &whole.into())
+            }
+            Err(_) => stored.get_document("collation").ok() == inherited,
+        }
+}
+
+/// Whether a stored option is what was wanted; the server adds what it takes for granted.
+fn holds(stored: Option<&Bson>, wanted: &Bson) -> bool {
+    match (stored, wanted) {
+        (Some(Bson::Document(stored)), Bson::Document(wanted)) => {
+            wanted.iter().all(|(key, value)| holds(stored.get(key), value))
+        }
+        (Some(stored), wanted) => number(stored) == number(wanted),
+        (None, _) => false,
+    }
 }
 
 /// The keys of an index as the server stores them, and the fields of its text, sorted.

@@ -41,6 +41,8 @@ pub enum Scope {
 pub const SETTINGS: &[Setting] = &[
     always("GATE_MONGODB_URI", Words("this or the file"),
         "connection string, with the database in its path"),
+    always("GATE_MONGODB_URI_SOURCE", Words(""),
+        "where that comes from, for messages, as in `key uri of Secret mongodb`"),
     always("GATE_MONGODB_URI_FILE", Words(""),
         "file that holds the connection string, for mounted secrets"),
     always("GATE_DATABASE", Words("from the URI"),

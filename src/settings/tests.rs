@@ -86,6 +86,24 @@ fn needs_a_connection_string_in_exactly_one_form() {
 }
 
 #[test]
+fn says_where_a_missing_or_wrong_connection_string_should_come_from() {
+    let source = ("GATE_MONGODB_URI_SOURCE", "key uri of Secret datalab-mongodb");
+    assert_eq!(accepted(&[source]).uri.expose(), URI.1);
+    for empty in [&[source][..], &[source, ("GATE_MONGODB_URI", "")]] {
+        let failure = read(empty).unwrap_err();
+        assert_eq!(failure.outcome, Outcome::SettingWrong);
+        assert_says(
+            &failure.message,
+            &["GATE_MONGODB_URI is not set", source.1, "missing or empty"],
+        );
+        assert_says(&failure.next, &[source.1, "mongodb://user:password@host:27017/database"]);
+    }
+    let wrong = read(&[source, ("GATE_MONGODB_URI", "s3cret@host")]).unwrap_err().to_string();
+    assert_says(&wrong, &["GATE_MONGODB_URI (key uri of Secret datalab-mongodb)", "begin with"]);
+    assert!(!wrong.contains("s3cret"), "{wrong}");
+}
+
+#[test]
 fn reads_the_connection_string_from_a_mounted_file() {
     let path = std::env::temp_dir().join(format!("gate-uri-{}", std::process::id()));
     let from_file = || read(&[("GATE_MONGODB_URI_FILE", path.to_str().unwrap())]);
@@ -246,7 +264,7 @@ fn durations_have_a_unit() {
         }
     }
     for name in ["GATE_CONNECT_TIMEOUT", "GATE_LOCK_LEASE"] {
-        assert_says(&refused(&[(name, "0s")]), &["more than zero"]);
+        assert_says(&refused(&[(name, "0s")]), &["100ms or more"]);
         assert_says(&refused(&[(name, "61m")]), &["more than an hour"]);
     }
 }

@@ -67,15 +67,32 @@ impl fmt::Display for NameError {
     }
 }
 
-/// The connection string, given as text or in a file, and the database that it or `name` names.
+/// The connection string, given as text (that `origin` tells the origin of) or in a file, and the
+/// database that it or `name` names.
 pub(super) fn connection(
     uri: &Option<String>,
+    origin: &Option<String>,
     file: &Option<String>,
     name: &Option<String>,
 ) -> Result<(Secret, String), Failure> {
+    if origin.as_deref().is_some_and(|origin| origin.contains("://")) {
+        return Err(wrong(
+            "GATE_MONGODB_URI_SOURCE is a connection string, where words are needed",
+            "set GATE_MONGODB_URI instead",
+        ));
+    }
     let (source, uri) = match (uri, file) {
-        (Some(uri), None) => ("GATE_MONGODB_URI", uri.clone()),
-        (None, Some(path)) => ("GATE_MONGODB_URI_FILE", read(path)?),
+        (Some(uri), None) => match origin {
+            Some(origin) => (format!("GATE_MONGODB_URI ({origin})"), uri.clone()),
+            None => ("GATE_MONGODB_URI".into(), uri.clone()),
+        },
+        (None, Some(path)) => ("GATE_MONGODB_URI_FILE".into(), read(path)?),
+        (None, None) if let Some(origin) = origin => {
+            return Err(wrong(
+                format!("GATE_MONGODB_URI is not set: the {origin} is missing or empty"),
+                format!("write mongodb://user:password@host:27017/database to the {origin}"),
+            ));
+        }
         (None, None) => {
             return Err(wrong(
                 "neither GATE_MONGODB_URI nor GATE_MONGODB_URI_FILE is set",
@@ -117,17 +134,19 @@ fn read(path: &str) -> Result<String, Failure> {
             "set GATE_MONGODB_URI instead",
         ));
     }
+    // what looks like an address with a password is not repeated
+    let file = match path.contains('@') {
+        true => format!("the file of {name}"),
+        false => format!("the file {path:?} of {name}"),
+    };
     let text = fs::read_to_string(path).map_err(|error| {
         wrong(
-            format!("the file {path:?} of {name} cannot be read: {error}"),
+            format!("{file} cannot be read: {error}"),
             "mount the secret there, readable for this user",
         )
     })?;
     if text.trim().is_empty() {
-        return Err(wrong(
-            format!("the file {path:?} of {name} is empty"),
-            "write the connection string to it",
-        ));
+        return Err(wrong(format!("{file} is empty"), "write the connection string to it"));
     }
     Ok(text)
 }

@@ -7,7 +7,6 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::exit::Outcome;
 use crate::failure::Failure;
-use crate::lock::LONGEST_LEASE;
 use crate::version::{Version, VersionError};
 
 pub(super) fn wrong(message: impl Into<String>, next: impl Into<String>) -> Failure {
@@ -71,14 +70,15 @@ pub(super) fn duration(name: &str, text: &str) -> Result<Duration, Failure> {
     humantime::parse_duration(text).or_else(|_| refused("is no duration"))
 }
 
-/// A duration above zero and up to an hour: longer, a dead server or a dead holder would look alive.
+/// A duration from 100 ms, in less a living server or holder would look dead, to an hour, in more a
+/// dead one alive.
 pub(super) fn short_duration(name: &str, text: &str) -> Result<Duration, Failure> {
     match duration(name, text)? {
-        Duration::ZERO => Err(wrong(
+        duration if duration < Duration::from_millis(100) => Err(wrong(
             format!("{name} is {text}, in which nothing can happen"),
-            format!("set {name} to more than zero, as in 30s"),
+            format!("set {name} to 100ms or more, as in 30s"),
         )),
-        duration if duration > LONGEST_LEASE => Err(wrong(
+        duration if duration > Duration::from_secs(60 * 60) => Err(wrong(
             format!("{name} is {text}, more than an hour"),
             format!("set {name} to 1h or less, as in 30s"),
         )),

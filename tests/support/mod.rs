@@ -7,6 +7,7 @@
 
 pub mod fixture;
 mod gate;
+pub mod guide;
 mod mongod;
 mod server;
 
@@ -31,6 +32,14 @@ pub fn mongod() -> &'static Path {
         path.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     })
 }
+
+/// The address where servers listen: pods reach `E2E_HOST`, all other tests have the loopback interface.
+pub fn host() -> String {
+    std::env::var("E2E_HOST").unwrap_or_else(|_| LOOPBACK.to_owned())
+}
+
+/// Where each server listens besides.
+pub const LOOPBACK: &str = "127.0.0.1";
 
 /// `python3` with `packaging`, `pymongo` and `bson` at hand.
 pub fn python() -> Command {

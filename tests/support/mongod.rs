@@ -25,11 +25,11 @@ wait
 rm -rf "$PWD"
 "#;
 
-const ARGUMENTS: &str = "--dbpath . --logpath log --bind_ip 127.0.0.1 --nounixsocket \
+const ARGUMENTS: &str = "--dbpath . --logpath log --nounixsocket \
     --wiredTigerCacheSizeGB 0.25 --wiredTigerEngineConfigString log=(file_max=8MB,prealloc=false) \
     --setParameter enableTestCommands=1 --setParameter diagnosticDataCollectionEnabled=false";
 
-/// A server in a directory of its own, on a free port of the loopback interface.
+/// A server in a directory of its own, on a free port of the loopback interface and of [`super::host`].
 /// Dropping it returns once the process and the directory are gone.
 pub struct Mongod {
     supervisor: Child,
@@ -73,7 +73,7 @@ impl Mongod {
         let mut supervisor = Command::new("sh")
             .args(["-c", SUPERVISOR, "supervisor"])
             .arg(super::mongod())
-            .args(["--port", &port.to_string()])
+            .args(["--port", &port.to_string(), "--bind_ip", &addresses()])
             .args(ARGUMENTS.split_whitespace().chain(arguments.split_whitespace()))
             .current_dir(&directory)
             // Ctrl-C at the terminal is for the tests: the supervisor stays to clean up.
@@ -108,6 +108,11 @@ impl Mongod {
         self.pid = answer.trim().parse().ok();
         self.running = matches!(name, "start" | "CONT");
     }
+}
+
+fn addresses() -> String {
+    let host = super::host();
+    if host == super::LOOPBACK { host } else { format!("{},{host}", super::LOOPBACK) }
 }
 
 impl Drop for Mongod {

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::eventually;
 use super::mongod::Mongod;
 
-/// A standalone server or a replica set, on the loopback interface. It ends when dropped, and at
+/// A standalone server or a replica set, at [`super::host`]. It ends when dropped, and at
 /// the latest with this process.
 pub struct Server {
     /// Empty for a server that is not ours.
@@ -47,7 +47,7 @@ impl Server {
     /// A server without `--replSet`: no transactions.
     pub async fn standalone() -> Server {
         let member = Mongod::start("", "").await;
-        let uri = format!("mongodb://127.0.0.1:{}/{PATH}", member.port);
+        let uri = format!("mongodb://{}:{}/{PATH}", super::host(), member.port);
         Server { members: vec![member.into()], uri }
     }
 
@@ -59,7 +59,10 @@ impl Server {
         let password = ObjectId::new().to_hex();
         // As long as there is no user, a client on the same machine may make one.
         let create = doc! { "createUser": "root", "pwd": &password, "roles": ["root"] };
-        server.client().await.database("admin").run_command(create).await.unwrap();
+        let port = server.member(0).port;
+        let local = format!("mongodb://{}:{port}/?directConnection=true", super::LOOPBACK);
+        let client = Client::with_uri_str(local).await.unwrap();
+        client.database("admin").run_command(create).await.unwrap();
         server.uri = server.uri_as("root", &password, PATH);
         server
     }
@@ -85,7 +88,7 @@ impl Server {
     }
 
     async fn initiated(members: Vec<Mongod>, options: &str) -> Server {
-        let host = |member: &Mongod| format!("127.0.0.1:{}", member.port);
+        let host = |member: &Mongod| format!("{}:{}", super::host(), member.port);
         let hosts: Vec<_> = members.iter().map(host).collect();
         let member = |(id, host)| doc! { "_id": id, "host": host };
         let config = doc! {
@@ -217,7 +220,7 @@ impl Server {
     /// A client of one member only, which gives up soon.
     async fn direct(&self, member: usize) -> Client {
         let mut options = ClientOptions::parse(self.uri("")).await.unwrap();
-        let address = format!("127.0.0.1:{}", self.member(member).port);
+        let address = format!("{}:{}", super::host(), self.member(member).port);
         options.hosts.retain(|host| host.to_string() == address);
         options.direct_connection = Some(true);
         options.repl_set_name = None;

@@ -1,0 +1,121 @@
+{{/* Environment variables: literal, for what a hook makes is neither rolled back nor removed. */}}
+
+{{/* For the init container of an application's own pods; used as {{ include "upgrade-gate.env" .Subcharts.gate }}. */}}
+{{- define "upgrade-gate.env" -}}
+{{- include "upgrade-gate.envOf" (dict "root" . "way" "init" "set" "release" "mode" (include "upgrade-gate.initMode" .)) -}}
+{{- end }}
+
+{{/* wait or upgrade. */}}
+{{- define "upgrade-gate.initMode" -}}
+{{- (.Values.initContainer).mode | default "wait" -}}
+{{- end }}
+
+{{/*
+The variables of one container: root; way (job, manual, init, check or resume); set, whose names it uses
+(release or hook); mode.
+*/}}
+{{- define "upgrade-gate.envOf" -}}
+{{- $values := .root.Values }}
+{{- $env := include "upgrade-gate.connection" . | fromYamlArray }}
+{{- if ne .mode "upgrade" }}
+{{- $env = append $env (dict "name" "GATE_MODE" "value" .mode) }}
+{{- end }}
+{{- /* the settings that mean something in this mode, with the gate's own defaults */}}
+{{- $known := dict "database" "" "connectTimeout" "30s" "log" "info" "logFormat" "" }}
+{{- if has .mode (list "upgrade" "plan" "record") }}
+{{- $known = merge $known (dict "lockWait" "4m" "lockLease" "30s" "batchDocuments" 1000) }}
+{{- end }}
+{{- if has .mode (list "upgrade" "plan") }}
+{{- $known = merge $known (dict "initialise" "no" "fromVersion" "" "skipConditions" false) }}
+{{- end }}
+{{- range $key, $default := $known }}
+{{- $value := get ($values.settings | default dict) $key }}
+{{- if and $value (ne (toString $value) (toString $default)) }}
+{{- $env = append $env (dict "name" (printf "GATE_%s" (snakecase $key | upper)) "value" (toString $value)) }}
+{{- end }}
+{{- end }}
+{{- $timeout := ternary ($values.initContainer).timeout ($values.settings).timeout (eq .way "init") }}
+{{- $more := dict "GATE_TIMEOUT" $timeout }}
+{{- if eq .way "manual" }}
+{{- $manual := $values.manual | default dict }}
+{{- if has .mode (list "upgrade" "plan") }}
+{{- $more = merge $more (dict "GATE_TARGET_VERSION" $manual.targetVersion) }}
+{{- else if eq .mode "record" }}
+{{- $record := $manual.record | default dict }}
+{{- $more = merge $more (dict "GATE_RECORD_VERSION" $record.version "GATE_EXPECT_VERSION" $record.expect "GATE_DISCARD_JOURNAL" $record.discardJournal) }}
+{{- end }}
+{{- end }}
+{{- range $name, $value := $more }}
+{{- if $value }}{{ $env = append $env (dict "name" $name "value" (toString $value)) }}{{ end }}
+{{- end }}
+{{- $env = concat $env (include "upgrade-gate.clusterEnv" . | fromYamlArray) }}
+{{- concat $env (include "upgrade-gate.extraEnv" .root | fromYamlArray) | toYaml }}
+{{- end }}
+
+{{/* Where the connection string comes from. A missing Secret is left to the gate, whose exit helm shows. */}}
+{{- define "upgrade-gate.connection" -}}
+{{- $mongodb := .root.Values.mongodb | default dict }}
+{{- $existing := tpl (($mongodb.existingSecret).name | default "") .root }}
+{{- $given := compact (list $existing $mongodb.uri $mongodb.uriFile) }}
+{{- if ne (len $given) 1 }}
+{{- printf "%s: set exactly one of mongodb.existingSecret.name, mongodb.uri and mongodb.uriFile" .root.Chart.Name | fail }}
+{{- end }}
+{{- if $mongodb.uriFile }}
+- name: GATE_MONGODB_URI_FILE
+  value: {{ $mongodb.uriFile | quote }}
+{{- else }}
+{{- $sets := include "upgrade-gate.sets" .root | fromYaml }}
+{{- $name := $existing | default (get $sets .set).secret }}
+{{- $key := ternary (($mongodb.existingSecret).key | default "uri") "uri" (ne $existing "") }}
+- name: GATE_MONGODB_URI
+  valueFrom:
+    secretKeyRef:
+      name: {{ $name | quote }}
+      key: {{ $key | quote }}
+      optional: true
+- name: GATE_MONGODB_URI_SOURCE
+  value: {{ printf "key %s of Secret %s" $key $name | quote }}
+{{- end }}
+{{- end }}
+
+{{/*
+The operator's own. A name that a value has would be there twice, which server-side apply refuses, or be
+given to an init container that must not have it.
+*/}}
+{{- define "upgrade-gate.extraEnv" -}}
+{{- $owned := include "upgrade-gate.owned" . | fromYaml }}
+{{- $seen := dict }}
+{{- range .Values.extraEnv }}
+{{- if hasKey $owned .name }}
+{{- printf "extraEnv: %s is set by the value %s" .name (get $owned .name) | fail }}
+{{- end }}
+{{- if hasKey $seen .name }}
+{{- printf "extraEnv: %s is there twice" .name | fail }}
+{{- end }}
+{{- $_ := set $seen .name true }}
+{{- end }}
+{{- .Values.extraEnv | default list | toYaml }}
+{{- end }}
+
+{{/* The settings that the chart sets, with the values that they come from. */}}
+{{- define "upgrade-gate.owned" -}}
+GATE_MODE: initContainer.mode or manual.mode
+GATE_MONGODB_URI: mongodb.existingSecret or mongodb.uri
+GATE_MONGODB_URI_SOURCE: mongodb.existingSecret or mongodb.uri
+GATE_MONGODB_URI_FILE: mongodb.uriFile
+GATE_TIMEOUT: settings.timeout or initContainer.timeout
+GATE_TARGET_VERSION: manual.targetVersion
+GATE_RECORD_VERSION: manual.record.version
+GATE_EXPECT_VERSION: manual.record.expect
+GATE_DISCARD_JOURNAL: manual.record.discardJournal
+GATE_EVENTS: events.enabled
+GATE_QUIESCE: quiesce.workloads
+GATE_QUIESCE_TIMEOUT: quiesce.timeout
+GATE_RESUME: quiesce.workloads
+{{- range list "database" "initialise" "fromVersion" "skipConditions" "connectTimeout" "lockWait" "lockLease" "batchDocuments" "log" "logFormat" }}
+GATE_{{ snakecase . | upper }}: settings.{{ . }}
+{{- end }}
+{{- range list "NAMESPACE" "POD_NAME" "POD_UID" "JOB_NAME" "JOB_UID" }}
+GATE_{{ . }}: events.enabled or quiesce.workloads
+{{- end }}
+{{- end }}

@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# Builds the images of the end-to-end tests, into $cache/images, and prints one a line:
+# NAME TARFILE, where NAME is what pods say and changes with the contents.
+#
+# RUST_IMAGE names a builder image of yours, where a container registry can be reached. Without it one is
+# made from Debian's packages and the Rust toolchain that is installed. PROFILE=release builds what is
+# released; the default leaves out what takes minutes and changes nothing but speed.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+export PATH=$PATH:/usr/sbin:/sbin
+: "${PROFILE:=e2e}"
+images=$cache/images
+registry=${CARGO_HOME:-$HOME/.cargo}/registry
+mkdir -p "$images" "$cache/target" "$registry"
+[ "$(id -u)" = 0 ] || die "must be root, as buildah without a user namespace is"
+commands buildah:buildah debootstrap:debootstrap gcc:gcc
+
+store() { buildah --root "$images/root" --runroot "$images/run" --storage-driver overlay "$@"; }
+
+# A minimal Debian with a C compiler: all that the official Rust image has besides Rust.
+builder() {
+    local rootfs=$images/debian container
+    store inspect --type image localhost/rust-builder >/dev/null 2>&1 && return
+    say "making the builder image, once"
+    rm -rf "$rootfs"
+    # From where this machine has its own packages, which works behind a mirror as well.
+    debootstrap --variant=minbase --include=gcc,libc6-dev,ca-certificates bookworm "$rootfs" \
+        "$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)" \
+        >"$images/debootstrap.log" 2>&1 || die "debootstrap failed: see $images/debootstrap.log"
+    container=$(store from scratch)
+    store add --quiet "$container" "$rootfs" / >/dev/null
+    store config --env PATH=/usr/local/rust/bin:/usr/bin:/bin --env CARGO_HOME=/cargo \
+        --env CARGO_NET_OFFLINE=true "$container"
+    store commit --quiet --rm "$container" localhost/rust-builder >/dev/null
+    rm -rf "$rootfs"
+}
+
+# build TAG BUILDAH-ARGUMENT...: crates come from the machine's own store of them, so that the build needs
+# no network, and what cargo made stays for the next build.
+build() {
+    local tag=$1
+    shift
+    store build --layers --isolation chroot --network host --build-arg RUST_IMAGE="$rust" \
+        --build-arg PROFILE="$PROFILE" "${mounts[@]}" --tag "$tag" "$@" "$repository" \
+        >"$images/${tag##*/}.log" 2>&1 || { tail -n 40 "$images/${tag##*/}.log" >&2; die "building $tag failed"; }
+}
+
+# tar NAME: writes the image down for the container runtime, unless its contents have been.
+tar_of() {
+    local id file
+    id=$(store inspect --type image --format '{{.FromImageID}}' "localhost/$1")
+    id=${id:0:12}
+    file=$images/$1-$id.tar
+    if [ ! -f "$file" ]; then
+        store push --quiet "localhost/$1" "docker-archive:$file.new:localhost/$1:$id" >&2
+        mv "$file.new" "$file"
+    fi
+    say "$1: $(($(stat --format %s "$file") / 1000)) kB, profile $PROFILE"
+    # Clusters that run have older ones in their own store.
+    find "$images" -name "$1-*.tar" -mmin +120 ! -path "$file" -delete
+    printf 'localhost/%s:%s %s\n' "$1" "$id" "$file"
+}
+
+# The sandbox that every pod has, which the kubelet's documentation calls pause.
+pause() {
+    local container scratch
+    [ -f "$images/pause.tar" ] && return
+    scratch=$(mktemp -d)
+    gcc -Os -static -s -o "$scratch/pause" "$here/pause.c"
+    container=$(store from scratch)
+    store copy --quiet "$container" "$scratch/pause" /pause >/dev/null
+    store config --entrypoint '["/pause"]' "$container"
+    store commit --quiet --rm "$container" localhost/pause:1 >/dev/null
+    store push --quiet localhost/pause:1 "docker-archive:$images/pause.tar.new:localhost/pause:1" >&2
+    mv "$images/pause.tar.new" "$images/pause.tar"
+    rm -r "$scratch"
+}
+
+all() {
+    mounts=(-v "$cache/target:/src/target")
+    rust=${RUST_IMAGE:-}
+    if [ -z "$rust" ]; then
+        builder
+        rust=localhost/rust-builder
+        (cd "$repository" && cargo fetch --locked --quiet)
+        mounts+=(-v "$registry:/cargo/registry" -v "$(rustc --print sysroot):/usr/local/rust:ro")
+    fi
+    pause
+    build localhost/datalab-upgrade --file "$repository/Dockerfile"
+    build localhost/gate-scenario --file "$here/Dockerfile" --target scenario
+    build localhost/gate-lab --file "$here/Dockerfile" --target lab
+    printf 'localhost/pause:1 %s\n' "$images/pause.tar"
+    for name in datalab-upgrade gate-scenario gate-lab; do tar_of "$name"; done
+}
+
+locked images all

@@ -1,0 +1,125 @@
+//! `deploy/compose.yaml`, run by Docker's own Compose on a Docker engine of its own. Needs root.
+
+mod support;
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use mongodb::bson::oid::ObjectId;
+use serde_json::Value;
+use support::guide::commands;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// An engine that has the images of the compose file. It ends when dropped.
+struct Engine {
+    state: PathBuf,
+}
+
+impl Engine {
+    fn start() -> Engine {
+        script(&["tools"]);
+        let state = env::temp_dir().join(format!("upgrade-gate-{}", ObjectId::new()));
+        let engine = Engine { state };
+        let place = engine.state.to_str().unwrap();
+        script(&["up", place]);
+        script(&["image", place, "gate:test", env!("CARGO_BIN_EXE_datalab-upgrade")]);
+        let mongod = support::mongod().to_str().unwrap();
+        script(&[
+            "image",
+            place,
+            "mongo:test",
+            mongod,
+            "--bind_ip_all",
+            "--wiredTigerCacheSizeGB=0.25",
+        ]);
+        // it is enough that the API starts, and stays
+        script(&["image", place, "api:test", "/bin/sleep", "infinity"]);
+        engine
+    }
+
+    /// Runs commands of the guide, in the repository.
+    fn run(&self, commands: &str) -> Output {
+        let docker = Path::new(ROOT).join(".cache/cluster/docker/usr/bin");
+        let path = env::join_paths([docker.as_path(), Path::new("/usr/bin"), Path::new("/bin")]);
+        Command::new("bash")
+            .args(["-ec", commands])
+            .current_dir(ROOT)
+            .env_clear()
+            .env("PATH", path.unwrap())
+            .env("DOCKER_HOST", format!("unix://{}/socket", self.state.display()))
+            .env("DOCKER_CONFIG", self.state.join("config"))
+            .env("UPGRADE_IMAGE", "gate:test")
+            .env("MONGO_IMAGE", "mongo:test")
+            .env("API_IMAGE", "api:test")
+            .output()
+            .unwrap()
+    }
+
+    fn api_runs(&self) -> bool {
+        let running = self.run("docker ps --quiet --filter name=datalab-api-1");
+        assert!(running.status.success(), "{}", text(&running));
+        !running.stdout.is_empty()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        script(&["down", self.state.to_str().unwrap()]);
+    }
+}
+
+fn script(arguments: &[&str]) {
+    let path = Path::new(ROOT).join("tests/cluster/docker.sh");
+    let done = Command::new(path).args(arguments).output().unwrap();
+    assert!(done.status.success(), "{arguments:?}: {}", text(&done));
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8([&output.stdout[..], &output.stderr[..]].concat()).unwrap()
+}
+
+fn report(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(output)))
+}
+
+#[test]
+fn the_api_starts_after_the_gate_and_not_without_it() {
+    let engine = Engine::start();
+
+    // nobody has said what the database is
+    let closed = engine.run(&commands("compose-upgrade"));
+    assert!(!closed.status.success(), "{}", text(&closed));
+    assert!(text(&closed).contains("exit 11"), "{}", text(&closed));
+    assert!(!engine.api_runs());
+    let log = text(&engine.run(&commands("compose-logs")));
+    assert!(log.contains("GATE_FROM_VERSION") && log.contains("GATE_INITIALISE"), "{log}");
+
+    let plan = commands("compose-plan");
+    let planned = engine.run(&plan.replace("run --rm", "run --rm -e GATE_FROM_VERSION=0.7.5"));
+    assert_eq!(planned.status.code(), Some(10), "{}", text(&planned));
+    assert_eq!(report(&planned)["remaining"][0], "0.8.0");
+    assert!(!engine.api_runs());
+
+    let opened = engine.run(&commands("compose-first"));
+    assert!(opened.status.success(), "{}", text(&opened));
+    assert!(engine.api_runs());
+
+    // from now on the database says itself what it is
+    let planned = engine.run(&plan);
+    assert_eq!(planned.status.code(), Some(0), "{}", text(&planned));
+    let upgraded = engine.run(&commands("compose-upgrade"));
+    assert!(upgraded.status.success(), "{}", text(&upgraded));
+    assert!(engine.api_runs());
+
+    let image = "ghcr.io/datalab-org/datalab-upgrade:0.8.0";
+    let container = commands("container").replace(image, "gate:test");
+    assert_eq!(report(&engine.run(&container))["outcome"], "open");
+
+    // a closed gate keeps it down, once it was stopped
+    let stop_and_up = commands("compose-upgrade");
+    let refused = engine.run(&format!("export GATE_FROM_VERSION=0.9.0\n{stop_and_up}"));
+    assert!(text(&refused).contains("exit 16"), "{}", text(&refused));
+    assert!(!engine.api_runs());
+}

@@ -1,0 +1,224 @@
+//! The manifests and the compose file, as the real tools read them, compared with the code.
+
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use upgrade_gate::Outcome;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// A tool that `tests/cluster` has built.
+fn tool(name: &str) -> Command {
+    let path = Path::new(ROOT).join(".cache/cluster/bin").join(name);
+    assert!(path.exists(), "no {name}: tests/cluster/build.sh kube compose");
+    let mut tool = Command::new(path);
+    tool.current_dir(ROOT);
+    tool
+}
+
+fn text(output: &Output) -> String {
+    let all = [&output.stdout[..], &output.stderr[..]].concat();
+    String::from_utf8(all).unwrap()
+}
+
+/// What a kustomization makes.
+fn kustomize(folder: &Path) -> Vec<Value> {
+    let rendered = tool("kubectl").arg("kustomize").arg(folder).output().unwrap();
+    assert!(rendered.status.success(), "{}", text(&rendered));
+    let objects = serde_norway::Deserializer::from_slice(&rendered.stdout);
+    objects.map(|object| Value::deserialize(object).unwrap()).collect()
+}
+
+fn manifests() -> Vec<Value> {
+    kustomize(&Path::new(ROOT).join("deploy/kubernetes"))
+}
+
+fn object<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+    objects.iter().find(|object| object["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
+}
+
+/// The Job's, the CronJob's and the application's pods.
+fn pods(objects: &[Value]) -> [&Value; 3] {
+    [
+        &object(objects, "Job")["spec"]["template"]["spec"],
+        &object(objects, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"],
+        &object(objects, "Deployment")["spec"]["template"]["spec"],
+    ]
+}
+
+fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
+    ["initContainers", "containers"].into_iter().filter_map(|list| pod[list].as_array()).flatten()
+}
+
+fn gate(pod: &Value) -> &Value {
+    containers(pod).find(|container| container["name"] == "gate").unwrap()
+}
+
+fn setting<'a>(container: &'a Value, name: &str) -> &'a Value {
+    let env = container["env"].as_array().unwrap();
+    env.iter().find(|setting| setting["name"] == name).unwrap_or(&Value::Null)
+}
+
+/// What is wrong with the codes that end a Job at once.
+fn wrong_codes(job: &Value) -> Option<String> {
+    let final_code = |outcome: &Outcome| !outcome.retry_can_help() && *outcome != Outcome::Open;
+    let mut codes: Vec<u8> =
+        Outcome::ALL.iter().filter(|o| final_code(o)).map(|o| o.code()).collect();
+    // a panic's
+    codes.push(101);
+    let rule = &job["spec"]["podFailurePolicy"]["rules"][1];
+    let expected = json!({
+        "action": "FailJob",
+        "onExitCodes": { "containerName": "gate", "operator": "In", "values": codes },
+    });
+    (*rule != expected).then(|| format!("{rule}\nbut the code says\n{expected}"))
+}
+
+#[test]
+fn a_job_ends_at_once_with_the_codes_that_no_retry_can_mend() {
+    let objects = manifests();
+    let mut job = object(&objects, "Job").clone();
+    assert_eq!(wrong_codes(&job), None);
+    assert_eq!(job["spec"]["podFailurePolicy"]["rules"][0]["action"], "Ignore");
+    assert_eq!(job["spec"]["backoffLimit"], 3);
+    assert_eq!(pods(&objects)[0]["restartPolicy"], "Never", "a pod failure policy asks for it");
+
+    let codes = &mut job["spec"]["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"];
+    codes.as_array_mut().unwrap().retain(|code| *code != json!(14));
+    assert!(wrong_codes(&job).is_some());
+}
+
+#[test]
+fn what_is_run_by_hand_is_the_job_in_mode_plan() {
+    let objects = manifests();
+    let cronjob = object(&objects, "CronJob");
+    assert_eq!(cronjob["spec"]["suspend"], true);
+    let mut by_hand = cronjob["spec"]["jobTemplate"]["spec"].clone();
+    let env = &mut by_hand["template"]["spec"]["containers"][0]["env"][0];
+    assert_eq!(*env, json!({ "name": "GATE_MODE", "value": "plan" }));
+    assert_ne!(by_hand, object(&objects, "Job")["spec"]);
+    let env = &mut by_hand["template"]["spec"]["containers"][0]["env"][0];
+    env["value"] = "upgrade".into();
+    assert_eq!(by_hand, object(&objects, "Job")["spec"]);
+}
+
+#[test]
+fn the_init_container_is_the_jobs_container_in_mode_wait() {
+    let objects = manifests();
+    let [job, _, app] = pods(&objects);
+    let mut waiting = gate(app).clone();
+    assert_eq!(waiting["env"][0], json!({ "name": "GATE_MODE", "value": "wait" }));
+    assert_eq!(app["initContainers"][0]["name"], "gate", "it is the first");
+    waiting["env"][0]["value"] = "upgrade".into();
+    assert_eq!(&waiting, gate(job));
+}
+
+#[test]
+fn a_missing_secret_is_for_the_gate_to_tell() {
+    let objects = manifests();
+    for pod in pods(&objects) {
+        let uri = &setting(gate(pod), "GATE_MONGODB_URI")["valueFrom"]["secretKeyRef"];
+        assert_eq!(*uri, json!({ "name": "datalab-mongodb", "key": "uri", "optional": true }));
+    }
+}
+
+/// What the restricted pod security standard, and this project, ask of a pod.
+fn unsafe_parts(pod: &Value) -> Vec<String> {
+    let mut parts = Vec::new();
+    let mut ask = |at: &Value, path: &str, expected: Value| {
+        if at.pointer(path) != Some(&expected) {
+            parts.push(format!("{path} is {:?}, not {expected}", at.pointer(path)));
+        }
+    };
+    ask(pod, "/securityContext/runAsNonRoot", json!(true));
+    ask(pod, "/securityContext/seccompProfile/type", json!("RuntimeDefault"));
+    ask(pod, "/automountServiceAccountToken", json!(false));
+    ask(pod, "/enableServiceLinks", json!(false));
+    for container in containers(pod) {
+        ask(container, "/securityContext/allowPrivilegeEscalation", json!(false));
+        ask(container, "/securityContext/capabilities/drop", json!(["ALL"]));
+    }
+    ask(gate(pod), "/securityContext/readOnlyRootFilesystem", json!(true));
+    ask(gate(pod), "/terminationMessagePolicy", json!("FallbackToLogsOnError"));
+    parts
+}
+
+#[test]
+fn every_pod_is_restricted() {
+    let objects = manifests();
+    for pod in pods(&objects) {
+        assert_eq!(unsafe_parts(pod), Vec::<String>::new());
+        let mut loose = pod.clone();
+        loose["securityContext"].as_object_mut().unwrap().remove("seccompProfile");
+        assert_eq!(unsafe_parts(&loose).len(), 1);
+    }
+    // nothing needs a token, so the account may do nothing
+    assert_eq!(object(&objects, "Role")["rules"], json!([]));
+}
+
+#[test]
+fn another_kustomization_builds_on_the_gate_alone() {
+    let folder = std::env::temp_dir().join(format!("upgrade-gate-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let up = "../".repeat(folder.components().count() - 1);
+    let overlay = format!(
+        "resources: [{up}{}/deploy/kubernetes/gate]\nnamespace: lab\nimages: [{{name: \
+         ghcr.io/datalab-org/datalab-upgrade, newName: mine, newTag: '1'}}]\n",
+        ROOT.trim_start_matches('/'),
+    );
+    std::fs::write(folder.join("kustomization.yaml"), overlay).unwrap();
+    let objects = kustomize(&folder);
+    std::fs::remove_dir_all(&folder).unwrap();
+    let kinds: Vec<_> = objects.iter().map(|object| object["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["ServiceAccount", "Role", "RoleBinding", "CronJob", "Job"]);
+    for object in &objects {
+        assert_eq!(object["metadata"]["namespace"], "lab");
+    }
+    let cronjob = &object(&objects, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"];
+    assert_eq!(gate(cronjob)["image"], "mine:1");
+}
+
+fn compose(file: &Path) -> Output {
+    tool("docker-compose")
+        .arg("--file")
+        .arg(file)
+        .args(["config", "--format=json"])
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn the_api_starts_after_the_upgrade_has_succeeded() {
+    let file = Path::new(ROOT).join("deploy/compose.yaml");
+    let output = compose(&file);
+    assert!(output.status.success(), "{}", text(&output));
+    let services = &serde_json::from_slice::<Value>(&output.stdout).unwrap()["services"];
+    let condition = &services["api"]["depends_on"]["upgrade"]["condition"];
+    assert_eq!(condition, "service_completed_successfully");
+    let upgrade = &services["upgrade"];
+    assert_eq!(upgrade["restart"], "no");
+    assert_eq!(
+        upgrade["environment"]["GATE_MONGODB_URI"],
+        services["api"]["environment"]["PYDATALAB_MONGO_URI"]
+    );
+    // empty is not set
+    assert_eq!(upgrade["environment"]["GATE_FROM_VERSION"], "");
+}
+
+#[test]
+fn compose_refuses_a_misspelt_condition() {
+    let right = std::fs::read_to_string(Path::new(ROOT).join("deploy/compose.yaml")).unwrap();
+    let misspelt = right.replace("completed_successfully", "completed_sucessfully");
+    assert_ne!(misspelt, right);
+    let name = format!("upgrade-gate-compose-{}.yaml", std::process::id());
+    let file = std::env::temp_dir().join(name);
+    std::fs::write(&file, misspelt).unwrap();
+    let output = compose(&file);
+    std::fs::remove_file(&file).unwrap();
+    assert!(!output.status.success());
+    assert!(text(&output).contains("depends_on.upgrade.condition"), "{}", text(&output));
+}

@@ -1,0 +1,125 @@
+//! The manifests without Helm, with the guide's own commands.
+
+use mongodb::bson::doc;
+
+use super::command::{repository, required};
+use super::gate::copy;
+use super::guide::Operator;
+use super::runner::{FOUR, Scenario, scenario};
+use super::support::guide::{URI, commands};
+use super::support::{Fresh, fixture};
+use super::world::{World, report};
+
+pub fn scenarios() -> Vec<Scenario> {
+    vec![
+        scenario!(FOUR, manifests_without_helm_upgrade_before_the_application_starts),
+        scenario!(FOUR, manifests_name_the_missing_secret),
+    ]
+}
+
+/// What the guide says to change in a copy of `deploy/`: images, and the application.
+const CHANGES: &str = r#"
+images:
+  - { name: ghcr.io/datalab-org/datalab-upgrade, newName: GATE, newTag: GATE_TAG }
+  - { name: datalab, newName: LAB, newTag: LAB_TAG }
+patches:
+  - target: { kind: Deployment }
+    patch: |
+      - { op: add, path: /spec/template/spec/containers/0/env/-, value: { name: LAB_VERSION, value: "0.8.0" } }
+      - { op: add, path: /spec/template/spec/containers/0/env/-, value: { name: LAB_FIELD, value: b } }
+      - { op: add, path: /spec/template/spec/containers/0/env/-, value: { name: LAB_MONGODB_URI,
+          valueFrom: { secretKeyRef: { name: datalab-mongodb, key: uri } } } }
+"#;
+
+impl Operator<'_> {
+    /// One who has made these changes in a copy of `deploy/`.
+    fn with_manifests(world: &World) -> Operator<'_> {
+        let operator = Operator::new(world);
+        copy(&repository("deploy"), &operator.folder.join("deploy"));
+        let mut changes = CHANGES.to_owned();
+        for (setting, name) in [("E2E_IMAGE", "GATE"), ("E2E_LAB_IMAGE", "LAB")] {
+            let image = required(setting);
+            let (repository, tag) = image.rsplit_once(':').unwrap();
+            changes = changes.replace(&format!("{name}_TAG"), tag);
+            changes =
+                changes.replace(&format!("newName: {name}"), &format!("newName: {repository}"));
+        }
+        operator.edit("deploy/kubernetes/kustomization.yaml", |text| {
+            format!("{}{changes}", text.split("# One version").next().unwrap())
+        });
+        operator
+    }
+
+    fn edit(&self, file: &str, edit: impl Fn(&str) -> String) {
+        let path = self.folder.join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let edited = edit(&text);
+        assert_ne!(edited, text, "{file}");
+        std::fs::write(path, edited).unwrap();
+    }
+}
+
+async fn recorded(database: &Fresh) -> Option<String> {
+    let records = database.collection::<mongodb::bson::Document>("database_metadata");
+    let record = records.find_one(doc! { "_id": "datalab_schema_version" }).await.unwrap()?;
+    Some(record.get_str("version").unwrap().to_owned())
+}
+
+async fn manifests_without_helm_upgrade_before_the_application_starts(world: &World) {
+    let operator = Operator::with_manifests(world);
+    fixture::load(&world.database).await;
+    let secret = commands("secret").replace(URI, &world.database.uri);
+    operator.run(&secret).await.ok();
+
+    // nobody has said what the database is: the application waits
+    operator.run(&commands("manifests-apply")).await.ok();
+    assert_eq!(operator.ended("upgrade-gate").await, "Failed");
+    assert_eq!(world.pods_of("upgrade-gate").await.len(), 1);
+    operator.run(&commands("manifests-log")).await.ok().says("GATE_FROM_VERSION");
+    let deployment = world.object("deployment/datalab").await;
+    assert!(deployment["status"]["readyReplicas"].is_null(), "{deployment}");
+    assert_eq!(recorded(&world.database).await, None);
+
+    let word = |text: &str| {
+        text.replace("# - name: GATE_FROM_VERSION", "- name: GATE_FROM_VERSION")
+            .replace("#   value: 0.7.5", "  value: 0.7.5")
+    };
+    operator.edit("deploy/kubernetes/gate/job.yaml", word);
+    let plan = commands("manifests-plan");
+    operator.run("kubectl apply -k deploy/kubernetes 2>&1 || true").await;
+    operator.run(&plan).await.ok().says("Pin 101 item_id reference(s)").says("\"exit_code\":10");
+    assert_eq!(recorded(&world.database).await, None);
+
+    operator.run(&commands("manifests-apply")).await.ok();
+    operator.run(&commands("manifests-rollout")).await.ok();
+    assert_eq!(operator.ended("upgrade-gate").await, "Complete");
+    assert_eq!(recorded(&world.database).await.as_deref(), Some("0.8.0"));
+    operator.run(&commands("manifests-log")).await.ok().says("gate open");
+
+    // the next time there is nothing to do, and pods that were stopped come back
+    operator.run(&commands("stop-the-app")).await.ok();
+    operator.run(&commands("manifests-apply")).await.ok();
+    operator.run(&commands("manifests-rollout")).await.ok();
+    assert_eq!(operator.ended("upgrade-gate").await, "Complete");
+    operator.run(&plan).await.ok().says("\"exit_code\":0");
+
+    // another image may plan, from the same CronJob
+    let image = required("E2E_IMAGE");
+    let next = commands("manifests-plan-next");
+    let next = next.replace("ghcr.io/datalab-org/datalab-upgrade:0.9.0", &image);
+    let today = "kubectl set image cronjob/upgrade-gate gate=localhost/today:1";
+    operator.run(&format!("{today}\n{next}")).await.ok();
+    assert_eq!(operator.ended("plan-next").await, "Complete");
+    let pods = world.pods_of("plan-next").await;
+    assert_eq!(report(&pods[0])["mode"], "plan", "{pods:?}");
+}
+
+async fn manifests_name_the_missing_secret(world: &World) {
+    let operator = Operator::with_manifests(world);
+    operator.run(&commands("manifests-apply")).await.ok();
+    assert_eq!(operator.ended("upgrade-gate").await, "Failed");
+    let pods = world.pods_of("upgrade-gate").await;
+    let report = report(&pods[0]);
+    assert_eq!(report["exit_code"], 16, "{report}");
+    assert!(report.to_string().contains("key uri of Secret datalab-mongodb"), "{report}");
+}
