@@ -137,7 +137,7 @@ mod tests {
     use crate::version::Version;
 
     fn error(code: i32) -> Halt {
-        let error = serde_json::json!({ "code": code, "codeName": "Name", "errmsg": "secret" });
+        let error = serde_json::json!({ "code": code, "codeName": "Name", "errmsg": "a text" });
         let error: CommandError = serde_json::from_value(error).unwrap();
         Halt::Driver(ErrorKind::Command(error).into())
     }
@@ -151,7 +151,6 @@ mod tests {
         let units: Vec<&Unit> = upgrades.units().iter().collect();
         let outcomes = |code| {
             let by = closed_by(error(code), "upgrading", &units);
-            assert!(!by.message.contains("secret"), "{by}");
             (closed(error(code), "asking").outcome, by.outcome)
         };
         assert_eq!(outcomes(8), (Outcome::NoServer, Outcome::UpgradeFailed));

@@ -99,10 +99,14 @@ impl<'a> Run<'a> {
         // with the lock in hand it is work, which GATE_TIMEOUT does not bound
         let bound = self.deadline.filter(|_| !self.took_lock).map(|deadline| deadline.max(now));
         let until = bound.map_or(now + patience, |bound| bound.min(now + patience));
+        // mode wait says why, and asks again by itself
+        let again = self.settings.mode != Mode::Wait;
         let asking = async {
             loop {
                 match ask().await.map_err(Into::into) {
-                    Err(halt) if halt.may_pass() && Instant::now() < until => last = Some(halt),
+                    Err(halt) if again && halt.may_pass() && Instant::now() < until => {
+                        last = Some(halt);
+                    }
                     ended => return ended,
                 }
                 tokio::time::sleep(jittered(POLL / 4)).await;
