@@ -45,18 +45,22 @@ pub(super) enum Under<'a> {
 
 /// A wait for the lock.
 pub(super) struct Waiting {
-    until: Option<Instant>,
+    patience: Duration,
+    deadline: Option<Instant>,
+    /// When the lock was first found to be another run's.
+    began: Option<Instant>,
     said: Option<Instant>,
 }
 
 impl Waiting {
     pub(super) fn new(patience: Duration, deadline: Option<Instant>) -> Self {
-        let until = Instant::now().checked_add(patience);
-        Waiting { until: until.into_iter().chain(deadline).min(), said: None }
+        Waiting { patience, deadline, began: None, said: None }
     }
 
-    fn is_over(&self) -> bool {
-        self.until.is_some_and(|until| Instant::now() >= until)
+    fn is_over(&mut self) -> bool {
+        let now = Instant::now();
+        let waited = now - *self.began.get_or_insert(now);
+        waited >= self.patience || self.deadline.is_some_and(|deadline| now >= deadline)
     }
 
     /// Whether it is time to say that the run waits.
