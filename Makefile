@@ -5,7 +5,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos manifests e2e compose check readme pictures
+.PHONY: help setup demo test chaos manifests e2e compose bench check readme pictures
 
 help: ## list these commands
 	@sed -n 's/^\([a-z0-9]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -37,6 +37,14 @@ e2e: setup ## everything on a real Kubernetes, started here; ARGS=part of a name
 
 compose: setup ## deploy/compose.yaml on a Docker engine, started here; needs root
 	$(CARGO) test --locked --test compose
+
+# Built as the image is: static. ARGS=10000 is done in two minutes, and writes nothing.
+bench: export MONGOD ?= $(CURDIR)/.cache/mongod-6.0.5/mongod
+bench: HOST = $(shell rustc --print host-tuple)
+bench: setup ## measure speed and memory, into benches/README.md; ARGS=10000 for a first look
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --locked --target $(HOST) \
+		--bin datalab-upgrade --example bare --example direct --example measure
+	PYTHONPATH=.cache/python $(PYTHON) -B benches/run target/$(HOST)/release $(ARGS)
 
 check: ## format, lints, documentation, licences
 	$(CARGO) fmt --check
