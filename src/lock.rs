@@ -155,23 +155,24 @@ impl Lock {
         Keeper(tokio::spawn(async move {
             loop {
                 tokio::time::sleep(lock.lease / 3).await;
-                let asked = Instant::now();
-                let answer = tokio::time::timeout_at(renewed + lock.lease, lock.renew()).await;
-                match answer {
+                let (asked, over) = (Instant::now(), renewed + lock.lease);
+                // a run that was paused finds out who has the lock now
+                let until = over.max(asked + lock.lease / 3);
+                match tokio::time::timeout_at(until, lock.renew()).await {
                     Ok(Ok(true)) => renewed = asked,
                     Ok(Ok(false)) => {
                         tracing::error!("the lock is lost; stopping");
                         return stop.raise(Reason::LeaseLost);
                     }
-                    Err(_) => {
-                        tracing::error!("the lock could not be renewed in time; stopping");
-                        return stop.raise(Reason::NotRenewed);
-                    }
-                    Ok(Err(error)) => {
+                    Ok(Err(error)) if asked < over => {
                         tracing::warn!(
                             error = server::describe(&error),
                             "the lock could not be renewed; trying again"
                         );
+                    }
+                    Ok(Err(_)) | Err(_) => {
+                        tracing::error!("the lock could not be renewed in time; stopping");
+                        return stop.raise(Reason::NotRenewed);
                     }
                 }
             }
