@@ -16,6 +16,9 @@ use crate::stop::{Halt, Reason, Stop};
 /// The `_id` of the lock, beside the record.
 pub(crate) const LOCK_ID: &str = "upgrade_lock";
 
+/// How long a run whose lease is over waits to hear who has the lock.
+const LAST_ANSWER: Duration = Duration::from_secs(1);
+
 /// A lease that seems longer comes from a clock that was wrong, and is over: twice what may be set, as
 /// the clocks of members differ.
 const LONGEST_LEASE: Duration = Duration::from_secs(2 * 60 * 60);
@@ -155,10 +158,14 @@ impl Lock {
         Keeper(tokio::spawn(async move {
             loop {
                 tokio::time::sleep(lock.lease / 3).await;
-                let (asked, over) = (Instant::now(), renewed + lock.lease);
-                // a run that was paused finds out who has the lock now
-                let until = over.max(asked + lock.lease / 3);
-                match tokio::time::timeout_at(until, lock.renew()).await {
+                let (mut asked, over) = (Instant::now(), renewed + lock.lease);
+                let mut answer = tokio::time::timeout_at(over, lock.renew()).await;
+                if !matches!(answer, Ok(Ok(_))) && Instant::now() >= over {
+                    // perhaps it is this run that stood still, and another one has the lock
+                    asked = Instant::now();
+                    answer = tokio::time::timeout(LAST_ANSWER, lock.renew()).await;
+                }
+                match answer {
                     Ok(Ok(true)) => renewed = asked,
                     Ok(Ok(false)) => {
                         tracing::error!("the lock is lost; stopping");
