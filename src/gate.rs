@@ -10,16 +10,21 @@ use crate::checkpoint::{Checkpoints, NoCheckpoints};
 use crate::engine::{closed, jittered};
 use crate::exit::Outcome;
 use crate::failure::Failure;
+use crate::kubernetes::{Cluster, JobEvents};
 use crate::lock::{LOCK_ID, Lock};
+use crate::observer::{Notice, Observer, Occasion, Tone};
+use crate::quiet::Quiet;
 use crate::record::{Names, Writer};
+use crate::remembered::Memory;
 use crate::report::Report;
-use crate::run::{POLL, Run, SAY, no_answer};
+use crate::run::{POLL, Quiesce, Run, SAY, no_answer};
 use crate::server::connect;
-use crate::settings::{Mode, Settings};
+use crate::settings::{Events, Mode, Settings};
 use crate::stop::{Stop, caught, within};
 use crate::store::Store;
 use crate::upgrade::{Upgrade, Upgrades};
 use crate::version::Version;
+use crate::workloads::Workloads;
 
 /// An application's gate: its name, the version of its code and its upgrades.
 #[derive(Clone, Debug)]
@@ -29,6 +34,8 @@ pub struct Gate {
     pub(crate) version_variable: String,
     names: Names,
     upgrades: Vec<Upgrade>,
+    workloads: Option<Arc<dyn Workloads>>,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 impl Gate {
@@ -43,7 +50,15 @@ impl Gate {
             code_version: format!("{app}_version"),
         };
         let version_variable = format!("{}_VERSION", app.to_uppercase().replace('-', "_"));
-        Gate { app, code_version: code_version.into(), version_variable, names, upgrades: vec![] }
+        Gate {
+            app,
+            code_version: code_version.into(),
+            version_variable,
+            names,
+            upgrades: vec![],
+            workloads: None,
+            observer: None,
+        }
     }
 
     /// Names the record's collection and `_id`, where they are not the usual ones.
@@ -56,6 +71,19 @@ impl Gate {
     /// The table of upgrades, by ascending version.
     pub fn upgrades(mut self, upgrades: impl IntoIterator<Item = Upgrade>) -> Self {
         self.upgrades = upgrades.into_iter().collect();
+        self
+    }
+
+    /// What runs the application's old code, to be stopped while upgrades are applied; it goes before
+    /// what `GATE_QUIESCE` says.
+    pub fn workloads(mut self, workloads: Arc<dyn Workloads>) -> Self {
+        self.workloads = Some(workloads);
+        self
+    }
+
+    /// Who is told how a run goes; it goes before what `GATE_EVENTS` says.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
         self
     }
 
@@ -115,7 +143,19 @@ impl Gate {
 
     /// Does one run, which `stop` ends.
     pub(crate) async fn run_until(&self, settings: &Settings, stop: Stop) -> Report {
-        self.run_with(settings, stop, Arc::new(NoCheckpoints)).await
+        let gate = self.clone().in_kubernetes(settings);
+        gate.run_with(settings, stop, Arc::new(NoCheckpoints)).await
+    }
+
+    /// The gate with what the settings ask of Kubernetes; nothing of it is made otherwise.
+    fn in_kubernetes(mut self, settings: &Settings) -> Self {
+        if self.workloads.is_none() && !settings.quiesce.is_empty() {
+            self.workloads = Some(Arc::new(Cluster::new(settings)));
+        }
+        if self.observer.is_none() && settings.events == Events::Tell {
+            self.observer = Some(Arc::new(JobEvents::new(settings)));
+        }
+        self
     }
 
     /// A report of nothing yet.
@@ -143,6 +183,10 @@ impl Gate {
         match ended.and_then(|ended| ended) {
             Ok(message) => report.end(Outcome::Open, message, None),
             Err(failure) => report.end(failure.outcome, failure.message, Some(failure.next)),
+        }
+        if let Some(observer) = &self.observer {
+            observer.tell(last_notice(&report));
+            observer.finish().await;
         }
         report.duration_ms = began.elapsed().as_millis() as u64;
         report
@@ -175,6 +219,11 @@ impl Gate {
             lease: settings.lock_lease,
         };
         let store = Store { database, names: self.names.clone() };
+        let quiesce = self.workloads.clone().map(|workloads| Quiesce {
+            memory: Memory::new(&store.database, &self.names),
+            quiet: Quiet::new(workloads.clone()),
+            workloads,
+        });
         let mut run = Run {
             settings,
             code: &code,
@@ -186,15 +235,42 @@ impl Gate {
             checkpoints,
             deadline,
             took_lock: false,
+            started: false,
+            quiesce,
+            observer: self.observer.clone(),
             report,
         };
-        match settings.mode {
+        let ended = match settings.mode {
             Mode::Check => run.check().await,
             Mode::Wait => run.wait().await,
             Mode::Plan => run.plan().await,
             Mode::Upgrade => run.upgrade().await,
             Mode::Record => run.record().await,
+            Mode::Resume => run.resume_workloads().await,
+        };
+        if let Err(failure) = &ended
+            && run.started
+        {
+            run.tell(Occasion::UpgradeFailed, Tone::Warning, failure.message.clone());
         }
+        ended
+    }
+}
+
+/// What an observer is told of the end.
+fn last_notice(report: &Report) -> Notice {
+    let Report { exit_code, outcome, message, next, .. } = report;
+    match next {
+        None => Notice {
+            reason: Occasion::GateOpen,
+            tone: Tone::Normal,
+            note: format!("exit {exit_code}: {message}"),
+        },
+        Some(next) => Notice {
+            reason: Occasion::GateClosed,
+            tone: Tone::Warning,
+            note: format!("exit {exit_code} ({outcome}): {message}: {next}"),
+        },
     }
 }
 

@@ -6,13 +6,15 @@
 //!
 //! - `process`: arguments, environment, log, report and exit status around a run.
 //! - `gate`: what an application says of itself. `run`: the modes; `run/upgrade` holds the lock and acts,
-//!   `run/prepare` makes sure before anything is written, `run/repair` is mode `record`.
+//!   `run/prepare` makes sure before anything is written, `run/repair` is mode `record`,
+//!   `run/quiesce` stops old code and gives it back.
+//! - `kubernetes`: the only folder that knows it. `workloads` and `observer` are the seams that it fills.
 //! - `decision`: the pure function from what was read and what the operator said to what is to be done.
 //! - `engine`: `look` finds out without a trace what each version would do; `apply` applies a version at
 //!   once or through the journal; `transact` commits data and record together, exactly once; `batch`
 //!   reads, computes and writes documents; `command` is for what has no transaction.
 //! - `record`: the only file that knows the shape of the record. `store`: reads it and moves it. `lock`:
-//!   the lease beside it.
+//!   the lease beside it. `remembered`: what was stopped, beside it too. `quiet`: whether it stays so.
 //! - `upgrade`, `edit`, `lookup`, `handle`: what authors of upgrades write with.
 //! - `server`: the connection, what server and user can do, and what errors mean.
 //! - `settings`, `log`, `progress`, `report`, `exit`, `failure`, `version`, `stop`, `checkpoint`: one
@@ -36,12 +38,16 @@ mod failure;
 mod gate;
 mod handle;
 pub mod harness;
+mod kubernetes;
 mod lock;
 mod log;
 mod lookup;
+mod observer;
 mod process;
 mod progress;
+mod quiet;
 mod record;
+mod remembered;
 mod report;
 mod run;
 mod server;
@@ -50,6 +56,7 @@ mod stop;
 mod store;
 mod upgrade;
 mod version;
+mod workloads;
 
 pub use edit::Edits;
 pub use exit::Outcome;
@@ -59,10 +66,12 @@ pub use handle::Handle;
 pub use lookup::{Found, Keys, Lookup};
 pub use mongodb;
 pub use mongodb::bson;
-pub use report::{Report, Unfinished, UpgradeReport, UpgradeState};
+pub use observer::{Notice, Observer, Occasion, Tone};
+pub use report::{Report, Unfinished, UpgradeReport, UpgradeState, WorkloadReport, WorkloadState};
 pub use settings::{Settings, markdown_table};
 pub use upgrade::{
     ActionType, Command, Condition, Step, StepError, TableError, Transaction, Transform, Unit,
     Upgrade, UpgradeAction, Upgrades,
 };
 pub use version::{Version, VersionError};
+pub use workloads::{Later, Scaled, Workload, Workloads};

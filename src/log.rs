@@ -25,6 +25,9 @@ use crate::settings::LogFormat;
 /// The target of events that are bars. Enabled, at level trace, only where bars can be drawn.
 pub(crate) const BAR: &str = "upgrade_gate::bar";
 
+/// The client of Kubernetes, which logs every failed call as an error: the run says what it means.
+const KUBE: &str = "kube_client";
+
 const CLEAR_LINE: &str = "\r\x1b[K";
 const WRAP_OFF: &str = "\x1b[?7l";
 const WRAP_ON: &str = "\x1b[?7h";
@@ -81,7 +84,11 @@ where
     } else {
         LevelFilter::OFF
     };
-    let registry = tracing_subscriber::registry().with(levels.clone().with_target(BAR, bars));
+    let mut levels = levels.clone().with_target(BAR, bars);
+    if !levels.would_enable(KUBE, &Level::DEBUG) {
+        levels = levels.with_target(KUBE, LevelFilter::OFF);
+    }
+    let registry = tracing_subscriber::registry().with(levels);
     // A stderr that nobody reads must not end the run.
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).log_internal_errors(false);
     match style {

@@ -39,6 +39,9 @@ pub struct Report {
     /// The upgrade that is unfinished.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unfinished: Option<Unfinished>,
+    /// The workloads that were stopped or started.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub workloads: Vec<WorkloadReport>,
     /// What the operator should know all the same.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -93,6 +96,31 @@ pub struct Unfinished {
     pub step: String,
     /// Documents changed so far.
     pub documents: u64,
+}
+
+/// What a report says of a workload that was stopped or started.
+#[derive(Clone, Debug, Serialize)]
+pub struct WorkloadReport {
+    /// What its users call it.
+    pub name: String,
+    /// How many pods it had, or has again.
+    pub replicas: u32,
+    /// What became of it.
+    pub state: WorkloadState,
+}
+
+/// What became of a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkloadState {
+    /// It was stopped, and stays so for what comes next.
+    Stopped,
+    /// It was started again, for nothing was committed.
+    Restored,
+    /// It should have been started, and could not be.
+    NotRestored,
+    /// It was started after the upgrade.
+    Resumed,
 }
 
 impl Report {
@@ -184,7 +212,7 @@ impl Report {
 }
 
 /// Cuts a text to so many bytes, between characters.
-fn cut(text: &mut String, bytes: usize) {
+pub(crate) fn cut(text: &mut String, bytes: usize) {
     if text.len() > bytes {
         let end = (0..=bytes).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
         text.truncate(end);

@@ -20,9 +20,15 @@ use crate::version::Version;
 pub use help::{Arguments, arguments, help};
 pub use table::{Fallback, SETTINGS, Scope, markdown_table};
 pub use uri::Secret;
-use value::{choice, count, duration, log, short_duration, version, version_up_to, wrong};
+pub use value::{WorkloadKind, WorkloadName};
+use value::{
+    choice, count, duration, log, object_name, short_duration, version, version_up_to, workloads,
+    wrong,
+};
 
 const PREFIX: &str = "GATE_";
+/// What Kubernetes sets in every pod.
+const IN_CLUSTER: &str = "KUBERNETES_SERVICE_HOST";
 /// Where Kubernetes reads a container's last words.
 const TERMINATION_LOG: &str = "/dev/termination-log";
 /// More documents in one transaction than a server should be asked for.
@@ -64,6 +70,16 @@ pub struct Settings {
     pub(crate) report_file: Option<PathBuf>,
     /// What mode `record` writes; some in that mode only.
     pub(crate) repair: Option<Repair>,
+    /// Whether Kubernetes is told how the run goes.
+    pub(crate) events: Events,
+    /// The workloads to stop while upgrades are applied; none is off.
+    pub(crate) quiesce: Vec<WorkloadName>,
+    /// The bound on waiting for pods to stop, or to be ready. Not zero.
+    pub(crate) quiesce_timeout: Duration,
+    /// When stopped workloads get their replicas back.
+    pub(crate) resume: Resume,
+    /// What the gate's pod knows of itself.
+    pub(crate) pod: Pod,
 }
 
 /// What a run does.
@@ -79,6 +95,8 @@ pub enum Mode {
     Plan,
     /// Repairs the record.
     Record,
+    /// Gives the workloads that an upgrade stopped their replicas back.
+    Resume,
 }
 
 /// Whether an unrecorded database that holds no documents may be recorded.
@@ -106,6 +124,39 @@ pub enum LogFormat {
     Text,
     /// For machines, one object a line.
     Json,
+}
+
+/// Whether Kubernetes is told how a run goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Events {
+    /// It is not.
+    Off,
+    /// By Events of the gate's Job, or else of its pod.
+    Tell,
+}
+
+/// When an open gate gives stopped workloads their replicas back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// In mode `resume` only: usually the release that follows does it.
+    Later,
+    /// At the end of the run that opens it.
+    AtEnd,
+}
+
+/// What the downward API says of the gate's own pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// The namespace; when none, the service account's.
+    pub namespace: Option<String>,
+    /// The pod's name.
+    pub name: Option<String>,
+    /// The pod's UID.
+    pub uid: Option<String>,
+    /// The name of the Job that the pod belongs to.
+    pub job_name: Option<String>,
+    /// The UID of that Job.
+    pub job_uid: Option<String>,
 }
 
 /// A repair of the record.
@@ -145,6 +196,8 @@ impl Settings {
         vars: impl IntoIterator<Item = (String, String)>,
         code_version: &Version,
     ) -> Result<Self, Failure> {
+        let vars: Vec<(String, String)> = vars.into_iter().collect();
+        let in_cluster = vars.iter().any(|(name, value)| name == IN_CLUSTER && !value.is_empty());
         let set: BTreeMap<String, String> = vars
             .into_iter()
             .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty())
@@ -153,10 +206,13 @@ impl Settings {
         let raw = Raw::with_defaults(&set)?;
         let mut problems = Problems::default();
         let mode = problems.keep(mode(&raw.mode));
-        for (name, value) in &set {
-            problems.keep(check_scope(name, value, mode));
+        for name in set.keys() {
+            problems.keep(check_scope(name, mode));
         }
         let settings = raw.read(mode.unwrap_or(Mode::Upgrade), code_version, &mut problems);
+        if let Some(settings) = settings.as_ref().filter(|_| !in_cluster) {
+            problems.keep(needs_cluster(settings));
+        }
         match settings {
             Some(settings) if problems.0.is_empty() => Ok(settings),
             _ => Err(problems.into_failure()),
@@ -188,6 +244,15 @@ struct Raw {
     record_version: Option<String>,
     expect_version: Option<String>,
     discard_journal: Option<String>,
+    events: String,
+    quiesce: Option<String>,
+    quiesce_timeout: String,
+    resume: String,
+    namespace: Option<String>,
+    pod_name: Option<String>,
+    pod_uid: Option<String>,
+    job_name: Option<String>,
+    job_uid: Option<String>,
 }
 
 impl Raw {
@@ -249,6 +314,27 @@ impl Raw {
             Mode::Record => problems.keep(self.repair(code)).map(Some),
             _ => Some(None),
         };
+        let events = problems.keep(choice(
+            "GATE_EVENTS",
+            &self.events,
+            &[("true", Events::Tell), ("false", Events::Off)],
+        ));
+        let quiesce = problems.keep(workloads("GATE_QUIESCE", self.quiesce.as_deref()));
+        let quiesce_timeout =
+            problems.keep(short_duration("GATE_QUIESCE_TIMEOUT", &self.quiesce_timeout));
+        let resume = problems.keep(choice(
+            "GATE_RESUME",
+            &self.resume,
+            &[("true", Resume::AtEnd), ("false", Resume::Later)],
+        ));
+        let mut named = |name, text| problems.keep(object_name(name, text)).flatten();
+        let pod = Pod {
+            namespace: named("GATE_NAMESPACE", self.namespace),
+            name: named("GATE_POD_NAME", self.pod_name),
+            uid: named("GATE_POD_UID", self.pod_uid),
+            job_name: named("GATE_JOB_NAME", self.job_name),
+            job_uid: named("GATE_JOB_UID", self.job_uid),
+        };
         let (uri, database) = connection?;
         Some(Settings {
             uri,
@@ -267,6 +353,11 @@ impl Raw {
             log_format: log_format?,
             report_file: self.report_file.or_else(default_report_file),
             repair: repair?,
+            events: events?,
+            quiesce: quiesce?,
+            quiesce_timeout: quiesce_timeout?,
+            resume: resume?,
+            pod,
         })
     }
 
@@ -308,7 +399,8 @@ impl Problems {
 }
 
 impl Mode {
-    const ALL: [Mode; 5] = [Mode::Upgrade, Mode::Check, Mode::Wait, Mode::Plan, Mode::Record];
+    const ALL: [Mode; 6] =
+        [Mode::Upgrade, Mode::Check, Mode::Wait, Mode::Plan, Mode::Record, Mode::Resume];
 
     fn word(self) -> &'static str {
         match self {
@@ -317,6 +409,7 @@ impl Mode {
             Mode::Wait => "wait",
             Mode::Plan => "plan",
             Mode::Record => "record",
+            Mode::Resume => "resume",
         }
     }
 }
@@ -358,8 +451,8 @@ fn is_service_link(name: &str) -> bool {
     ends.iter().any(|end| name.ends_with(end)) || parts.iter().any(|part| name.contains(part))
 }
 
-/// Whether a setting is known, and may be set to this in this mode.
-fn check_scope(name: &str, value: &str, mode: Option<Mode>) -> Result<(), Failure> {
+/// Whether a setting is known, and may be set in this mode.
+fn check_scope(name: &str, mode: Option<Mode>) -> Result<(), Failure> {
     let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
         let known = SETTINGS.iter().filter_map(|setting| setting.name.strip_prefix(PREFIX));
         let (nearest, _) = table::nearest(&name[PREFIX.len()..], known).unwrap_or_default();
@@ -368,26 +461,32 @@ fn check_scope(name: &str, value: &str, mode: Option<Mode>) -> Result<(), Failur
             format!("the nearest one is {PREFIX}{nearest}, and --help lists all"),
         ));
     };
-    let off = ["off", "false"].iter().any(|word| word.eq_ignore_ascii_case(value));
     match (setting.scope, mode) {
         (Scope::Only(modes), Some(mode)) if !modes.contains(&mode) => Err(wrong(
             format!("{name} has no meaning in mode {mode}, only in {}", table::in_modes(modes)),
             format!("unset {name} or change GATE_MODE"),
         )),
-        (Scope::NotYet, _) if !off => Err(wrong(
-            format!("{name} is set, but this version of the gate cannot do it"),
-            format!("unset {name} or use a later version of the gate"),
-        )),
         _ => Ok(()),
     }
 }
 
+/// Refuses outside Kubernetes what only Kubernetes can do.
+fn needs_cluster(settings: &Settings) -> Result<(), Failure> {
+    let name = match settings {
+        Settings { quiesce, .. } if !quiesce.is_empty() => "GATE_QUIESCE",
+        Settings { events: Events::Tell, .. } => "GATE_EVENTS",
+        _ => return Ok(()),
+    };
+    Err(wrong(
+        format!(
+            "{name} is set, but this is no pod of a Kubernetes cluster: {IN_CLUSTER} is not set"
+        ),
+        format!("unset {name}, or run the gate in a pod"),
+    ))
+}
+
 fn mode(text: &str) -> Result<Mode, Failure> {
     choice("GATE_MODE", text, &Mode::ALL.map(|mode| (mode.word(), mode))).map_err(|problem| {
-        if text.eq_ignore_ascii_case("resume") {
-            let message = "GATE_MODE is resume, which this version of the gate cannot do";
-            return wrong(message, problem.next);
-        }
         match table::nearest(text, Mode::ALL.map(Mode::word)) {
             Some((word, likeness)) if likeness >= 0.5 => {
                 wrong(problem.message, format!("{}; the nearest is {word}", problem.next))

@@ -1,7 +1,8 @@
-//! What ends a run before its work is done: a signal, or a lost lease.
+//! What ends a run before its work is done: a signal, a lost lease, or old code that came back.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ const GRACE: Duration = Duration::from_millis(400);
 const MOMENT: Duration = Duration::from_millis(150);
 
 /// Why a run ends early.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
     /// SIGTERM or SIGINT.
     Signal,
@@ -27,6 +28,8 @@ pub(crate) enum Reason {
     LeaseLost,
     /// The server did not answer for as long as a lease lasts.
     NotRenewed,
+    /// Old code that was stopped runs again.
+    CameBack(Arc<Failure>),
 }
 
 /// Why an operation of the engine did not finish.
@@ -89,8 +92,8 @@ impl Stop {
     }
 
     pub(crate) fn check(&self) -> Result<(), Halt> {
-        match *self.0.borrow() {
-            Some((reason, _)) => Err(Halt::Stopped(reason)),
+        match &*self.0.borrow() {
+            Some((reason, _)) => Err(Halt::Stopped(reason.clone())),
             None => Ok(()),
         }
     }
@@ -98,8 +101,8 @@ impl Stop {
     async fn raised(&self) -> Reason {
         let mut receiver = self.0.subscribe();
         loop {
-            if let Some((reason, _)) = *receiver.borrow_and_update() {
-                return reason;
+            if let Some((reason, _)) = &*receiver.borrow_and_update() {
+                return reason.clone();
             }
             if receiver.changed().await.is_err() {
                 std::future::pending::<()>().await;
@@ -222,6 +225,7 @@ impl Reason {
                 "run it again once the server answers and has a primary: it goes on where this run \
                  stopped",
             ),
+            Reason::CameBack(failure) => (*failure).clone(),
         }
     }
 }

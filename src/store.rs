@@ -11,6 +11,7 @@ use mongodb::{ClientSession, Database};
 use crate::decision::{Holder, Observed};
 use crate::lock::{LOCK_ID, live_holder};
 use crate::record::{Move, Names, Record, Recorded};
+use crate::remembered;
 use crate::server;
 use crate::stop::{Halt, Stop};
 
@@ -80,7 +81,7 @@ impl Store {
         names.sort();
         let mut occupied = Vec::new();
         for name in names {
-            let own = doc! { "_id": { "$nin": [LOCK_ID, &self.names.record] } };
+            let own = doc! { "_id": { "$nin": [LOCK_ID, &self.names.record, remembered::id(&self.names.record)] } };
             let filter = if name == self.names.collection {
                 own
             } else {

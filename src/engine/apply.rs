@@ -114,6 +114,7 @@ impl<'a> Work<'a> {
             for step in unit.steps() {
                 done.push(in_transaction(context, session, unit, step).await?);
             }
+            context.quiet.verify(&context.stop).await?;
             let applied = Applied {
                 actions: actions(unit, &done),
                 late: 0,
@@ -208,6 +209,7 @@ impl<'a> Work<'a> {
             }
         }
         self.context.reached(Point::BeforeVersion).await;
+        self.context.quiet.verify(&self.context.stop).await?;
         let journal = self.journal()?;
         let done: Vec<&Done> = journal.steps.iter().map(|step| &step.done).collect();
         let applied = Applied {

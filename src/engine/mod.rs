@@ -18,6 +18,7 @@ use crate::checkpoint::{Checkpoints, Point};
 use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::lock::Lock;
+use crate::quiet::Quiet;
 use crate::record::{Done, Writer};
 use crate::server::{self, Server};
 use crate::stop::{Halt, Stop};
@@ -34,6 +35,8 @@ pub(crate) struct Context {
     /// How many documents one transaction may change.
     pub(crate) batch_documents: usize,
     pub(crate) checkpoints: Arc<dyn Checkpoints>,
+    /// What must not run when a version moves.
+    pub(crate) quiet: Quiet,
 }
 
 impl Context {

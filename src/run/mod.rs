@@ -1,6 +1,7 @@
 //! One run: what it knows, and the modes that only read.
 
 mod prepare;
+mod quiesce;
 mod repair;
 mod upgrade;
 
@@ -15,6 +16,7 @@ use crate::engine::{Estimate, Look, closed, jittered, look};
 use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::lock::{LOCK_ID, Lock};
+use crate::observer::{Notice, Observer, Occasion, Tone};
 use crate::record::{Recorded, Writer};
 use crate::report::{Report, Unfinished, UpgradeReport, UpgradeState};
 use crate::settings::{Initialise, Mode, Settings};
@@ -22,6 +24,8 @@ use crate::stop::{Halt, Stop, within};
 use crate::store::Store;
 use crate::upgrade::{Asked, Unit, Upgrades};
 use crate::version::Version;
+
+pub(crate) use quiesce::Quiesce;
 
 /// How often a run that waits for another one looks again; halved and half as long again by chance.
 pub(crate) const POLL: Duration = Duration::from_millis(400);
@@ -47,8 +51,13 @@ pub(crate) struct Run<'a> {
     pub(crate) stop: Stop,
     pub(crate) checkpoints: Arc<dyn Checkpoints>,
     pub(crate) deadline: Option<Instant>,
+    /// The workloads to stop while upgrades are applied.
+    pub(crate) quiesce: Option<Quiesce>,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
     /// Whether the run held the lock, and so may have written.
     pub(crate) took_lock: bool,
+    /// Whether it began to apply upgrades.
+    pub(crate) started: bool,
     pub(crate) report: &'a mut Report,
 }
 
@@ -152,6 +161,13 @@ impl<'a> Run<'a> {
         tracing::warn!(reason = text, "warning");
         if !self.report.warnings.contains(&text) {
             self.report.warnings.push(text);
+        }
+    }
+
+    /// Tells whoever is told how the run goes.
+    pub(crate) fn tell(&self, reason: Occasion, tone: Tone, note: String) {
+        if let Some(observer) = &self.observer {
+            observer.tell(Notice { reason, tone, note });
         }
     }
 

@@ -7,10 +7,11 @@ use tokio::time::Instant;
 
 use crate::checkpoint::Point;
 use crate::decision::{Decision, Holder};
-use crate::engine::{Context, Look, Work, closed, closed_by, jittered, look};
+use crate::engine::{Context, Estimate, Look, Work, closed, closed_by, jittered, look};
 use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::lock::Attempt;
+use crate::observer::{Occasion, Tone};
 use crate::record::{Applied, Record, Recorded};
 use crate::report::{UpgradeReport, UpgradeState};
 use crate::run::{LOOKING, POLL, Run, SAY, held};
@@ -41,6 +42,7 @@ const LATE_WRITERS: &str = "code of an earlier version that is still running may
 pub(super) enum Under<'a> {
     Upgrade,
     Repair(&'a Repair),
+    Resume,
 }
 
 /// A wait for the lock.
@@ -84,6 +86,10 @@ impl Run<'_> {
                 failure.message = format!("{}; {standing}", failure.message);
                 Err(failure)
             }
+            Ok(message) => {
+                self.wait_until_ready().await;
+                Ok(message)
+            }
             ended => ended,
         }
     }
@@ -111,7 +117,12 @@ impl Run<'_> {
             match decision {
                 Decision::Held(holder) => self.wait_for_lock(&holder, &mut waiting).await?,
                 Decision::Open { .. } | Decision::Reached { .. } | Decision::Closed(_) => {
-                    return self.judge(&observed, decision);
+                    if !self.owes(&observed, &decision).await {
+                        return self.judge(&observed, decision);
+                    }
+                    if let Some(ended) = self.locked(&mut waiting, Under::Upgrade).await? {
+                        return Ok(ended);
+                    }
                 }
                 Decision::Stamp { .. }
                 | Decision::Initialise { .. }
@@ -121,6 +132,7 @@ impl Run<'_> {
                     self.check_privileges(&units).await?;
                     if !units.is_empty() {
                         self.check_server(&self.context().await?, &units)?;
+                        self.check_workloads().await?;
                     }
                     if let Some(ended) = self.locked(&mut waiting, Under::Upgrade).await? {
                         return Ok(ended);
@@ -130,7 +142,7 @@ impl Run<'_> {
         }
     }
 
-    async fn wait_for_lock(
+    pub(super) async fn wait_for_lock(
         &mut self,
         holder: &Holder,
         waiting: &mut Waiting,
@@ -188,10 +200,12 @@ impl Run<'_> {
         self.took_lock = true;
         context.checkpoints.reached(Point::Locked).await;
         let keeper = self.lock.keep(&self.stop);
+        let watch = context.quiet.watch(self.lock.lease / 3, &self.stop);
         let ended = caught(async {
             match under {
                 Under::Upgrade => self.work(&context, session).await,
                 Under::Repair(repair) => self.repair(repair).await,
+                Under::Resume => self.check().await,
             }
         });
         let ended = match ended.await {
@@ -202,6 +216,8 @@ impl Run<'_> {
                 Err(panicked)
             }
         };
+        drop(watch);
+        let ended = self.start_workloads(ended, id.as_ref()).await;
         context.checkpoints.reached(Point::BeforeRelease).await;
         drop(keeper);
         self.release().await;
@@ -235,6 +251,10 @@ impl Run<'_> {
                 _ => None,
             };
             let units = self.units_of(&observed, &decision);
+            if matches!(decision, Decision::Stamp { .. } | Decision::Initialise { .. }) {
+                let restoring = self.restore_first(stored.as_ref()).await;
+                restoring.map_err(|halt| closed(halt, "restoring workloads"))?;
+            }
             let acted = match decision {
                 Decision::Held(_) => return Err(Reason::LeaseLost.failure()),
                 Decision::Open { .. } | Decision::Reached { .. } | Decision::Closed(_) => {
@@ -301,12 +321,7 @@ impl Run<'_> {
         work: &mut Work<'_>,
         units: &[&Unit],
     ) -> Result<(), Halt> {
-        self.check_server(context, units)?;
-        self.check_privileges(units).await?;
-        self.ask_conditions(context, units, Asked::BeforeAnyWrite).await?;
-        let estimates = look(context, work.session(), units, None, Look::Upgrade).await;
-        let estimates = estimates.map_err(|halt| by(halt, LOOKING, units))?;
-        self.warn(LATE_WRITERS.to_owned());
+        let estimates = self.prepare(context, work, units).await?;
         for (unit, estimate) in units.iter().zip(&estimates) {
             self.ask_conditions(context, &[unit], Asked::BeforeItsUpgrade).await?;
             tracing::info!(
@@ -321,7 +336,59 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Looks at everything, then finishes the version that is journaled, the first of `units`.
+    /// Everything that comes before the first write; what old code wrote until it stopped counts as well.
+    async fn prepare(
+        &mut self,
+        context: &Context,
+        work: &mut Work<'_>,
+        units: &[&Unit],
+    ) -> Result<Vec<Estimate>, Halt> {
+        self.check_server(context, units)?;
+        self.check_privileges(units).await?;
+        let estimates = self.look_at_all(context, work, units).await?;
+        self.begin_applying(units, work.stored()).await?;
+        match self.quiesce {
+            Some(_) => self.look_at_all(context, work, units).await,
+            None => Ok(estimates),
+        }
+    }
+
+    /// Asks the conditions, but not of a version that is journaled, and looks at the documents.
+    async fn look_at_all(
+        &mut self,
+        context: &Context,
+        work: &mut Work<'_>,
+        units: &[&Unit],
+    ) -> Result<Vec<Estimate>, Halt> {
+        let journal = work.stored().and_then(|record| record.journal.clone());
+        let begun = usize::from(journal.is_some());
+        self.ask_conditions(context, &units[begun..], Asked::BeforeAnyWrite).await?;
+        let looked = look(context, work.session(), units, journal.as_ref(), Look::Upgrade).await;
+        looked.map_err(|halt| by(halt, LOOKING, units))
+    }
+
+    /// What comes between looking and the first write: old code is stopped, or warned of.
+    async fn begin_applying(
+        &mut self,
+        units: &[&Unit],
+        stored: Option<&Record>,
+    ) -> Result<(), Halt> {
+        let versions: Vec<String> = units.iter().map(|unit| unit.version.to_string()).collect();
+        let from = self.report.from.as_deref().unwrap_or("no recorded version");
+        let database = self.store.database.name();
+        let note = format!("upgrading {database} from {from} to {}", versions.join(", then "));
+        self.started = true;
+        self.tell(Occasion::UpgradeStarted, Tone::Normal, note);
+        match self.quiesce {
+            Some(_) => self.stop_workloads(stored).await,
+            None => {
+                self.warn(LATE_WRITERS.to_owned());
+                Ok(())
+            }
+        }
+    }
+
+    /// Finishes the version that is journaled, the first of `units`.
     async fn resume(
         &mut self,
         context: &Context,
@@ -331,13 +398,7 @@ impl Run<'_> {
         let Some(unit) = units.first() else {
             return Err(Failure::bug("a journal of an unknown version").into());
         };
-        self.check_server(context, units)?;
-        self.check_privileges(units).await?;
-        self.ask_conditions(context, &units[1..], Asked::BeforeAnyWrite).await?;
-        let journal = work.stored().and_then(|record| record.journal.clone());
-        let estimates = look(context, work.session(), units, journal.as_ref(), Look::Upgrade).await;
-        let estimates = estimates.map_err(|halt| by(halt, LOOKING, units))?;
-        self.warn(LATE_WRITERS.to_owned());
+        let estimates = self.prepare(context, work, units).await?;
         tracing::info!(
             version = %unit.version,
             description = unit.description(),
@@ -373,6 +434,13 @@ impl Run<'_> {
             late = applied.late,
             "upgrade applied"
         );
+        let actions: Vec<&str> = applied.actions.iter().map(|a| a.description.as_str()).collect();
+        let seconds = applied.duration_ms as f64 / 1000.0;
+        let note = match actions.is_empty() {
+            true => format!("{version} in {seconds:.1} s: nothing had to be changed"),
+            false => format!("{version} in {seconds:.1} s: {}", actions.join("; ")),
+        };
+        self.tell(Occasion::UpgradeApplied, Tone::Normal, note);
         self.report.remaining.retain(|remaining| *remaining != version);
         self.report.upgrades.push(UpgradeReport {
             version,
@@ -398,6 +466,7 @@ fn ends_early(outcome: Outcome) -> bool {
             | Outcome::NotAuthorised
             | Outcome::ServerUnsuitable
             | Outcome::Bug
+            | Outcome::NotQuiesced
     )
 }
 

@@ -32,8 +32,6 @@ pub enum Scope {
     Always,
     /// Runs in one of these modes.
     Only(&'static [Mode]),
-    /// None yet: the name is known, but this version cannot do it.
-    NotYet,
 }
 
 /// Every setting, in the order in which users meet them.
@@ -50,7 +48,8 @@ pub const SETTINGS: &[Setting] = &[
     always("GATE_MODE", Value("upgrade"),
         "`upgrade`: bring the database up to date, then open; `check`: say whether it is open; \
          `wait`: check until it is open; `plan`: list what an upgrade would do; `record`: repair \
-         the record. Only `upgrade` and `record` write"),
+         the record; `resume`: where it is open, give stopped workloads their replicas back. Only \
+         `upgrade` and `record` write to the application's data and the record"),
     always("GATE_INITIALISE", Value("no"),
         "`fresh`: record the code version in an unrecorded database that holds no documents"),
     always("GATE_FROM_VERSION", Words(""),
@@ -82,12 +81,28 @@ pub const SETTINGS: &[Setting] = &[
         "the stored value that it replaces, as text"),
     only(&[Mode::Record], "GATE_DISCARD_JOURNAL", Words(""),
         "id of the unfinished upgrade to give up, as exits 12 and 14 print it"),
-    not_yet("GATE_EVENTS", Words("off"),
-        "tell the gate's Kubernetes Job by Events"),
-    not_yet("GATE_QUIESCE", Words("off"),
-        "workloads to scale to 0 during an upgrade"),
-    not_yet("GATE_QUIESCE_TIMEOUT", Words("off"),
-        "how long to wait for their pods to stop"),
+    always("GATE_EVENTS", Value("false"),
+        "`true`: tell the gate's Kubernetes Job, or else its pod, by Events how the run goes"),
+    always("GATE_QUIESCE", Words("off"),
+        "workloads of the gate's namespace to stop while upgrades are applied, as in \
+         `deployment/web,statefulset/worker`; `resume` gives their replicas back"),
+    always("GATE_QUIESCE_TIMEOUT", Value("2m"),
+        "how long to wait for their pods to stop, and after `resume` for pods to be ready; at most \
+         `1h`"),
+    always("GATE_RESUME", Value("false"),
+        "`true`: a run that opens the gate gives the replicas back at its end, as mode `resume` does; \
+         for runs that no release follows"),
+    always("GATE_NAMESPACE", Words("the service account's"),
+        "the gate's own namespace: `metadata.namespace` of the downward API"),
+    always("GATE_POD_NAME", Words("the host's name"),
+        "the gate's own pod: `metadata.name`"),
+    always("GATE_POD_UID", Words(""),
+        "and its `metadata.uid`"),
+    always("GATE_JOB_NAME", Words(""),
+        "the Job that Events are for, where there is one: the pod's label \
+         `batch.kubernetes.io/job-name`"),
+    always("GATE_JOB_UID", Words(""),
+        "and its UID: the pod's label `batch.kubernetes.io/controller-uid`"),
 ];
 
 const fn always(name: &'static str, default: Fallback, meaning: &'static str) -> Setting {
@@ -103,17 +118,12 @@ const fn only(
     Setting { name, default, scope: Scope::Only(modes), meaning }
 }
 
-const fn not_yet(name: &'static str, default: Fallback, meaning: &'static str) -> Setting {
-    Setting { name, default, scope: Scope::NotYet, meaning }
-}
-
 impl Setting {
     /// The meaning together with the scope.
     pub(super) fn description(&self) -> String {
         match self.scope {
             Scope::Always => self.meaning.into(),
             Scope::Only(modes) => format!("{} ({} only)", self.meaning, in_modes(modes)),
-            Scope::NotYet => format!("{} (not in this version)", self.meaning),
         }
     }
 }
@@ -185,6 +195,6 @@ mod tests {
             assert!(row.starts_with(&format!("| `{}` |", setting.name)), "{row}");
             assert_eq!(row.matches('|').count(), 4, "{row}");
         }
-        assert!(table.contains("(mode record only)") && table.contains("(not in this version)"));
+        assert!(table.contains("(mode record only)"));
     }
 }

@@ -44,11 +44,7 @@ fn assert_says(text: &str, parts: &[&str]) {
 fn the_table_has_every_setting_that_is_read_and_no_other() {
     let names: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
     assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
-    let in_table: Vec<_> = SETTINGS
-        .iter()
-        .filter(|setting| !matches!(setting.scope, Scope::NotYet))
-        .map(|setting| setting.name.to_string())
-        .collect();
+    let in_table: Vec<_> = SETTINGS.iter().map(|setting| setting.name.to_string()).collect();
     let raw = serde_json::to_value(Raw::default()).unwrap();
     let fields = raw.as_object().unwrap().keys();
     let read: Vec<_> = fields.map(|field| format!("GATE_{}", field.to_ascii_uppercase())).collect();
@@ -183,15 +179,52 @@ fn every_mode_is_read_and_displayed_alike() {
     assert!(!refused(&[("GATE_MODE", "xyz")]).contains("nearest"));
 }
 
+const IN_POD: (&str, &str) = ("KUBERNETES_SERVICE_HOST", "10.96.0.1");
+
 #[test]
-fn what_this_version_cannot_do_is_refused_unless_it_is_off() {
-    assert_says(&refused(&[("GATE_MODE", "resume")]), &["resume", "this version"]);
-    for name in ["GATE_EVENTS", "GATE_QUIESCE", "GATE_QUIESCE_TIMEOUT"] {
-        assert_says(&refused(&[(name, "true")]), &["this version", "unset"]);
-        for off in ["", "off", "false", "False"] {
-            accepted(&[(name, off)]);
-        }
+fn workloads_to_stop_are_named_by_kind_and_name() {
+    let quiesce = |text| accepted(&[IN_POD, ("GATE_QUIESCE", text)]).quiesce;
+    let web = WorkloadName { kind: WorkloadKind::Deployment, name: "web".to_owned() };
+    let db = WorkloadName { kind: WorkloadKind::StatefulSet, name: "a.b-1".to_owned() };
+    assert_eq!(quiesce(" Deployment/web , statefulset/a.b-1,deployment/web,"), [web.clone(), db]);
+    assert_eq!(quiesce("deployment/web"), [web]);
+    assert_eq!(quiesce("off"), []);
+    for (text, reason) in [
+        ("web", "without its kind"),
+        ("daemonset/web", "a kind that cannot be stopped"),
+        ("deployment/web,cronjob/x", "\"cronjob/x\""),
+        ("other/deployment/web", "with a namespace"),
+        ("deployment/other/web", "with a namespace"),
+        ("deployment/Web", "no workload can have that name"),
+        ("deployment/", "no workload can have that name"),
+    ] {
+        let text = refused(&[IN_POD, ("GATE_QUIESCE", text)]);
+        assert_says(&text, &["GATE_QUIESCE", reason, "statefulset/NAME"]);
     }
+}
+
+#[test]
+fn what_needs_kubernetes_is_refused_outside_of_it() {
+    for on in [("GATE_QUIESCE", "deployment/web"), ("GATE_EVENTS", "true")] {
+        assert_says(&refused(&[on]), &["KUBERNETES_SERVICE_HOST is not set", "unset"]);
+        assert_says(&refused(&[on, ("KUBERNETES_SERVICE_HOST", "")]), &["is not set"]);
+        accepted(&[IN_POD, on]);
+    }
+    for off in [("GATE_QUIESCE", ""), ("GATE_QUIESCE", "off"), ("GATE_EVENTS", "False")] {
+        let settings = accepted(&[off]);
+        assert_eq!((settings.events, settings.quiesce), (Events::Off, vec![]));
+    }
+}
+
+#[test]
+fn the_pod_is_what_the_downward_api_says() {
+    assert_eq!(accepted(&[]).pod, Pod::default());
+    let uid = "7e0c6a1e-52a8-4b3e-9b4e-0d0f2a4f1c11";
+    let pod =
+        accepted(&[("GATE_NAMESPACE", "lab"), ("GATE_JOB_UID", uid), ("GATE_JOB_NAME", "")]).pod;
+    assert_eq!((pod.namespace.as_deref(), pod.job_uid.as_deref()), (Some("lab"), Some(uid)));
+    assert_eq!(pod.job_name, None);
+    assert_says(&refused(&[("GATE_POD_NAME", "a/b")]), &["GATE_POD_NAME", "downward API"]);
 }
 
 #[test]

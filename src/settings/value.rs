@@ -1,5 +1,6 @@
 //! How single values are read, and what is said of wrong ones.
 
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -107,4 +108,83 @@ pub(super) fn log(text: &str) -> Result<Targets, Failure> {
              info,upgrade_gate=debug",
         )
     })
+}
+
+/// A workload of the gate's own namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkloadName {
+    /// Its kind.
+    pub kind: WorkloadKind,
+    /// Its name.
+    pub name: String,
+}
+
+/// The kinds of workload that can be stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkloadKind {
+    /// A Deployment.
+    Deployment,
+    /// A StatefulSet.
+    StatefulSet,
+}
+
+/// As `GATE_QUIESCE` and kubectl have it.
+impl fmt::Display for WorkloadName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            WorkloadKind::Deployment => "deployment",
+            WorkloadKind::StatefulSet => "statefulset",
+        };
+        write!(f, "{kind}/{}", self.name)
+    }
+}
+
+/// Workloads as `kind/name`, separated by commas.
+pub(super) fn workloads(name: &str, text: Option<&str>) -> Result<Vec<WorkloadName>, Failure> {
+    let parts = text.filter(|text| !text.eq_ignore_ascii_case("off")).unwrap_or_default();
+    let mut workloads = Vec::new();
+    for part in parts.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let named = workload(part).map_err(|reason| {
+            wrong(
+                format!("{name} names {}, {reason}", shown(part)),
+                format!("set {name} to deployment/NAME or statefulset/NAME, separated by commas"),
+            )
+        })?;
+        if !workloads.contains(&named) {
+            workloads.push(named);
+        }
+    }
+    Ok(workloads)
+}
+
+fn workload(text: &str) -> Result<WorkloadName, &'static str> {
+    let Some((kind, name)) = text.split_once('/') else { return Err("without its kind") };
+    if name.contains('/') {
+        return Err("with a namespace, but only workloads of the gate's own can be stopped");
+    }
+    let kind = match kind.to_ascii_lowercase().as_str() {
+        "deployment" => WorkloadKind::Deployment,
+        "statefulset" => WorkloadKind::StatefulSet,
+        _ => return Err("which is of a kind that cannot be stopped"),
+    };
+    match is_object_name(name) {
+        true => Ok(WorkloadName { kind, name: name.to_owned() }),
+        false => Err("and no workload can have that name"),
+    }
+}
+
+/// What the downward API puts in: a name or a UID.
+pub(super) fn object_name(name: &str, text: Option<String>) -> Result<Option<String>, Failure> {
+    match text {
+        Some(text) if !is_object_name(&text) => Err(wrong(
+            format!("{name} is {}, which no object of Kubernetes is called", shown(&text)),
+            format!("set {name} by the downward API"),
+        )),
+        text => Ok(text),
+    }
+}
+
+fn is_object_name(text: &str) -> bool {
+    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    (1..=253).contains(&text.len()) && text.chars().all(valid)
 }

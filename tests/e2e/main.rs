@@ -8,10 +8,12 @@
 mod apps;
 mod command;
 mod deploy;
+mod events;
 mod gate;
 mod guide;
 mod install;
 mod lab;
+mod quiesce;
 mod runner;
 #[path = "../support/mod.rs"]
 mod support;
@@ -22,7 +24,14 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     runner::run(
-        [deploy::scenarios(), guide::scenarios(), install::scenarios(), upgrade::scenarios()]
-            .concat(),
+        [
+            deploy::scenarios(),
+            events::scenarios(),
+            guide::scenarios(),
+            install::scenarios(),
+            quiesce::scenarios(),
+            upgrade::scenarios(),
+        ]
+        .concat(),
     )
 }

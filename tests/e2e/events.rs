@@ -1,0 +1,85 @@
+//! What the Events of a run tell, and what they cost where nobody takes them.
+
+use mongodb::bson::doc;
+use serde_json::{Value, json};
+
+use super::apps;
+use super::gate::{merged, scenario};
+use super::runner::{BOTH, FOUR, Scenario, scenario};
+use super::world::{World, report};
+
+pub fn scenarios() -> Vec<Scenario> {
+    vec![
+        scenario!(BOTH, describe_job_tells_the_story_of_the_hook),
+        scenario!(FOUR, events_that_nobody_may_write_cost_one_warning),
+    ]
+}
+
+fn behind() -> Value {
+    let settings = json!({ "settings": { "fromVersion": "0.7.0" }, "events": { "enabled": true } });
+    merged(scenario("0.8.0", "0.8.0=move_field"), settings)
+}
+
+/// The reason, type and note of each Event of the newest hook's Job, oldest first.
+async fn told(world: &World) -> Vec<(String, String, String)> {
+    let job = world.hook_pods().await[0]["metadata"]["ownerReferences"][0]["uid"].clone();
+    let mut events = world.list("events.events.k8s.io", "").await;
+    events.retain(|event| {
+        event["regarding"]["uid"] == job && event["reportingController"] == "upgrade-gate"
+    });
+    events.sort_by_key(|event| event["eventTime"].to_string());
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let event = |e: &Value| (text(&e["reason"]), text(&e["type"]), text(&e["note"]));
+    events.iter().map(event).collect()
+}
+
+async fn describe_job_tells_the_story_of_the_hook(world: &World) {
+    apps::fill(&world.database, "things", [doc! { "_id": 1, "a": 1 }, doc! { "_id": 2, "a": 2 }])
+        .await;
+    world.upgrade_gate(&behind(), &[]).await.ok();
+    let events = told(world).await;
+    let reasons: Vec<&str> = events.iter().map(|(reason, ..)| reason.as_str()).collect();
+    assert_eq!(reasons, ["UpgradeStarted", "UpgradeApplied", "GateOpen"], "{events:?}");
+    assert!(events[1].2.contains("Move 2 field(s) a to b"), "{events:?}");
+    assert!(events.iter().all(|(_, kind, _)| kind == "Normal"), "{events:?}");
+    let pods = world.hook_pods().await;
+    let job = pods[0]["metadata"]["labels"]["batch.kubernetes.io/job-name"].as_str().unwrap();
+    let described = world.kubectl(&["describe", "job", job]).await;
+    for part in ["UpgradeStarted", "UpgradeApplied", "Move 2 field(s)", "GateOpen", "exit 0"] {
+        assert!(described.contains(part), "{part} is missing in {described}");
+    }
+    for (_, _, note) in &events {
+        assert!(!note.contains("mongodb://"), "{note}");
+    }
+
+    // the twin: code of a version that the database is ahead of
+    let older = json!({ "extraEnv": [
+        { "name": "SCENARIO_CODE", "value": "0.7.0" },
+        { "name": "SCENARIO_UPGRADES", "value": "" },
+    ] });
+    world.upgrade_gate(&merged(behind(), older), &[]).await.failed();
+    let events = told(world).await;
+    assert_eq!(events.len(), 1, "{events:?}");
+    let (reason, kind, note) = &events[0];
+    assert_eq!((reason.as_str(), kind.as_str()), ("GateClosed", "Warning"));
+    assert!(note.contains("exit 12") && note.contains("deploy 0.8.0"), "{note}");
+}
+
+async fn events_that_nobody_may_write_cost_one_warning(world: &World) {
+    let forbidden = merged(behind(), json!({ "rbac": { "create": false } }));
+    apps::fill(&world.database, "things", [doc! { "_id": 1, "a": 1 }]).await;
+    world.upgrade_gate(&forbidden, &[]).await.ok();
+    let pods = world.hook_pods().await;
+    assert_eq!(report(&pods[0])["exit_code"], 0, "{pods:?}");
+    let log = world.kubectl(&["logs", pods[0]["metadata"]["name"].as_str().unwrap()]).await;
+    let lines: Vec<Value> =
+        log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let loud =
+        |line: &&Value| matches!(line["level"].as_str(), Some("warn" | "WARN" | "error" | "ERROR"));
+    let warnings: Vec<&Value> = lines.iter().filter(loud).collect();
+    let of_events = |line: &&&Value| line["message"].as_str().unwrap().contains("by Events");
+    assert_eq!(warnings.iter().filter(of_events).count(), 1, "{log}");
+    // what else is loud is what every run without quiesce says
+    assert_eq!(warnings.len(), 2, "{log}");
+    assert!(log.contains("create events") && told(world).await.is_empty(), "{log}");
+}
