@@ -1,7 +1,6 @@
 //! What ends a run before its work is done: a signal, a lost lease, or old code that came back.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -192,7 +191,8 @@ pub(crate) async fn within<T>(
 /// Turns a panic, which only an upgrade's own code should come to, into a closed gate. What it says may
 /// hold a document's contents, and is dropped.
 pub(crate) async fn caught<T>(operation: impl Future<Output = T>) -> Result<T, Failure> {
-    let mut operation = pin!(operation);
+    // a run is large, and what calls it has perhaps a small stack
+    let mut operation = Box::pin(operation);
     let poll = |context: &mut Context<'_>| {
         let polled = catch_unwind(AssertUnwindSafe(|| operation.as_mut().poll(context)));
         match polled {

@@ -203,7 +203,7 @@ impl Run<'_> {
         let watch = context.quiet.watch(self.lock.lease / 3, &self.stop);
         let ended = caught(async {
             match under {
-                Under::Upgrade => self.work(&context, session).await,
+                Under::Upgrade => Box::pin(self.work(&context, session)).await,
                 Under::Repair(repair) => self.repair(repair).await,
                 Under::Resume => self.check().await,
             }
@@ -275,13 +275,13 @@ impl Run<'_> {
                 Decision::Upgrade { begin, .. } => {
                     let begin = self.begin(begin);
                     let mut work = Work::new(context, session.take(), stored, begin);
-                    let acted = self.apply(context, &mut work, &units).await;
+                    let acted = Box::pin(self.apply(context, &mut work, &units)).await;
                     session = work.into_session();
                     acted
                 }
                 Decision::Resume { .. } => {
                     let mut work = Work::new(context, session.take(), stored, None);
-                    let acted = self.resume(context, &mut work, &units).await;
+                    let acted = Box::pin(self.resume(context, &mut work, &units)).await;
                     session = work.into_session();
                     acted
                 }
@@ -321,7 +321,7 @@ impl Run<'_> {
         work: &mut Work<'_>,
         units: &[&Unit],
     ) -> Result<(), Halt> {
-        let estimates = self.prepare(context, work, units).await?;
+        let estimates = Box::pin(self.prepare(context, work, units)).await?;
         for (unit, estimate) in units.iter().zip(&estimates) {
             self.ask_conditions(context, &[unit], Asked::BeforeItsUpgrade).await?;
             tracing::info!(
@@ -363,7 +363,8 @@ impl Run<'_> {
         let journal = work.stored().and_then(|record| record.journal.clone());
         let begun = usize::from(journal.is_some());
         self.ask_conditions(context, &units[begun..], Asked::BeforeAnyWrite).await?;
-        let looked = look(context, work.session(), units, journal.as_ref(), Look::Upgrade).await;
+        let look = look(context, work.session(), units, journal.as_ref(), Look::Upgrade);
+        let looked = Box::pin(look).await;
         looked.map_err(|halt| by(halt, LOOKING, units))
     }
 
@@ -398,7 +399,7 @@ impl Run<'_> {
         let Some(unit) = units.first() else {
             return Err(Failure::bug("a journal of an unknown version").into());
         };
-        let estimates = self.prepare(context, work, units).await?;
+        let estimates = Box::pin(self.prepare(context, work, units)).await?;
         tracing::info!(
             version = %unit.version,
             description = unit.description(),
