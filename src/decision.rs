@@ -121,7 +121,18 @@ fn decide_recorded(record: &Record, terms: &Terms) -> Decision {
     let recorded = &record.version;
     if let Some(journal) = &record.journal {
         return match Version::parse(&journal.version) {
-            Ok(version) => Decision::Resume { version },
+            Ok(version) => match terms.target.filter(|target| **target < version) {
+                Some(target) => Decision::Closed(Failure::new(
+                    Outcome::SettingWrong,
+                    format!(
+                        "GATE_TARGET_VERSION is {target} but the upgrade to {version} has begun \
+                         (journal {})",
+                        journal.id
+                    ),
+                    format!("remove GATE_TARGET_VERSION, or name {version} or a later version"),
+                )),
+                None => Decision::Resume { version },
+            },
             Err(error) => Decision::Closed(Failure::bug(error.to_string())),
         };
     }
@@ -747,6 +758,8 @@ mod tests {
         let old = || at("0.7.0", &["initialise 0.7.0"]);
         old().journaled("0.8.0").decides("resume 0.8.0");
         old().journaled("0.8.0").target("0.8.0").decides("resume 0.8.0");
+        let beyond = ["GATE_TARGET_VERSION is 0.7.5", "the upgrade to 0.8.0 has begun", "j1"];
+        old().journaled("0.8.0").target("0.7.5").closes(Outcome::SettingWrong, &beyond);
         let reason = &["to 0.8.5 by code 0.9.9", "does not know it", "GATE_DISCARD_JOURNAL=j1"];
         old().journaled("0.8.5").closes(Outcome::Incompatible, reason);
         let too_old = old().journaled("0.8.5").code("0.7.0", &[]);
@@ -782,8 +795,8 @@ mod tests {
             other.held().decides("held by other");
         }
         unrecorded().from("0.9.9").held().decides("held by other");
-        // a journal of this code, before the settings that the record makes wrong
-        old().journaled("0.8.0").from("0.8.0").target("0.1.0").decides("resume 0.8.0");
+        // a journal of this code, before a GATE_FROM_VERSION that the record makes wrong
+        old().journaled("0.8.0").from("0.8.0").decides("resume 0.8.0");
         // a later GATE_FROM_VERSION, before the rest
         let later = ["GATE_FROM_VERSION is 0.8.0 but the database is recorded at 0.7.0"];
         old().from("0.8.0").closes(Outcome::SettingWrong, &later);

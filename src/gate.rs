@@ -1,13 +1,13 @@
 //! The gate of an application: its name, its code version and its upgrades.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use mongodb::Database;
 use mongodb::bson::oid::ObjectId;
 use tokio::time::Instant;
 
 use crate::checkpoint::{Checkpoints, NoCheckpoints};
-use crate::engine::closed;
+use crate::engine::{closed, jittered};
 use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::kubernetes::{Cluster, JobEvents};
@@ -17,10 +17,10 @@ use crate::quiet::Quiet;
 use crate::record::{Names, Writer};
 use crate::remembered::Memory;
 use crate::report::Report;
-use crate::run::{Quiesce, Run};
+use crate::run::{POLL, Quiesce, Run, SAY, no_answer};
 use crate::server::connect;
 use crate::settings::{Events, Mode, Settings};
-use crate::stop::{Halt, Stop};
+use crate::stop::{Stop, caught, within};
 use crate::store::Store;
 use crate::upgrade::{Upgrade, Upgrades};
 use crate::version::Version;
@@ -127,7 +127,10 @@ impl Gate {
         &self.names
     }
 
-    /// Does one run and reports; never panics and never exits.
+    /// Does one run and reports; never exits, and a panic of an upgrade's code is reported as
+    /// [`Outcome::Bug`].
+    ///
+    /// From the first call on, SIGTERM and SIGINT do not end the process any more: they end the run.
     pub async fn run(&self, settings: &Settings) -> Report {
         let stop = Stop::new();
         let mut report = self.blank_report();
@@ -135,6 +138,11 @@ impl Gate {
             report.end(failure.outcome, failure.message, Some(failure.next));
             return report;
         }
+        self.run_until(settings, stop).await
+    }
+
+    /// Does one run, which `stop` ends.
+    pub(crate) async fn run_until(&self, settings: &Settings, stop: Stop) -> Report {
         let gate = self.clone().in_kubernetes(settings);
         gate.run_with(settings, stop, Arc::new(NoCheckpoints)).await
     }
@@ -171,8 +179,8 @@ impl Gate {
         let mut report = self.blank_report();
         report.mode = settings.mode.to_string();
         report.database = Some(settings.database.clone());
-        let ended = self.try_run(settings, stop, checkpoints, &mut report).await;
-        match ended {
+        let ended = caught(self.try_run(settings, stop, checkpoints, &mut report)).await;
+        match ended.and_then(|ended| ended) {
             Ok(message) => report.end(Outcome::Open, message, None),
             Err(failure) => report.end(failure.outcome, failure.message, Some(failure.next)),
         }
@@ -192,12 +200,9 @@ impl Gate {
         report: &mut Report,
     ) -> Result<String, Failure> {
         let (code, upgrades) = self.check()?;
-        let patience = settings.timeout.map_or(settings.connect_timeout, |timeout| {
-            settings.connect_timeout.min(timeout.max(Duration::from_millis(1)))
-        });
-        let connecting = connect(settings.uri.expose(), &settings.database, patience);
+        let deadline = settings.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let database = stop
-            .guard(async { connecting.await.map_err(Halt::from) })
+            .guard(connected(settings, deadline))
             .await
             .map_err(|halt| closed(halt, "connecting"))?;
         let writer = Writer {
@@ -214,7 +219,6 @@ impl Gate {
             lease: settings.lock_lease,
         };
         let store = Store { database, names: self.names.clone() };
-        let deadline = settings.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let quiesce = self.workloads.clone().map(|workloads| Quiesce {
             memory: Memory::new(&store.database, &self.names),
             quiet: Quiet::new(workloads.clone()),
@@ -267,6 +271,32 @@ fn last_notice(report: &Report) -> Notice {
             tone: Tone::Warning,
             note: format!("exit {exit_code} ({outcome}): {message}: {next}"),
         },
+    }
+}
+
+/// The database; asks again where no name server answers, for as long as a run waits for a server.
+async fn connected(settings: &Settings, deadline: Option<Instant>) -> Result<Database, Failure> {
+    let patience = settings.patience();
+    let until = match settings.mode {
+        Mode::Wait => deadline,
+        _ => Instant::now().checked_add(patience),
+    };
+    let mut said: Option<Instant> = None;
+    loop {
+        let connecting = connect(settings.uri.expose(), &settings.database, patience);
+        let failure = match within(until, connecting).await {
+            Some(Err(failure)) if failure.outcome == Outcome::NoServer => failure,
+            Some(ended) => return ended,
+            None => no_answer("resolving the host of the connection string", patience),
+        };
+        if until.is_some_and(|until| Instant::now() >= until) {
+            return Err(failure);
+        }
+        if said.is_none_or(|said| said.elapsed() >= SAY) {
+            tracing::info!(reason = failure.message, "waiting for the server");
+            said = Some(Instant::now());
+        }
+        within(until, tokio::time::sleep(jittered(POLL))).await;
     }
 }
 

@@ -16,6 +16,9 @@ use crate::stop::{Halt, Reason, Stop};
 /// The `_id` of the lock, beside the record.
 pub(crate) const LOCK_ID: &str = "upgrade_lock";
 
+/// How long a run whose lease is over waits to hear who has the lock.
+const LAST_ANSWER: Duration = Duration::from_secs(1);
+
 /// A lease that seems longer comes from a clock that was wrong, and is over: twice what may be set, as
 /// the clocks of members differ.
 const LONGEST_LEASE: Duration = Duration::from_secs(2 * 60 * 60);
@@ -44,7 +47,7 @@ pub(crate) enum Attempt {
 pub(crate) struct Former {
     pub(crate) holder: Holder,
     /// The id of the session in which it ran its transactions.
-    session: Option<Document>,
+    pub(crate) session: Option<Document>,
 }
 
 /// What is read of a stored lock: its holder, if the lease is alive by the server's clock `now`.
@@ -123,16 +126,13 @@ impl Lock {
         }
     }
 
-    /// Ends the transaction that a former holder may have left open, which would otherwise hold its
-    /// documents for up to a minute. Best effort: the server ends it by itself in the end.
-    pub(crate) async fn end_session(&self, former: &Former) {
-        if let Some(session) = &former.session {
+    /// Ends the transaction that a session may have left open, which would otherwise hold its documents
+    /// for up to a minute. Best effort: the server ends it by itself in the end.
+    pub(crate) async fn end_session(&self, session: Option<&Document>) {
+        if let Some(session) = session {
             let ended = self.database.run_command(doc! { "killSessions": [session.clone()] }).await;
             if let Err(error) = ended {
-                tracing::debug!(
-                    error = server::describe(&error),
-                    "the former holder's session could not be ended"
-                );
+                tracing::debug!(error = server::describe(&error), "a session could not be ended");
             }
         }
     }
@@ -158,21 +158,31 @@ impl Lock {
         Keeper(tokio::spawn(async move {
             loop {
                 tokio::time::sleep(lock.lease / 3).await;
-                let asked = Instant::now();
-                let answer = tokio::time::timeout_at(renewed + lock.lease, lock.renew()).await;
+                let (mut asked, over) = (Instant::now(), renewed + lock.lease);
+                let mut answer = tokio::time::timeout_at(over, lock.renew()).await;
+                if !matches!(answer, Ok(Ok(_))) && Instant::now() >= over {
+                    // perhaps it is this run that stood still, and another one has the lock
+                    asked = Instant::now();
+                    answer = tokio::time::timeout(LAST_ANSWER, lock.renew()).await;
+                }
                 match answer {
                     Ok(Ok(true)) => renewed = asked,
-                    Ok(Ok(false)) | Err(_) => break,
-                    Ok(Err(error)) => {
+                    Ok(Ok(false)) => {
+                        tracing::error!("the lock is lost; stopping");
+                        return stop.raise(Reason::LeaseLost);
+                    }
+                    Ok(Err(error)) if asked < over => {
                         tracing::warn!(
                             error = server::describe(&error),
                             "the lock could not be renewed; trying again"
                         );
                     }
+                    Ok(Err(_)) | Err(_) => {
+                        tracing::error!("the lock could not be renewed in time; stopping");
+                        return stop.raise(Reason::NotRenewed);
+                    }
                 }
             }
-            tracing::error!("the lock is lost; stopping");
-            stop.raise(Reason::LeaseLost);
         }))
     }
 

@@ -12,6 +12,7 @@ use crate::gate::Gate;
 use crate::log;
 use crate::report::Report;
 use crate::settings::{Arguments, LogFormat, Settings, arguments, default_report_file, help};
+use crate::stop::Stop;
 use crate::version::Version;
 
 impl Gate {
@@ -32,6 +33,24 @@ impl Gate {
     }
 
     fn run_process(self) -> ExitCode {
+        // what a panic says may hold a document's contents
+        std::panic::set_hook(Box::new(|panic| {
+            let location = panic.location().map(ToString::to_string);
+            tracing::error!(location, "a panic");
+        }));
+        // before anything that may take its time: from here on a signal ends the run, not the process
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return self.refuse(Failure::bug(format!("no runtime: {error}"))),
+        };
+        let stop = Stop::new();
+        let listening = {
+            let _inside = runtime.enter();
+            stop.on_signals()
+        };
+        if let Err(failure) = listening {
+            return self.refuse(failure);
+        }
         // a code version that cannot be recorded is told before any setting is
         let code = match self.check() {
             Ok((code, _)) => code,
@@ -42,12 +61,8 @@ impl Gate {
             Err(failure) => return self.refuse(failure),
         };
         log::init(&settings.log, settings.log_format);
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return self.refuse(Failure::bug(format!("no runtime: {error}"))),
-        };
         self.tell_start(&settings, &code);
-        let report = runtime.block_on(self.run(&settings));
+        let report = runtime.block_on(self.run_until(&settings, stop));
         // what the driver still has under way does not matter any more
         runtime.shutdown_background();
         finish(&report, settings.report_file.as_deref())

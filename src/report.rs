@@ -141,6 +141,7 @@ impl Report {
             .collect();
         let mut words = match applied.as_slice() {
             [] if self.unfinished.is_some() => String::new(),
+            // nothing is recorded, or what was
             [] if self.to.is_none() || self.from == self.to => {
                 return "nothing was written".to_owned();
             }

@@ -11,6 +11,7 @@ use mongodb::{Client, Database};
 
 use crate::exit::Outcome;
 use crate::failure::Failure;
+use crate::stop::Halt;
 
 /// The wire version of MongoDB 6.0, whose `drop` and `renameCollection` take a `collectionUUID`.
 const WIRE_VERSION_6_0: i32 = 17;
@@ -62,6 +63,34 @@ fn wrong_uri(error: &Error) -> Failure {
     }
 }
 
+/// What the server says of itself.
+async fn hello(database: &Database) -> Result<Document, Error> {
+    database.run_command(doc! { "hello": 1 }).await
+}
+
+fn is_router(hello: &Document) -> bool {
+    hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid")
+}
+
+/// Makes sure that what is read next is read from a primary: over a direct connection the driver reads
+/// from any member, and one that lags behind knows only what once was.
+///
+/// # Errors
+///
+/// [`Outcome::NoServer`] where it is none.
+pub(crate) async fn primary(database: &Database) -> Result<(), Halt> {
+    let hello = hello(database).await?;
+    if is_router(&hello) || hello.get_bool("isWritablePrimary").unwrap_or(false) {
+        return Ok(());
+    }
+    Err(Halt::Failure(Failure::new(
+        Outcome::NoServer,
+        "the server that the connection string names is not the primary of its set",
+        "name all members in the connection string, with the option replicaSet and without \
+         directConnection, or wait until it is the primary",
+    )))
+}
+
 /// What kind of deployment the server belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Deployment {
@@ -80,9 +109,8 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn ask(database: &Database) -> Result<Self, Error> {
-        let hello = database.run_command(doc! { "hello": 1 }).await?;
-        let sharded = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
-        let deployment = if sharded || hello.contains_key("setName") {
+        let hello = hello(database).await?;
+        let deployment = if is_router(&hello) || hello.contains_key("setName") {
             Deployment::WithTransactions
         } else {
             Deployment::Standalone
@@ -155,8 +183,9 @@ pub(crate) fn lacks(need: &Need, database: &str) -> Failure {
     )
 }
 
-/// The closed gate that an error of the driver means, with what was being done.
-pub(crate) fn failure(error: &Error, doing: &str) -> Failure {
+/// The closed gate that an error of the driver means, with what was being done and what an error of no
+/// known kind means then: [`Outcome::UpgradeFailed`] in an upgrade's own work, else [`Outcome::NoServer`].
+pub(crate) fn failure(error: &Error, doing: &str, unknown: Outcome) -> Failure {
     let text = describe(error);
     let no_server = |next: &str| Failure::new(Outcome::NoServer, format!("{doing}: {text}"), next);
     match error.kind.as_ref() {
@@ -182,6 +211,11 @@ pub(crate) fn failure(error: &Error, doing: &str) -> Failure {
             format!("{doing}: {text}"),
             "use MongoDB 4.4 or later",
         ),
+        ErrorKind::Internal { .. } => Failure::bug(format!("{doing}: {text}")),
+        // of an upgrade it is one of its documents
+        ErrorKind::Bson(_) if unknown != Outcome::UpgradeFailed => {
+            Failure::bug(format!("{doing}: {text}"))
+        }
         _ => match code(error) {
             Some(18 | 8000) => Failure::new(
                 Outcome::NotAuthorised,
@@ -200,7 +234,7 @@ pub(crate) fn failure(error: &Error, doing: &str) -> Failure {
             ),
             _ if passing(error) => no_server("run it again once the server has a primary"),
             _ => Failure::new(
-                Outcome::UpgradeFailed,
+                unknown,
                 format!("{doing}: {text}"),
                 "mend what the server objects to, then run it again",
             ),
@@ -243,20 +277,28 @@ pub(crate) fn code(error: &Error) -> Option<i32> {
     }
 }
 
-/// Whether the operation may succeed when it is simply tried again: network, failover, write concern.
+/// Whether others kept a transaction from a document: another one that has changed it, or the server,
+/// for it took too long.
+pub(crate) fn held_by_others(error: &Error) -> bool {
+    matches!(code(error), Some(112 | 251))
+}
+
+/// Whether the operation may succeed when it is simply tried again: network, failover, write concern,
+/// a server that is starting, stopping or busy.
 pub(crate) fn passing(error: &Error) -> bool {
     let labelled = ["RetryableWriteError", "RetryableError", "TransientTransactionError"]
         .iter()
         .any(|label| error.contains_label(label));
     let network =
         matches!(error.kind.as_ref(), ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. });
-    // the codes of the driver specifications for a server that is not, or no longer, the primary, and
-    // of a write that a majority does not have yet
+    // the codes of the driver specifications for a server that is not, or no longer, the primary, of a
+    // write that a majority does not have yet, and of a cursor or an operation that the server gave up
     let server = matches!(
         code(error),
         Some(
             6 | 7
                 | 24
+                | 43
                 | 50
                 | 64
                 | 79
@@ -265,8 +307,14 @@ pub(crate) fn passing(error: &Error) -> bool {
                 | 100
                 | 112
                 | 134
+                | 175
                 | 189
+                | 202
+                | 237
                 | 262
+                | 279
+                | 365
+                | 384
                 | 9001
                 | 10058
                 | 10107

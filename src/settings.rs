@@ -39,47 +39,47 @@ const TIMEOUT: Duration = Duration::from_secs(5 * 60);
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The connection string, with a scheme that the driver knows; the driver checks the rest.
-    pub uri: Secret,
+    pub(crate) uri: Secret,
     /// The application's database.
-    pub database: String,
+    pub(crate) database: String,
     /// What to do.
-    pub mode: Mode,
+    pub(crate) mode: Mode,
     /// Whether an empty database may be recorded.
-    pub initialise: Initialise,
+    pub(crate) initialise: Initialise,
     /// What an unrecorded, existing database last ran. Writable; may be above the code version.
-    pub from_version: Option<Version>,
+    pub(crate) from_version: Option<Version>,
     /// Where to stop, if not at the code version. Writable, and at most the code version.
-    pub target_version: Option<Version>,
+    pub(crate) target_version: Option<Version>,
     /// Whether skippable conditions are asked.
-    pub conditions: Conditions,
+    pub(crate) conditions: Conditions,
     /// The bound on all waiting; none is unlimited.
-    pub timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
     /// The bound on waiting for a server. Not zero.
-    pub connect_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
     /// The bound on waiting for another run's lock.
-    pub lock_wait: Duration,
+    pub(crate) lock_wait: Duration,
     /// How long a lock lives without renewal. Not zero.
-    pub lock_lease: Duration,
+    pub(crate) lock_lease: Duration,
     /// The most documents to change in one transaction. At least 1.
-    pub batch_documents: usize,
+    pub(crate) batch_documents: usize,
     /// What is logged.
-    pub log: Targets,
+    pub(crate) log: Targets,
     /// How it is logged; when none, as stderr needs it.
-    pub log_format: Option<LogFormat>,
+    pub(crate) log_format: Option<LogFormat>,
     /// Where the report is also written.
-    pub report_file: Option<PathBuf>,
+    pub(crate) report_file: Option<PathBuf>,
     /// What mode `record` writes; some in that mode only.
-    pub repair: Option<Repair>,
+    pub(crate) repair: Option<Repair>,
     /// Whether Kubernetes is told how the run goes.
-    pub events: Events,
+    pub(crate) events: Events,
     /// The workloads to stop while upgrades are applied; none is off.
-    pub quiesce: Vec<WorkloadName>,
+    pub(crate) quiesce: Vec<WorkloadName>,
     /// The bound on waiting for pods to stop, or to be ready. Not zero.
-    pub quiesce_timeout: Duration,
+    pub(crate) quiesce_timeout: Duration,
     /// When stopped workloads get their replicas back.
-    pub resume: Resume,
+    pub(crate) resume: Resume,
     /// What the gate's pod knows of itself.
-    pub pod: Pod,
+    pub(crate) pod: Pod,
 }
 
 /// What a run does.
@@ -178,6 +178,12 @@ impl Settings {
     /// Those of [`Settings::from_vars`], and the same outcome for a value that is not UTF-8.
     pub fn from_env(code_version: &Version) -> Result<Self, Failure> {
         Self::from_vars(utf8(std::env::vars_os())?, code_version)
+    }
+
+    /// How long one wait for a server may take.
+    pub(crate) fn patience(&self) -> Duration {
+        let timeout = self.timeout.map(|timeout| timeout.max(Duration::from_millis(1)));
+        timeout.map_or(self.connect_timeout, |timeout| self.connect_timeout.min(timeout))
     }
 
     /// Reads the settings from environment variables, of which others than the gate's are ignored.

@@ -29,7 +29,8 @@ impl Store {
     /// Reads record and lock in one query: majority-committed, from the primary, with the server's clock.
     ///
     /// A lease of `run_id` is not another run's.
-    pub(crate) async fn observe(&self, run_id: &str) -> Result<Observed, Error> {
+    pub(crate) async fn observe(&self, run_id: &str) -> Result<Observed, Halt> {
+        server::primary(&self.database).await?;
         let pipeline = vec![
             doc! { "$match": { "_id": { "$in": [&self.names.record, LOCK_ID] } } },
             doc! { "$replaceWith": { "document": "$$ROOT", "now": "$$NOW" } },
@@ -60,11 +61,10 @@ impl Store {
     }
 
     /// The record's document as it is stored.
-    pub(crate) async fn document(&self) -> Result<Option<RawDocumentBuf>, Error> {
-        self.database
-            .collection(&self.names.collection)
-            .find_one(doc! { "_id": &self.names.record })
-            .await
+    pub(crate) async fn document(&self) -> Result<Option<RawDocumentBuf>, Halt> {
+        server::primary(&self.database).await?;
+        let records = self.database.collection(&self.names.collection);
+        Ok(records.find_one(doc! { "_id": &self.names.record }).await?)
     }
 
     /// The collections that hold documents, the gate's own aside.

@@ -55,11 +55,11 @@ async fn a_lock_that_nobody_can_hold_is_taken_over() {
         with(in_minutes(-1)),
         with(DateTime::MIN.into()),
         // clocks far apart
-        with(in_minutes(61)),
+        with(in_minutes(121)),
         with(in_minutes(60 * 24 * 365 * 1000)),
         with(DateTime::MAX.into()),
         doc! { "run_id": 5, "expires": in_minutes(-1) },
-        doc! { "run_id": Bson::Null, "host": [1], "expires": in_minutes(90), "session": "x" },
+        doc! { "run_id": Bson::Null, "host": [1], "expires": in_minutes(150), "session": "x" },
         doc! { "run_id": "another", "session": { "id": 5 }, "expires": in_minutes(-1), "former": 7 },
         doc! { "run_id": "another", "session": doc! {}, "former": { "run_id": 1 }, "more": [1, 2] },
         doc! { "run_id": "$host", "host": "$$NOW", "expires": in_minutes(-1) },
@@ -68,7 +68,8 @@ async fn a_lock_that_nobody_can_hold_is_taken_over() {
         put_lock(&database, damaged.clone()).await;
         let gate =
             scenario(&database.uri, "0.8.0", "0.8.0=increment").set("GATE_LOCK_WAIT", "200ms");
-        assert_code(&gate.clone().mode("check").run().await, 10);
+        let check = gate.clone().mode("check").run().await;
+        assert_eq!(check.code, Some(10), "{damaged}: {check}");
         let run = gate.run().await;
         assert_eq!(run.code, Some(0), "{damaged}: {run}");
         assert_eq!(lock(&database).await, None, "{damaged}");
@@ -171,6 +172,33 @@ async fn a_whole_journal_is_gone_on_with() {
     assert_code(&gate.run().await, 0);
     let once = doc! { "$expr": { "$eq": ["$n", { "$add": ["$_id", 1] }] } };
     assert_eq!(count(&database, "counters", once).await, 60);
+}
+
+#[tokio::test]
+async fn what_later_upgrades_need_is_looked_at_before_a_journal_is_gone_on_with() {
+    for (later, code) in [("strict", 13), ("refuse", 14)] {
+        let (database, gate) = unfinished().await;
+        fill(&database, "tasks", [doc! { "_id": 1, "locked": true }]).await;
+        let things = database.collection::<Document>("things");
+        things.update_one(doc! { "_id": 59 }, doc! { "$set": { "bad": true } }).await.unwrap();
+        let upgrades = format!("0.8.0=increment,clash;0.9.0={later}");
+        let gate = gate.set("SCENARIO_CODE", "0.9.0").set("SCENARIO_UPGRADES", upgrades);
+        // the function that failed is mended; the newer one is not
+        let gate = gate.set("SCENARIO_FIXED", if later == "strict" { "true" } else { "false" });
+        things.update_one(doc! { "_id": 37 }, doc! { "$unset": { "clash": 1 } }).await.unwrap();
+        let before = db_hash(&database).await;
+        for mode in ["plan", "upgrade"] {
+            let run = gate.clone().mode(mode).run().await;
+            assert_code(&run, code);
+            assert_eq!(run.report["remaining"], serde_json::json!(["0.8.0", "0.9.0"]), "{run}");
+        }
+        assert_eq!(db_hash(&database).await, before, "{later}");
+
+        database.collection::<Document>("tasks").delete_many(doc! {}).await.unwrap();
+        things.update_one(doc! { "_id": 59 }, doc! { "$unset": { "bad": 1 } }).await.unwrap();
+        assert_code(&gate.run().await, 0);
+        assert_eq!(history(&record(&database).await).len(), 3);
+    }
 }
 
 #[tokio::test]

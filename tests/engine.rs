@@ -433,6 +433,13 @@ async fn a_condition_that_does_not_hold_ends_the_run_before_the_first_write() {
         assert!(run.report["next"].as_str().unwrap().contains("GATE_SKIP_CONDITIONS"), "{run}");
         assert_eq!(db_hash(&database).await, before);
     }
+    // nor is what GATE_FROM_VERSION says recorded
+    let unrecorded = Server::shared().await.database().await;
+    fill(&unrecorded, "tasks", [doc! { "running": true }]).await;
+    let run = scenario(&unrecorded.uri, "0.8.0", "0.8.0=idle").run().await;
+    assert_code(&run, 13);
+    assert!(run.report["message"].as_str().unwrap().ends_with("; nothing was written"), "{run}");
+    assert_eq!(record(&unrecorded).await, doc! {}, "{run}");
     // not every condition can be skipped
     fill(&database, "tasks", [doc! { "locked": true }]).await;
     let before = db_hash(&database).await;

@@ -121,6 +121,58 @@ async fn does_not_notice_a_frozen_secondary_in_any_phase() {
     }
 }
 
+/// A member that lags behind knows only what once was.
+#[tokio::test]
+async fn a_secondary_that_is_reached_directly_opens_no_gate() {
+    let server = Server::three_members().await;
+    let scene = Scene::new(&server, &PHASES[0]).await;
+    assert_eq!(scene.gate.run().await.code, Some(0));
+    server.settled().await;
+    let primary = server.primary().await;
+    let (hosts, _) = scene.database.uri.trim_start_matches("mongodb://").split_once('/').unwrap();
+    for (member, host) in hosts.split(',').enumerate() {
+        let uri = format!("mongodb://{host}/{}?directConnection=true", scene.database.name());
+        for mode in ["check", "wait", "plan", "upgrade"] {
+            let gate = scene.gate.clone().uri(&uri).mode(mode).set("GATE_TIMEOUT", "1s");
+            let run = gate.run().await;
+            if member == primary {
+                assert_eq!(run.code, Some(0), "{run}");
+            } else {
+                assert_eq!(run.code, Some(20), "{run}");
+                let message = run.report["message"].as_str().unwrap();
+                assert!(message.contains("is not the primary"), "{run}");
+                assert!(run.report["next"].as_str().unwrap().contains("directConnection"), "{run}");
+            }
+        }
+    }
+}
+
+/// The primary stays, for it hears of the others; but they do not take its writes over.
+#[tokio::test]
+async fn a_lock_that_no_majority_confirms_ends_the_run_in_time_and_is_given_up() {
+    let server = Server::three_members().await;
+    let scene = Scene::new(&server, &PHASES[0]).await;
+    let stored = doc! { "_id": "scenario_schema_version", "version": "0.7", "history": [] };
+    scene.metadata().insert_one(stored).await.unwrap();
+    let members = Members::of(&server).await;
+    members.replicate(false).await;
+    let gate = scene.gate.clone().set("GATE_CONNECT_TIMEOUT", "2s");
+    let repair = gate.clone().mode("record").unset("GATE_FROM_VERSION");
+    let repair = repair.set("GATE_EXPECT_VERSION", "0.7").set("GATE_RECORD_VERSION", "0.7.0");
+    for gate in [&gate, &repair] {
+        let run = gate.run().await;
+        assert_eq!(run.code, Some(20), "{run}");
+        let message = run.report["message"].as_str().unwrap();
+        assert!(message.contains("taking the lock: no answer within 2s"), "{run}");
+        assert!(run.report["next"].as_str().unwrap().contains("majority"), "{run}");
+    }
+    members.replicate(true).await;
+    server.settled().await;
+    let lock = scene.metadata().find_one(doc! { "_id": "upgrade_lock" }).await.unwrap();
+    assert_eq!(lock, None);
+    assert_eq!(gate.run().await.code, Some(0));
+}
+
 /// A database with an upgrade to come, and the gate that is to do it.
 struct Scene<'a> {
     server: &'a Server,

@@ -4,6 +4,7 @@ mod apps;
 mod support;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use apps::{
@@ -11,6 +12,7 @@ use apps::{
     record_old, scenario,
 };
 use mongodb::Database;
+use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
 use mongodb::options::{Collation, CollationStrength};
 use support::{Fresh, Gate, Run, Running, Server, db_hash, dump, eventually};
@@ -354,4 +356,187 @@ async fn a_runner_stopped_beyond_its_lease_applies_nothing_when_it_wakes() {
         assert_eq!(history(&record(&database).await), ["initialise 0.7.0", "upgrade 0.8.0"]);
         assert_eq!(recorded_count(&database, "counted").await, 100);
     }
+}
+
+// ---- errors and panics ----
+
+/// A transform panics with what is in a document: the lock is released, the report written, and nothing
+/// of the document is shown.
+#[tokio::test]
+async fn a_panic_in_an_upgrade_is_a_bug_that_is_reported_and_shows_no_document() {
+    for mode in ["upgrade", "plan"] {
+        let database = filled(Server::shared().await, 10).await;
+        fill(&database, "things", [doc! { "_id": 99, "bad": "S3cret" }]).await;
+        let gate = scenario(&database.uri, "0.8.0", "0.8.0=panic").mode(mode);
+        let before = written(&database).await;
+        let run = gate.run().await;
+        assert_code(&run, 1);
+        assert_eq!(run.last()["outcome"], "bug", "{run}");
+        assert!(run.report["message"].as_str().unwrap().contains("panicked"), "{run}");
+        assert!(!run.stdout.contains("S3cret") && !run.stderr.contains("S3cret"), "{run}");
+        assert!(run.stderr.contains("scenario.rs:"), "{run}");
+        assert_eq!(lock(&database).await, None, "{run}");
+        assert_eq!(written(&database).await, before, "{run}");
+        assert_code(&gate.mode("upgrade").set("SCENARIO_FIXED", "true").run().await, 0);
+    }
+}
+
+/// What is no fault of an upgrade is none of its failures: it is 20, or passes when it is tried again.
+#[tokio::test]
+async fn an_odd_error_of_the_server_is_no_failed_upgrade_and_a_wait_goes_on() {
+    let database = filled(Server::shared().await, 10).await;
+    let gate = scenario(&faulty(&database), "0.8.0", "");
+    assert_code(&gate.run().await, 0);
+    for code in [1, 8, 43, 175, 202, 237, 279, 365, 384] {
+        for mode in ["check", "wait"] {
+            let fault = Fault::new(&database, &["aggregate"], doc! { "errorCode": code }, 2).await;
+            let run = gate.clone().mode(mode).run().await;
+            fault.end().await;
+            let passes = mode == "wait" || code > 8;
+            assert_eq!(run.code, Some(if passes { 0 } else { 20 }), "{code}: {run}");
+        }
+    }
+    for (upgrades, command, mode) in [
+        ("0.8.5=increment", "connectionStatus", "upgrade"),
+        ("0.8.5=increment", "findAndModify", "upgrade"),
+        ("", "find", "record"),
+    ] {
+        let gate = scenario(&faulty(&database), "0.8.5", upgrades).mode(mode);
+        let gate = match mode {
+            "record" => gate
+                .unset("GATE_FROM_VERSION")
+                .set("GATE_EXPECT_VERSION", "0.8.0")
+                .set("GATE_RECORD_VERSION", "0.8.1"),
+            _ => gate,
+        };
+        let fault = Fault::new(&database, &[command], doc! { "errorCode": 8 }, 2).await;
+        let run = gate.run().await;
+        fault.end().await;
+        assert_eq!(run.code, Some(20), "{command}: {run}");
+        assert_eq!(lock(&database).await, None, "{run}");
+    }
+    // but in an upgrade's own work it is
+    let fault = Fault::new(&database, &["update"], doc! { "errorCode": 8 }, 9).await;
+    let run = scenario(&faulty(&database), "0.8.5", "0.8.5=increment").run().await;
+    fault.end().await;
+    assert_code(&run, 14);
+    assert_eq!(lock(&database).await, None, "{run}");
+}
+
+#[tokio::test]
+async fn connections_that_close_are_no_answer_and_the_gate_asks_again() {
+    let database = filled(Server::shared().await, 10).await;
+    let gate = scenario(&faulty(&database), "0.8.0", "0.8.0=increment");
+    assert_code(&gate.run().await, 0);
+    for mode in ["check", "upgrade", "plan"] {
+        let close = doc! { "closeConnection": true };
+        let fault = Fault::new(&database, &["aggregate"], close, 5).await;
+        let run = gate.clone().mode(mode).run().await;
+        fault.end().await;
+        assert_code(&run, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_is_not_answered_is_20_in_time() {
+    let database = filled(Server::shared().await, 10).await;
+    let gate = scenario(&faulty(&database), "0.8.0", "0.8.0=increment");
+    assert_code(&gate.run().await, 0);
+    for mode in ["check", "upgrade", "plan"] {
+        let fault = Fault::block(&database, &["aggregate"], Duration::from_secs(6), 1).await;
+        let run = gate.clone().mode(mode).set("GATE_TIMEOUT", "1s").run().await;
+        fault.end().await;
+        assert_code(&run, 20);
+        let message = run.report["message"].as_str().unwrap();
+        assert!(message.contains("reading the record: no answer within 1s"), "{run}");
+    }
+}
+
+#[tokio::test]
+async fn a_lock_whose_release_fails_at_first_is_released_all_the_same() {
+    let database = filled(Server::shared().await, 10).await;
+    let fault = Fault::new(&database, &["delete"], doc! { "errorCode": 8 }, 2).await;
+    let run = scenario(&faulty(&database), "0.8.0", "0.8.0=increment").run().await;
+    fault.end().await;
+    assert_code(&run, 0);
+    assert_eq!(lock(&database).await, None, "{run}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_gone_is_20_and_no_other_run() {
+    let server = Server::standalone().await;
+    for gone in ["frozen", "killed"] {
+        let database = filled(&server, 200).await;
+        let gate = scenario(&database.uri, "0.8.0", "0.8.0=move_field")
+            .set("GATE_BATCH_DOCUMENTS", "1")
+            .set("GATE_LOCK_LEASE", "1s");
+        let running = gate.spawn();
+        eventually("the journal", || async {
+            record(&database).await.get("journal").is_some().then_some(())
+        })
+        .await;
+        match gone {
+            "frozen" => server.freeze(0),
+            _ => server.kill(0),
+        }
+        let run = running.wait().await;
+        match gone {
+            "frozen" => server.thaw(0),
+            _ => server.restart(0).await,
+        }
+        assert_eq!(run.code, Some(20), "{gone}: {run}");
+        assert_code(&gate.set("GATE_LOCK_WAIT", "60s").run().await, 0);
+    }
+}
+
+#[tokio::test]
+async fn documents_that_another_transaction_holds_are_waited_for_and_told_of() {
+    let database = filled(Server::shared().await, 10).await;
+    let mut session = database.client().start_session().await.unwrap();
+    session.start_transaction().await.unwrap();
+    let counters = database.collection::<Document>("counters");
+    let touch = doc! { "$set": { "touched": true } };
+    counters.update_one(doc! { "_id": 3 }, touch).session(&mut session).await.unwrap();
+    let mut running = scenario(&database.uri, "0.8.0", "0.8.0=increment").spawn();
+    let warning = running.logged("a transaction does not get through").await;
+    assert_eq!(warning["level"], "WARN", "{warning}");
+    session.abort_transaction().await.unwrap();
+    let run = running.wait().await;
+    assert_code(&run, 0);
+    assert_eq!(count(&database, "counters", doc! { "n": 1 }).await, 10);
+}
+
+#[tokio::test]
+async fn a_signal_while_a_lock_is_taken_over_leaves_none_behind() {
+    let database = filled(Server::shared().await, 10).await;
+    let session = doc! { "id": Bson::Binary(mongodb::bson::uuid::Uuid::new().into()) };
+    let former = doc! {
+        "_id": "upgrade_lock", "run_id": "former", "host": "h", "session": session,
+        "expires": mongodb::bson::DateTime::from_millis(0),
+    };
+    fill(&database, METADATA, [former]).await;
+    let fault = Fault::block(&database, &["killSessions"], Duration::from_secs(3), 1).await;
+    let running = scenario(&faulty(&database), "0.8.0", "0.8.0=increment").spawn();
+    fault.met(1).await;
+    let run = interrupted(running, "TERM").await;
+    fault.end().await;
+    assert_code(&run, 22);
+    assert_eq!(lock(&database).await, None, "{run}");
+}
+
+/// As early as a process can be told apart from one that has not begun: while it reads its settings.
+#[tokio::test]
+async fn a_signal_while_settings_are_read_is_22_too() {
+    let fifo = std::env::temp_dir().join(format!("upgrade-gate-{}", ObjectId::new()));
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let gate = scenario("", "0.8.0", "").unset("GATE_MONGODB_URI");
+    let running = gate.set("GATE_MONGODB_URI_FILE", fifo.to_str().unwrap()).spawn();
+    // opens when the other side does
+    let mut uri = std::fs::File::options().write(true).open(&fifo).unwrap();
+    running.signal("TERM");
+    uri.write_all(b"mongodb://127.0.0.1:1/nobody").unwrap();
+    drop(uri);
+    let run = running.wait().await;
+    std::fs::remove_file(&fifo).unwrap();
+    assert_code(&run, 22);
 }

@@ -389,10 +389,25 @@ async fn no_server_is_20_in_the_configured_time_and_says_what_to_check() {
     let unknown = format!("mongodb://gate:{PASSWORD}@no-such-host.invalid/lab");
     assert_unusable(&unknown, 20, &["check host"]).await;
     assert_unusable(&impostor(b""), 20, &["check host and port"]).await;
+    // also where the name of the server is not known yet
     let srv = format!("mongodb+srv://gate:{PASSWORD}@no.such.host.invalid/lab");
-    let run = run(&scenario(&srv, "").mode("check")).await;
+    for mode in ["check", "upgrade", "wait"] {
+        let gate = scenario(&srv, "").mode(mode).set("GATE_TIMEOUT", "2s");
+        let run = run(&gate).await;
+        assert_code(&run, 20);
+        assert_says(&run, &["check"]);
+        let waited = run.log.iter().any(|line| line["message"] == "waiting for the server");
+        assert!(waited && run.elapsed >= Duration::from_secs(2), "{run}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_waited_for_in_vain_is_not_asked_once_more_for_what_may_be_missing() {
+    let nobody = format!("mongodb://127.0.0.1:{}/lab", closed_port());
+    let gate = scenario(&nobody, "").mode("check").set("GATE_INITIALISE", "fresh");
+    let run = run(&gate.set("GATE_CONNECT_TIMEOUT", "4s")).await;
     assert_code(&run, 20);
-    assert_says(&run, &["check the host", "DNS"]);
+    assert!(run.elapsed < Duration::from_secs(7), "{run}");
 }
 
 #[tokio::test]

@@ -112,6 +112,13 @@ async fn what_needs_transactions_is_refused_before_any_write() {
             }
         }
     }
+    // not even the lock's collection is made
+    let database = standalone().await.database().await;
+    fill(&database, "counters", [doc! { "_id": 1 }]).await;
+    let run = scenario(&database.uri, "0.8.0", "0.8.0=increment").run().await;
+    assert_code(&run, 18);
+    assert!(run.report["message"].as_str().unwrap().ends_with("; nothing was written"), "{run}");
+    assert_eq!(database.list_collection_names().await.unwrap(), ["counters"], "{run}");
 }
 
 #[tokio::test]

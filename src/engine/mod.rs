@@ -90,16 +90,88 @@ fn refused(error: StepError, unit: &Unit, place: &str) -> Halt {
     }
 }
 
-/// An error that ends the run, in the words of what was being done.
+/// An error that ends the run outside the upgrades' own work, in the words of what was being done.
 pub(crate) fn closed(halt: Halt, doing: &str) -> Failure {
+    closed_as(halt, doing, Outcome::NoServer)
+}
+
+/// The same while `units` were looked at or applied: an error of no known kind is theirs.
+pub(crate) fn closed_by(halt: Halt, doing: &str, units: &[&Unit]) -> Failure {
+    match &halt {
+        Halt::Driver(error) if server::held_by_others(error) => {
+            let mut collections: Vec<&str> =
+                units.iter().flat_map(|unit| unit.steps()).flat_map(Step::writes).collect();
+            collections.sort_unstable();
+            collections.dedup();
+            Failure::new(
+                Outcome::UpgradeFailed,
+                format!(
+                    "{doing}: something else holds documents of {} ({})",
+                    collections.join(", "),
+                    server::describe(error)
+                ),
+                "find the long transaction that holds them (db.currentOp() shows it) and end it, then \
+                 run it again",
+            )
+        }
+        _ => closed_as(halt, doing, Outcome::UpgradeFailed),
+    }
+}
+
+fn closed_as(halt: Halt, doing: &str, unknown: Outcome) -> Failure {
     match halt {
         Halt::Failure(failure) => failure,
-        Halt::Driver(error) => server::failure(&error, doing),
+        Halt::Driver(error) => server::failure(&error, doing, unknown),
         Halt::Stopped(reason) => reason.failure(),
         Halt::RecordMoved => Failure::new(
             Outcome::Locked,
             "the record was changed by another run at the same time",
             "run it again: it reads the record and decides anew",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mongodb::error::{CommandError, ErrorKind};
+
+    use super::*;
+    use crate::upgrade::{Transform, Upgrade, Upgrades};
+    use crate::version::Version;
+
+    fn error(code: i32) -> Halt {
+        let error = serde_json::json!({ "code": code, "codeName": "Name", "errmsg": "a text" });
+        let error: CommandError = serde_json::from_value(error).unwrap();
+        Halt::Driver(ErrorKind::Command(error).into())
+    }
+
+    #[test]
+    fn an_error_of_no_known_kind_is_the_upgrades_only_in_their_own_work() {
+        let step = Transform::new("things", |_, _, _| Ok(()));
+        let code = Version::parse_code("0.8.0").unwrap();
+        let upgrades = Upgrades::new([Upgrade::new("0.8.0", "an upgrade").step(step)], &code);
+        let upgrades = upgrades.unwrap();
+        let units: Vec<&Unit> = upgrades.units().iter().collect();
+        let outcomes = |code| {
+            let by = closed_by(error(code), "upgrading", &units);
+            (closed(error(code), "asking").outcome, by.outcome)
+        };
+        assert_eq!(outcomes(8), (Outcome::NoServer, Outcome::UpgradeFailed));
+        assert_eq!(outcomes(121), (Outcome::NoServer, Outcome::UpgradeFailed));
+        // there is no primary, whatever was being done
+        assert_eq!(outcomes(10107), (Outcome::NoServer, Outcome::NoServer));
+        // another transaction holds documents: a primary is there
+        assert_eq!(outcomes(112), (Outcome::NoServer, Outcome::UpgradeFailed));
+        let held = closed_by(error(251), "upgrading", &units);
+        assert_eq!(held.outcome, Outcome::UpgradeFailed);
+        assert!(held.message.contains("something else holds documents of things"), "{held}");
+        // what the driver itself cannot do, or what no server should answer
+        let odd = || Halt::Driver(mongodb::error::Error::from(ErrorKind::Bson(bson_error())));
+        assert_eq!(closed(odd(), "asking").outcome, Outcome::Bug);
+        assert_eq!(closed_by(odd(), "upgrading", &units).outcome, Outcome::UpgradeFailed);
+    }
+
+    fn bson_error() -> mongodb::bson::error::Error {
+        mongodb::bson::RawDocumentBuf::from_bytes(vec![1, 2, 3]).unwrap_err()
     }
 }

@@ -12,11 +12,17 @@ use crate::checkpoint::Point;
 use crate::engine::Context;
 use crate::record::{Move, Record, Recorded};
 use crate::server;
-use crate::stop::{GRACE, Halt};
+use crate::stop::Halt;
 
 /// How long a transaction that makes no progress is tried again. Longer than the minute for which the
 /// server keeps a transaction that a killed run left open.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long ending a transaction may take; the server ends it by itself in the end.
+const ABORT: Duration = Duration::from_millis(400);
+
+/// How often a run says that it does not get at documents.
+const SAY: Duration = Duration::from_secs(10);
 
 /// How often a commit whose result is unknown is asked for again before the record is read.
 const COMMIT_ATTEMPTS: u32 = 3;
@@ -50,6 +56,7 @@ pub(crate) async fn together<T>(
     let mut limit = context.batch_documents;
     let mut in_doubt: Option<(T, Record)> = None;
     let mut pause = Duration::from_millis(4);
+    let mut said = Instant::now();
     loop {
         let from = stored.as_ref();
         let check = in_doubt.is_some();
@@ -75,7 +82,13 @@ pub(crate) async fn together<T>(
                     && Instant::now() < deadline =>
             {
                 abort(context, session).await;
-                tracing::debug!(error = server::describe(&error), "a transaction is tried again");
+                let error = server::describe(&error);
+                if said.elapsed() >= SAY {
+                    tracing::warn!(error, "a transaction does not get through; trying again");
+                    said = Instant::now();
+                } else {
+                    tracing::debug!(error, "a transaction is tried again");
+                }
                 limit = (limit / 2).max(1);
             }
             Err(halt) => {
@@ -183,10 +196,12 @@ async fn confirm(
 /// Best effort and short: the run may be on its way out.
 pub(crate) async fn abort(context: &Context, session: &mut ClientSession) {
     let id = session.id().clone();
-    let aborted = tokio::time::timeout(GRACE, session.abort_transaction()).await;
+    let until = context.stop.time_left(Duration::from_millis(500), ABORT);
+    let aborted = tokio::time::timeout_at(until, session.abort_transaction()).await;
     if context.stop.check().is_err() || aborted.is_err() {
         // an operation that was given up half-way may have left the driver behind the server
         let end = mongodb::bson::doc! { "killSessions": [id] };
-        let _ = tokio::time::timeout(GRACE, context.database().run_command(end)).await;
+        let until = context.stop.time_left(Duration::from_millis(600), ABORT);
+        let _ = tokio::time::timeout_at(until, context.database().run_command(end)).await;
     }
 }

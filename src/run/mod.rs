@@ -20,7 +20,7 @@ use crate::observer::{Notice, Observer, Occasion, Tone};
 use crate::record::{Recorded, Writer};
 use crate::report::{Report, Unfinished, UpgradeReport, UpgradeState};
 use crate::settings::{Initialise, Mode, Settings};
-use crate::stop::{Halt, Stop};
+use crate::stop::{Halt, Stop, within};
 use crate::store::Store;
 use crate::upgrade::{Asked, Unit, Upgrades};
 use crate::version::Version;
@@ -28,10 +28,17 @@ use crate::version::Version;
 pub(crate) use quiesce::Quiesce;
 
 /// How often a run that waits for another one looks again; halved and half as long again by chance.
-const POLL: Duration = Duration::from_millis(400);
+pub(crate) const POLL: Duration = Duration::from_millis(400);
 
 /// How often a run that waits says so.
-const SAY: Duration = Duration::from_secs(10);
+pub(crate) const SAY: Duration = Duration::from_secs(10);
+
+/// What a run is doing when it finds out what upgrades would do.
+const LOOKING: &str = "looking at the documents";
+
+/// How long an answer may be under way beyond the time that a run waits for a server: the driver's own
+/// errors, which come then, say more.
+const UNDER_WAY: Duration = Duration::from_millis(500);
 
 /// One run.
 pub(crate) struct Run<'a> {
@@ -57,7 +64,7 @@ pub(crate) struct Run<'a> {
 impl<'a> Run<'a> {
     /// Reads what the decision needs, and decides.
     async fn look_and_decide(&mut self) -> Result<(Observed, Decision), Failure> {
-        let observe = async {
+        let observe = async || {
             let mut observed = self.store.observe(&self.lock.run_id).await?;
             if observed.recorded == Recorded::Absent
                 && self.settings.initialise == Initialise::Fresh
@@ -66,12 +73,9 @@ impl<'a> Run<'a> {
             }
             Ok::<_, Halt>(observed)
         };
-        let mut observed = match self.stop.guard(observe).await {
+        let mut observed = match self.ask("reading the record", observe).await {
             Ok(observed) => observed,
-            Err(halt) => {
-                let needs = self.reading_needs().await;
-                return Err(self.explain(halt, "reading the record", &needs).await);
-            }
+            Err(halt) => return Err(self.explain_reading(halt).await),
         };
         self.note_recorded(&observed.recorded);
         if self.settings.mode == Mode::Plan
@@ -80,7 +84,47 @@ impl<'a> Run<'a> {
             self.warn(format!("{} is at work now; this plan ignores its lock", named(&holder)));
         }
         let decision = decide(&observed, &self.terms());
+        let units = self.units_of(&observed, &decision);
+        self.report.remaining = units.iter().map(|unit| unit.version.to_string()).collect();
         Ok((observed, decision))
+    }
+
+    /// Asks the server, again after errors that may pass, for as long as the run waits for a server.
+    async fn ask<T, E: Into<Halt>>(
+        &self,
+        doing: &str,
+        ask: impl AsyncFn() -> Result<T, E>,
+    ) -> Result<T, Halt> {
+        self.stop.guard(self.persist(doing, ask)).await
+    }
+
+    /// The same, whatever a stop says.
+    async fn persist<T, E: Into<Halt>>(
+        &self,
+        doing: &str,
+        ask: impl AsyncFn() -> Result<T, E>,
+    ) -> Result<T, Halt> {
+        let (now, patience, mut last) = (Instant::now(), self.settings.patience(), None);
+        // with the lock in hand it is work, which GATE_TIMEOUT does not bound
+        let bound = self.deadline.filter(|_| !self.took_lock).map(|deadline| deadline.max(now));
+        let until = bound.map_or(now + patience, |bound| bound.min(now + patience));
+        // mode wait says why, and asks again by itself
+        let again = self.settings.mode != Mode::Wait;
+        let asking = async {
+            loop {
+                match ask().await.map_err(Into::into) {
+                    Err(halt) if again && halt.may_pass() && Instant::now() < until => {
+                        last = Some(halt);
+                    }
+                    ended => return ended,
+                }
+                tokio::time::sleep(jittered(POLL / 4)).await;
+            }
+        };
+        match within(Some(until + UNDER_WAY), asking).await {
+            Some(ended) => ended,
+            None => Err(last.unwrap_or_else(|| no_answer(doing, patience).into())),
+        }
     }
 
     fn terms(&self) -> Terms<'a> {
@@ -236,18 +280,15 @@ impl<'a> Run<'a> {
     pub(crate) async fn wait(&mut self) -> Result<String, Failure> {
         let (mut said, mut last): (Option<Instant>, Option<Failure>) = (None, None);
         loop {
-            let checked = match self.deadline {
-                Some(deadline) => tokio::time::timeout_at(deadline, self.check()).await,
-                None => Ok(self.check().await),
-            };
-            let failure = match checked {
-                Ok(Ok(message)) => return Ok(message),
-                Ok(Err(failure)) => failure,
-                Err(_) => last.unwrap_or_else(no_answer),
+            let failure = match within(self.deadline, self.check()).await {
+                Some(Ok(message)) => return Ok(message),
+                Some(Err(failure)) => failure,
+                None => last.unwrap_or_else(|| {
+                    no_answer("reading the record", self.settings.timeout.unwrap_or_default())
+                }),
             };
             let over = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            let interrupted = failure.outcome == Outcome::Interrupted;
-            if over || interrupted || !failure.outcome.waiting_can_help() {
+            if over || !failure.outcome.waiting_can_help() {
                 return Err(failure);
             }
             if said.is_none_or(|said| said.elapsed() >= SAY) {
@@ -275,21 +316,12 @@ impl<'a> Run<'a> {
     pub(crate) async fn plan(&mut self) -> Result<String, Failure> {
         let (observed, decision) = self.look_and_decide().await?;
         self.report.from.clone_from(&self.report.to);
-        let (versions, journal) = match &decision {
-            Decision::Upgrade { pending, .. } => (pending.clone(), None),
-            Decision::Resume { version } => match &observed.recorded {
-                Recorded::Readable(record) => {
-                    let upto = self.settings.target_version.as_ref().unwrap_or(self.code);
-                    let rest = self.upgrades.between(&record.version, upto.max(version));
-                    (rest.iter().map(|u| u.version.clone()).collect(), record.journal.clone())
-                }
-                _ => (vec![], None),
-            },
-            _ => (vec![], None),
+        let units = self.units_of(&observed, &decision);
+        let journal = match &observed.recorded {
+            Recorded::Readable(record) => record.journal.clone(),
+            _ => None,
         };
-        let units = self.units(&versions);
         if !units.is_empty() {
-            self.report.remaining = units.iter().map(|unit| unit.version.to_string()).collect();
             let context = self.context().await?;
             let begun = usize::from(journal.is_some());
             self.check_server(&context, &units)?;
@@ -301,7 +333,7 @@ impl<'a> Run<'a> {
                 Ok(estimates) => estimates,
                 Err(halt) => {
                     let needs = self.plan_needs(&units);
-                    return Err(self.explain(halt, "looking at the documents", &needs).await);
+                    return Err(self.explain(halt, LOOKING, &needs, &units).await);
                 }
             };
             self.report.upgrades = units
@@ -313,9 +345,19 @@ impl<'a> Run<'a> {
         self.judge(&observed, decision)
     }
 
-    fn units(&self, versions: &[Version]) -> Vec<&'a Unit> {
+    /// The units that a decision is to apply, in order; a journaled one comes first.
+    fn units_of(&self, observed: &Observed, decision: &Decision) -> Vec<&'a Unit> {
         let upgrades = self.upgrades;
-        versions.iter().filter_map(|version| upgrades.unit(version)).collect()
+        match (decision, &observed.recorded) {
+            (Decision::Upgrade { pending, .. }, _) => {
+                pending.iter().filter_map(|version| upgrades.unit(version)).collect()
+            }
+            (Decision::Resume { .. }, Recorded::Readable(record)) => {
+                let upto = self.settings.target_version.as_ref().unwrap_or(self.code);
+                upgrades.between(&record.version, upto)
+            }
+            _ => vec![],
+        }
     }
 }
 
@@ -327,11 +369,13 @@ fn named(holder: &Holder) -> String {
     format!("run {} on {}", holder.run_id, holder.host)
 }
 
-fn no_answer() -> Failure {
+/// The closed gate of a run that waited so long for an answer.
+pub(crate) fn no_answer(doing: &str, time: Duration) -> Failure {
     Failure::new(
         Outcome::NoServer,
-        "no server answered within GATE_TIMEOUT",
-        "check host and port in the connection string, the network, and that the server runs",
+        format!("{doing}: no answer within {}", humantime::format_duration(time)),
+        "check host and port in the connection string, the network, that the server runs, and that a \
+         majority of its replica set does, without which no write is confirmed",
     )
 }
 

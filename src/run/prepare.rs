@@ -3,7 +3,7 @@
 use mongodb::ClientSession;
 use mongodb::bson::Document;
 
-use crate::engine::{Context, closed, suits};
+use crate::engine::{Context, closed, closed_by, suits};
 use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::run::Run;
@@ -20,11 +20,9 @@ const COUNTED: u64 = 1000;
 
 impl Run<'_> {
     pub(super) async fn context(&self) -> Result<Context, Failure> {
-        let server = self
-            .stop
-            .guard(Server::ask(&self.store.database))
-            .await
-            .map_err(|halt| closed(halt, "asking what the server can do"))?;
+        let doing = "asking what the server can do";
+        let server = self.ask(doing, || Server::ask(&self.store.database)).await;
+        let server = server.map_err(|halt| closed(halt, doing))?;
         Ok(Context {
             store: self.store.clone(),
             lock: self.lock.clone(),
@@ -84,37 +82,56 @@ impl Run<'_> {
     /// Whether the connection's user may do what the run needs, before anything is written.
     pub(super) async fn check_privileges(&self, units: &[&Unit]) -> Result<(), Failure> {
         let needs = needs(&self.lock.collection, units);
-        let missing = self
-            .stop
-            .guard(server::missing_privilege(&self.store.database, &needs))
-            .await
-            .map_err(|halt| closed(halt, "asking for the user's privileges"))?;
-        match missing {
+        let doing = "asking for the user's privileges";
+        let missing =
+            self.ask(doing, || server::missing_privilege(&self.store.database, &needs)).await;
+        match missing.map_err(|halt| closed(halt, doing))? {
             Some(need) => Err(server::lacks(&need, self.store.database.name())),
             None => Ok(()),
         }
     }
 
-    /// The closed gate that an error means; where a privilege was missing, which one of `needs`.
-    pub(super) async fn explain(&self, halt: Halt, doing: &str, needs: &[Need]) -> Failure {
-        if let Halt::Driver(error) = &halt
-            && server::code(error) == Some(UNAUTHORISED)
-        {
-            let missing = server::missing_privilege(&self.store.database, needs);
-            if let Ok(Some(need)) = self.stop.guard(missing).await {
-                return server::lacks(&need, self.store.database.name());
-            }
+    /// The closed gate that an error about `units` means; where a privilege was missing, which one of
+    /// `needs`.
+    pub(super) async fn explain(
+        &self,
+        halt: Halt,
+        doing: &str,
+        needs: &[Need],
+        units: &[&Unit],
+    ) -> Failure {
+        match self.lacking(&halt, needs).await {
+            Some(failure) => failure,
+            None => closed_by(halt, doing, units),
         }
-        closed(halt, doing)
+    }
+
+    /// The same of an error about the record.
+    pub(super) async fn explain_reading(&self, halt: Halt) -> Failure {
+        let doing = "reading the record";
+        if !is_unauthorised(&halt) {
+            return closed(halt, doing);
+        }
+        let needs = self.reading_needs().await;
+        self.lacking(&halt, &needs).await.unwrap_or_else(|| closed(halt, doing))
+    }
+
+    async fn lacking(&self, halt: &Halt, needs: &[Need]) -> Option<Failure> {
+        if !is_unauthorised(halt) {
+            return None;
+        }
+        let missing = async || server::missing_privilege(&self.store.database, needs).await;
+        let need = self.ask("asking for the user's privileges", missing).await.ok()??;
+        Some(server::lacks(&need, self.store.database.name()))
     }
 
     /// What deciding needs.
-    pub(super) async fn reading_needs(&self) -> Vec<Need> {
+    async fn reading_needs(&self) -> Vec<Need> {
         let mut needs = on(&["find"], &self.lock.collection);
         if self.settings.initialise == Initialise::Fresh {
             needs.push(everywhere("listCollections"));
-            let names = self.store.database.list_collection_names();
-            let names = self.stop.guard(names.into_future()).await.unwrap_or_default();
+            let names = async || self.store.database.list_collection_names().await;
+            let names = self.ask("listing collections", names).await.unwrap_or_default();
             needs.extend(names.iter().flat_map(|name| on(&["find"], name)));
         }
         needs
@@ -144,13 +161,19 @@ impl Run<'_> {
                 } else {
                     if let Err(halt) = ask(context, unit, condition).await {
                         let needs = on(&["find"], condition.collection);
-                        return Err(self.explain(halt, "asking a condition", &needs).await);
+                        return Err(self
+                            .explain(halt, "asking a condition", &needs, &[unit])
+                            .await);
                     }
                 }
             }
         }
         Ok(())
     }
+}
+
+fn is_unauthorised(halt: &Halt) -> bool {
+    matches!(halt, Halt::Driver(error) if server::code(error) == Some(UNAUTHORISED))
 }
 
 async fn ask(context: &Context, unit: &Unit, condition: &Condition) -> Result<(), Halt> {

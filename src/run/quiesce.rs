@@ -215,12 +215,12 @@ impl Run<'_> {
                 return Ok(None);
             }
             let observed = self.store.observe(&self.lock.run_id).await?;
-            Ok(Some((observed, quiesce.memory.read().await?)))
+            Ok::<_, Halt>(Some((observed, quiesce.memory.read().await?)))
         };
         let (observed, mut remembered) = match timeout_at(deadline, standing).await {
             Ok(Ok(Some(standing))) => standing,
             Ok(Ok(None)) => return ended,
-            Ok(Err(error)) => return self.unknown(ended, &server::describe(&error)),
+            Ok(Err(halt)) => return self.unknown(ended, &closed(halt, "reading it").message),
             Err(_) => return self.unknown(ended, "no answer in time"),
         };
         let Some(record) = readable(&observed.recorded) else {

@@ -34,12 +34,9 @@ impl Run<'_> {
 
     /// The stored record, if the repair is meant for it.
     async fn stored_for(&mut self, repair: &Repair) -> Result<RawDocumentBuf, Failure> {
-        let stored = match self.stop.guard(self.store.document()).await {
+        let stored = match self.ask("reading the record", || self.store.document()).await {
             Ok(stored) => stored,
-            Err(halt) => {
-                let needs = self.reading_needs().await;
-                return Err(self.explain(halt, "reading the record", &needs).await);
-            }
+            Err(halt) => return Err(self.explain_reading(halt).await),
         };
         let wrong =
             |message: String, next: &str| Err(Failure::new(Outcome::SettingWrong, message, next));

@@ -3,30 +3,35 @@
 use std::time::Duration;
 
 use mongodb::ClientSession;
-use mongodb::bson::Document;
 use tokio::time::Instant;
 
 use crate::checkpoint::Point;
 use crate::decision::{Decision, Holder};
-use crate::engine::{Context, Look, Work, closed, jittered, look};
+use crate::engine::{Context, Estimate, Look, Work, closed, closed_by, jittered, look};
 use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::lock::Attempt;
 use crate::observer::{Occasion, Tone};
 use crate::record::{Applied, Record, Recorded};
 use crate::report::{UpgradeReport, UpgradeState};
-use crate::run::{POLL, Run, SAY, held};
+use crate::run::{LOOKING, POLL, Run, SAY, held};
 use crate::server;
 use crate::settings::Repair;
-use crate::stop::{GRACE, Halt, Reason};
+use crate::stop::{Halt, Reason, caught, within};
 use crate::upgrade::{Asked, Unit};
 use crate::version::Version;
 
 /// How long releasing the lock may take; the lease ends by itself.
-const RELEASE: Duration = Duration::from_millis(300);
+const RELEASE: Duration = Duration::from_secs(2);
+
+/// How long a run that failed reads where that leaves the database.
+const STANDING: Duration = Duration::from_millis(400);
 
 /// How often a run decides anew because the record moved under it.
 const DECISIONS: u32 = 20;
+
+/// What a run is doing when it applies upgrades.
+const UPGRADING: &str = "upgrading";
 
 /// What every run with pending upgrades says, for nothing stops old code meanwhile.
 const LATE_WRITERS: &str = "code of an earlier version that is still running may go on writing \
@@ -42,18 +47,22 @@ pub(super) enum Under<'a> {
 
 /// A wait for the lock.
 pub(super) struct Waiting {
-    until: Option<Instant>,
+    patience: Duration,
+    deadline: Option<Instant>,
+    /// When the lock was first found to be another run's.
+    began: Option<Instant>,
     said: Option<Instant>,
 }
 
 impl Waiting {
     pub(super) fn new(patience: Duration, deadline: Option<Instant>) -> Self {
-        let until = Instant::now().checked_add(patience);
-        Waiting { until: until.into_iter().chain(deadline).min(), said: None }
+        Waiting { patience, deadline, began: None, said: None }
     }
 
-    fn is_over(&self) -> bool {
-        self.until.is_some_and(|until| Instant::now() >= until)
+    fn is_over(&mut self) -> bool {
+        let now = Instant::now();
+        let waited = now - *self.began.get_or_insert(now);
+        waited >= self.patience || self.deadline.is_some_and(|deadline| now >= deadline)
     }
 
     /// Whether it is time to say that the run waits.
@@ -88,12 +97,13 @@ impl Run<'_> {
     /// Where the database stands, read once more: the last commit may have taken effect although its
     /// answer was lost.
     async fn standing(&mut self) -> String {
-        match tokio::time::timeout(GRACE, self.store.observe(&self.lock.run_id)).await {
-            Ok(Ok(observed)) => {
+        let until = self.stop.time_left(Duration::from_secs(1), STANDING);
+        match within(Some(until), self.store.observe(&self.lock.run_id)).await {
+            Some(Ok(observed)) => {
                 self.note_recorded(&observed.recorded);
                 self.report.standing()
             }
-            Ok(Err(_)) | Err(_) => {
+            Some(Err(_)) | None => {
                 "where it stands could not be read back: the next run finds out".to_owned()
             }
         }
@@ -118,9 +128,10 @@ impl Run<'_> {
                 | Decision::Initialise { .. }
                 | Decision::Upgrade { .. }
                 | Decision::Resume { .. } => {
-                    let units = self.units(&versions_of(&decision));
+                    let units = self.units_of(&observed, &decision);
                     self.check_privileges(&units).await?;
                     if !units.is_empty() {
+                        self.check_server(&self.context().await?, &units)?;
                         self.check_workloads().await?;
                     }
                     if let Some(ended) = self.locked(&mut waiting, Under::Upgrade).await? {
@@ -159,8 +170,9 @@ impl Run<'_> {
         let context = self.context().await?;
         let session = self.session(&context).await?;
         let id = session.as_ref().map(|session| session.id().clone());
-        let taking = |halt| closed(halt, "taking the lock");
-        match self.stop.guard_with_grace(self.take(id.as_ref())).await {
+        let taking = "taking the lock";
+        let take = self.persist(taking, || self.lock.attempt(id.as_ref()));
+        match self.stop.guard_with_grace(take).await {
             Ok(Attempt::Held(holder)) => {
                 self.wait_for_lock(&holder, waiting).await?;
                 return Ok(None);
@@ -172,48 +184,57 @@ impl Run<'_> {
                     holder_host = former.holder.host,
                     "took over the lock of a run whose lease was over"
                 );
-                self.stop
-                    .guard(async {
-                        self.lock.end_session(&former).await;
-                        Ok::<_, Halt>(())
-                    })
-                    .await
-                    .map_err(taking)?;
+                let ending = async || {
+                    self.lock.end_session(former.session.as_ref()).await;
+                    Ok::<_, Halt>(())
+                };
+                // a stop meanwhile is met again below, with the lock in hand
+                let _ = self.ask(taking, ending).await;
             }
             Err(halt) => {
                 // an answer may have been lost on the way: leave no lock behind
-                let _ = tokio::time::timeout(RELEASE, self.lock.release()).await;
-                return Err(taking(halt));
+                self.release().await;
+                return Err(closed(halt, taking));
             }
         }
         self.took_lock = true;
         context.checkpoints.reached(Point::Locked).await;
         let keeper = self.lock.keep(&self.stop);
         let watch = context.quiet.watch(self.lock.lease / 3, &self.stop);
-        let ended = match under {
-            Under::Upgrade => self.work(&context, session).await,
-            Under::Repair(repair) => self.repair(repair).await,
-            Under::Resume => self.check().await,
+        let ended = caught(async {
+            match under {
+                Under::Upgrade => Box::pin(self.work(&context, session)).await,
+                Under::Repair(repair) => self.repair(repair).await,
+                Under::Resume => self.check().await,
+            }
+        });
+        let ended = match ended.await {
+            Ok(ended) => ended,
+            Err(panicked) => {
+                let end = self.lock.end_session(id.as_ref());
+                within(Some(Instant::now() + STANDING), end).await;
+                Err(panicked)
+            }
         };
         drop(watch);
         let ended = self.start_workloads(ended, id.as_ref()).await;
         context.checkpoints.reached(Point::BeforeRelease).await;
         drop(keeper);
-        match tokio::time::timeout(RELEASE, self.lock.release()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => tracing::warn!("the lock was not released; its lease will end"),
-        }
+        self.release().await;
         ended.map(Some)
     }
 
-    async fn take(&self, session: Option<&Document>) -> Result<Attempt, mongodb::error::Error> {
-        let mut tries = 0;
-        loop {
-            match self.lock.attempt(session).await {
-                Err(error) if server::passing(&error) && tries < 5 => tries += 1,
-                ended => return ended,
+    /// Gives the lock up; tries again after any error, for it is the last thing to do.
+    async fn release(&self) {
+        let until = self.stop.time_left(Duration::from_millis(800), RELEASE);
+        let released = within(Some(until), async {
+            while let Err(error) = self.lock.release().await {
+                tracing::debug!(error = server::describe(&error), "the lock is released again");
+                tokio::time::sleep(jittered(Duration::from_millis(50))).await;
             }
-            tokio::time::sleep(jittered(Duration::from_millis(50) * tries)).await;
+        });
+        if released.await.is_none() {
+            tracing::warn!("the lock was not released; its lease will end");
         }
     }
 
@@ -229,6 +250,7 @@ impl Run<'_> {
                 Recorded::Readable(record) => Some(record.clone()),
                 _ => None,
             };
+            let units = self.units_of(&observed, &decision);
             if matches!(decision, Decision::Stamp { .. } | Decision::Initialise { .. }) {
                 let restoring = self.restore_first(stored.as_ref()).await;
                 restoring.map_err(|halt| closed(halt, "restoring workloads"))?;
@@ -250,18 +272,16 @@ impl Run<'_> {
                     let to = Record::begin(&version, self.upgrades, &self.writer);
                     self.settle(None, &to).await
                 }
-                Decision::Upgrade { begin, pending } => {
+                Decision::Upgrade { begin, .. } => {
                     let begin = self.begin(begin);
-                    let units = self.units(&pending);
                     let mut work = Work::new(context, session.take(), stored, begin);
-                    let acted = self.apply(context, &mut work, &units).await;
+                    let acted = Box::pin(self.apply(context, &mut work, &units)).await;
                     session = work.into_session();
                     acted
                 }
-                Decision::Resume { version } => {
-                    let units = self.units(&[version]);
+                Decision::Resume { .. } => {
                     let mut work = Work::new(context, session.take(), stored, None);
-                    let acted = self.resume(context, &mut work, &units).await;
+                    let acted = Box::pin(self.resume(context, &mut work, &units)).await;
                     session = work.into_session();
                     acted
                 }
@@ -275,10 +295,10 @@ impl Run<'_> {
                         .await
                         .map_err(|halt| closed(halt, "waiting"))?;
                 }
-                Err(halt) => return Err(closed(halt, "upgrading")),
+                Err(halt) => return Err(closed(halt, UPGRADING)),
             }
         }
-        Err(closed(Halt::RecordMoved, "upgrading"))
+        Err(closed(Halt::RecordMoved, UPGRADING))
     }
 
     /// The record that the operator's word on an unrecorded database begins.
@@ -301,17 +321,7 @@ impl Run<'_> {
         work: &mut Work<'_>,
         units: &[&Unit],
     ) -> Result<(), Halt> {
-        self.report.remaining = units.iter().map(|unit| unit.version.to_string()).collect();
-        self.check_server(context, units)?;
-        self.check_privileges(units).await?;
-        self.ask_conditions(context, units, Asked::BeforeAnyWrite).await?;
-        let mut estimates = look(context, work.session(), units, None, Look::Upgrade).await?;
-        self.begin_applying(units, work.stored()).await?;
-        if self.quiesce.is_some() {
-            // what the old code wrote until it stopped counts as well
-            self.ask_conditions(context, units, Asked::BeforeAnyWrite).await?;
-            estimates = look(context, work.session(), units, None, Look::Upgrade).await?;
-        }
+        let estimates = Box::pin(self.prepare(context, work, units)).await?;
         for (unit, estimate) in units.iter().zip(&estimates) {
             self.ask_conditions(context, &[unit], Asked::BeforeItsUpgrade).await?;
             tracing::info!(
@@ -321,9 +331,41 @@ impl Run<'_> {
             );
             let applied = work.apply(unit, estimate).await;
             self.note_stored(work);
-            self.note_applied(unit, applied?);
+            self.note_applied(unit, applied.map_err(|halt| by(halt, UPGRADING, &[unit]))?);
         }
         Ok(())
+    }
+
+    /// Everything that comes before the first write; what old code wrote until it stopped counts as well.
+    async fn prepare(
+        &mut self,
+        context: &Context,
+        work: &mut Work<'_>,
+        units: &[&Unit],
+    ) -> Result<Vec<Estimate>, Halt> {
+        self.check_server(context, units)?;
+        self.check_privileges(units).await?;
+        let estimates = self.look_at_all(context, work, units).await?;
+        self.begin_applying(units, work.stored()).await?;
+        match self.quiesce {
+            Some(_) => self.look_at_all(context, work, units).await,
+            None => Ok(estimates),
+        }
+    }
+
+    /// Asks the conditions, but not of a version that is journaled, and looks at the documents.
+    async fn look_at_all(
+        &mut self,
+        context: &Context,
+        work: &mut Work<'_>,
+        units: &[&Unit],
+    ) -> Result<Vec<Estimate>, Halt> {
+        let journal = work.stored().and_then(|record| record.journal.clone());
+        let begun = usize::from(journal.is_some());
+        self.ask_conditions(context, &units[begun..], Asked::BeforeAnyWrite).await?;
+        let look = look(context, work.session(), units, journal.as_ref(), Look::Upgrade);
+        let looked = Box::pin(look).await;
+        looked.map_err(|halt| by(halt, LOOKING, units))
     }
 
     /// What comes between looking and the first write: old code is stopped, or warned of.
@@ -347,6 +389,7 @@ impl Run<'_> {
         }
     }
 
+    /// Finishes the version that is journaled, the first of `units`.
     async fn resume(
         &mut self,
         context: &Context,
@@ -356,17 +399,7 @@ impl Run<'_> {
         let Some(unit) = units.first() else {
             return Err(Failure::bug("a journal of an unknown version").into());
         };
-        self.report.remaining = vec![unit.version.to_string()];
-        self.check_server(context, units)?;
-        self.check_privileges(units).await?;
-        let journal = work.stored().and_then(|record| record.journal.clone());
-        let mut estimates =
-            look(context, work.session(), units, journal.as_ref(), Look::Upgrade).await?;
-        self.begin_applying(units, work.stored()).await?;
-        if self.quiesce.is_some() {
-            estimates =
-                look(context, work.session(), units, journal.as_ref(), Look::Upgrade).await?;
-        }
+        let estimates = Box::pin(self.prepare(context, work, units)).await?;
         tracing::info!(
             version = %unit.version,
             description = unit.description(),
@@ -376,7 +409,7 @@ impl Run<'_> {
         let estimate = estimates.into_iter().next().unwrap_or_default();
         let applied = work.in_parts(unit, &estimate).await;
         self.note_stored(work);
-        self.note_applied(unit, applied?);
+        self.note_applied(unit, applied.map_err(|halt| by(halt, UPGRADING, &[unit]))?);
         Ok(())
     }
 
@@ -433,14 +466,15 @@ fn ends_early(outcome: Outcome) -> bool {
             | Outcome::Interrupted
             | Outcome::NotAuthorised
             | Outcome::ServerUnsuitable
+            | Outcome::Bug
             | Outcome::NotQuiesced
     )
 }
 
-fn versions_of(decision: &Decision) -> Vec<Version> {
-    match decision {
-        Decision::Upgrade { pending, .. } => pending.clone(),
-        Decision::Resume { version } => vec![version.clone()],
-        _ => vec![],
+/// What an error in the upgrades' own work means.
+fn by(halt: Halt, doing: &str, units: &[&Unit]) -> Halt {
+    match halt {
+        Halt::Driver(_) => Halt::Failure(closed_by(halt, doing, units)),
+        halt => halt,
     }
 }

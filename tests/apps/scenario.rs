@@ -78,6 +78,15 @@ fn upgrade(version: &str, name: &str) -> Upgrade {
             .filter(doc! { "marked": { "$exists": false } })
             .convergent(),
         ),
+        // panics at a document that is marked, and says what is in it
+        "panic" => new("see that nothing is wrong").step(
+            Transform::new("things", |document, _, _| match get(document, "bad")? {
+                Some(bad) if !is_fixed() => panic!("a thing is bad: {bad:?}"),
+                _ => Ok(()),
+            })
+            .named("panic")
+            .convergent(),
+        ),
         // refuses some of what move_field makes
         "refuse_moved" => new("inspect moved things").step(
             Transform::new("things", |document, _, edits| {

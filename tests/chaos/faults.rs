@@ -45,6 +45,16 @@ impl Members {
         }
     }
 
+    /// Lets the secondaries take over what the primary writes, or not.
+    #[allow(dead_code)]
+    pub async fn replicate(&self, may: bool) {
+        let mode = if may { "off" } else { "alwaysOn" };
+        for member in &self.0 {
+            let stop = doc! { "configureFailPoint": "stopReplProducer", "mode": mode };
+            answer(member, stop).await.unwrap();
+        }
+    }
+
     /// Takes every fail point away.
     pub async fn heal(&self) {
         for member in &self.0 {
