@@ -42,5 +42,5 @@ check: ## format, lints, documentation, licences
 		echo "make check: cargo-deny is not installed, so dependencies and licences were not checked"; \
 	fi
 
-readme: ## write the README's generated tables anew
-	UPDATE=1 $(CARGO) test --locked --test readme its_generated
+readme: ## write the generated tables of README and chart anew
+	UPDATE=1 $(CARGO) test --locked --test readme --test chart its_generated

@@ -106,6 +106,9 @@ async fn a_wrong_setting_is_named_and_ends_the_run_before_it_connects() {
     #[rustfmt::skip]
     let cases: &[Case] = &[
         (&[("GATE_MONGODB_URI", "")],                   &["GATE_MONGODB_URI", "GATE_MONGODB_URI_FILE", "mongodb://host:27017/database"]),
+        (&[("GATE_MONGODB_URI", ""), ("GATE_MONGODB_URI_SOURCE", "key uri of Secret mongo")],
+                                                        &["GATE_MONGODB_URI is not set", "key uri of Secret mongo is missing or empty"]),
+        (&[("GATE_MONGODB_URI_SOURCE", URI)],           &["GATE_MONGODB_URI_SOURCE", "set GATE_MONGODB_URI instead"]),
         (&[("GATE_MONGODB_URI_FILE", "/nowhere")],      &["both GATE_MONGODB_URI and GATE_MONGODB_URI_FILE", "unset one"]),
         (&[("GATE_MONGODB_URI", ""), ("GATE_MONGODB_URI_FILE", "/nowhere/uri")],
                                                         &["GATE_MONGODB_URI_FILE", "/nowhere/uri", "cannot be read"]),

@@ -2,25 +2,24 @@
 
 {{/*
 The variables of a container, as a list. Only Jobs have a ServiceAccount that may scale; a run that no
-release follows gives the replicas back itself.
+release follows gives the replicas back itself. A plan by hand has them too, though it scales nothing: its
+Job may be told another mode by `kubectl set env`.
 */}}
 {{- define "upgrade-gate.clusterEnv" -}}
 {{- $values := .root.Values }}
 {{- $job := has .way (list "job" "manual" "resume") }}
-{{- $quiesce := and $job ($values.quiesce).workloads (has .mode (list "upgrade" "resume")) }}
+{{- $quiesce := and $job ($values.quiesce).workloads (has .mode (list "upgrade" "plan" "resume")) }}
 {{- $events := and ($values.events).enabled (or $job (and (eq .way "init") $values.events.initContainerAccount)) }}
-{{- $fields := dict }}
 {{- $env := list }}
+{{- $fields := dict }}
 {{- if or $events $quiesce }}
-{{- $fields = dict "GATE_NAMESPACE" "metadata.namespace" "GATE_POD_NAME" "metadata.name" }}
+{{- $fields = dict "GATE_NAMESPACE" "metadata.namespace" "GATE_POD_NAME" "metadata.name" "GATE_POD_UID" "metadata.uid" }}
 {{- end }}
 {{- if $events }}
 {{- $env = append $env (dict "name" "GATE_EVENTS" "value" "true") }}
 {{- if $job }}
 {{- $_ := set $fields "GATE_JOB_NAME" "metadata.labels['batch.kubernetes.io/job-name']" }}
 {{- $_ := set $fields "GATE_JOB_UID" "metadata.labels['batch.kubernetes.io/controller-uid']" }}
-{{- else }}
-{{- $_ := set $fields "GATE_POD_UID" "metadata.uid" }}
 {{- end }}
 {{- end }}
 {{- if $quiesce }}
@@ -28,7 +27,7 @@ release follows gives the replicas back itself.
 {{- with $values.quiesce.timeout }}
 {{- $env = append $env (dict "name" "GATE_QUIESCE_TIMEOUT" "value" .) }}
 {{- end }}
-{{- if and (eq .mode "upgrade") (or (eq .way "manual") (eq (include "upgrade-gate.engine" .root) "none")) }}
+{{- if or (eq .way "manual") (and (eq .way "job") (eq (include "upgrade-gate.engine" .root) "none")) }}
 {{- $env = append $env (dict "name" "GATE_RESUME" "value" "true") }}
 {{- end }}
 {{- end }}

@@ -5,11 +5,15 @@
 {{- include "upgrade-gate.envOf" (dict "root" . "way" "init" "set" "release" "mode" (include "upgrade-gate.initMode" .)) -}}
 {{- end }}
 
+{{/* wait or upgrade. */}}
 {{- define "upgrade-gate.initMode" -}}
 {{- (.Values.initContainer).mode | default "wait" -}}
 {{- end }}
 
-{{/* The variables of one container: root; way (job, manual, init); set of names; mode. */}}
+{{/*
+The variables of one container: root; way (job, manual, init, check or resume); set, whose names it uses
+(release or hook); mode.
+*/}}
 {{- define "upgrade-gate.envOf" -}}
 {{- $values := .root.Values }}
 {{- $env := include "upgrade-gate.connection" . | fromYamlArray }}
@@ -93,7 +97,7 @@ given to an init container that must not have it.
 {{- .Values.extraEnv | default list | toYaml }}
 {{- end }}
 
-{{/* The settings that have a value of their own, with its name; what else is a setting comes from the pod. */}}
+{{/* The settings that the chart sets, with the values that they come from. */}}
 {{- define "upgrade-gate.owned" -}}
 GATE_MODE: initContainer.mode or manual.mode
 GATE_MONGODB_URI: mongodb.existingSecret or mongodb.uri

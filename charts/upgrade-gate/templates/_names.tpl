@@ -17,32 +17,41 @@
 {{- end -}}
 {{- end }}
 
-{{/* The full name with a suffix, (list . suffix), in the 52 characters that a CronJob's name may have. */}}
+{{/* The full name with a suffix: (list . suffix). */}}
 {{- define "upgrade-gate.named" -}}
-{{- $full := include "upgrade-gate.fullname" (index . 0) -}}
-{{- $suffix := index . 1 -}}
-{{- if gt (add (len $full) (len $suffix)) 52 -}}
-{{- $full = printf "%s-%s" ($full | trunc (int (sub 43 (len $suffix))) | trimSuffix "-") (sha256sum $full | trunc 8) -}}
-{{- end -}}
-{{- $full }}{{ $suffix -}}
+{{- include "upgrade-gate.fitted" (list (include "upgrade-gate.fullname" (index . 0)) (index . 1)) -}}
 {{- end }}
 
+{{/*
+A name with a suffix, (list name suffix), in the 52 characters that a CronJob's name may have. One that is
+cut gets a hash, so that two long names that begin alike stay two.
+*/}}
+{{- define "upgrade-gate.fitted" -}}
+{{- $name := index . 0 -}}
+{{- $suffix := index . 1 -}}
+{{- if gt (add (len $name) (len $suffix)) 52 -}}
+{{- $name = printf "%s-%s" ($name | trunc (int (sub 43 (len $suffix))) | trimSuffix "-") (sha256sum $name | trunc 8) -}}
+{{- end -}}
+{{- $name }}{{ $suffix -}}
+{{- end }}
+
+{{/* helm, argocd or none. */}}
 {{- define "upgrade-gate.engine" -}}
 {{- (.Values.hooks).engine | default "helm" -}}
 {{- end }}
 
 {{/* The labels by which the gate's pods are found. */}}
 {{- define "upgrade-gate.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "upgrade-gate.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "upgrade-gate.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: upgrade-gate
 {{- end }}
 
 {{- define "upgrade-gate.labels" -}}
 {{ include "upgrade-gate.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
 {{- end }}
 
 {{/*
@@ -53,20 +62,20 @@ before the release's own objects are there, and so they have a set of their own,
 {{- $engine := include "upgrade-gate.engine" . -}}
 {{- $account := .Values.serviceAccount | default dict -}}
 {{- $create := ternary true $account.create (kindIs "invalid" $account.create) -}}
-{{- $ways := list "release" -}}
-{{- if ne $engine "none" }}{{ $ways = append $ways "hook" }}{{ end -}}
-{{- range $ways }}
-{{- $suffix := ternary (printf "-%s" $engine) "" (eq . "hook") }}
-{{ . }}:
-  name: {{ include "upgrade-gate.named" (list $ $suffix) }}
-  secret: {{ include "upgrade-gate.named" (list $ (printf "%s-mongodb" $suffix)) }}
+{{- $suffixes := dict "release" "" -}}
+{{- if ne $engine "none" }}{{ $_ := set $suffixes "hook" (printf "-%s" $engine) }}{{ end -}}
+{{- range $kind, $suffix := $suffixes }}
+{{- $name := include "upgrade-gate.named" (list $ $suffix) }}
+{{ $kind }}:
+  name: {{ $name | quote }}
+  secret: {{ include "upgrade-gate.named" (list $ (printf "%s-mongodb" $suffix)) | quote }}
   createAccount: {{ $create }}
   {{- if not $create }}
-  account: {{ $account.name | default "default" }}
+  account: {{ $account.name | default "default" | quote }}
   {{- else if $account.name }}
-  account: {{ $account.name }}{{ $suffix }}
+  account: {{ include "upgrade-gate.fitted" (list $account.name $suffix) | quote }}
   {{- else }}
-  account: {{ include "upgrade-gate.named" (list $ $suffix) }}
+  account: {{ $name | quote }}
   {{- end }}
 {{- end }}
 {{- end }}

@@ -13,7 +13,7 @@
 {{/* Arguments as those of upgrade-gate.envOf. Its security context does without the pod's. */}}
 {{- define "upgrade-gate.container" -}}
 {{- $values := .root.Values -}}
-name: {{ include "upgrade-gate.name" .root }}
+name: {{ include "upgrade-gate.name" .root | quote }}
 image: {{ include "upgrade-gate.image" .root | quote }}
 {{- with ($values.image).pullPolicy }}
 imagePullPolicy: {{ . }}
@@ -126,7 +126,7 @@ podFailurePolicy:
           status: "True"
     - action: FailJob
       onExitCodes:
-        containerName: {{ include "upgrade-gate.name" .root }}
+        containerName: {{ include "upgrade-gate.name" .root | quote }}
         operator: In
         values: [1, 10, 11, 12, 13, 14, 15, 16, 17, 18, 23, 101]
 template:
