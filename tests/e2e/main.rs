@@ -6,18 +6,33 @@
 
 #[path = "../apps/mod.rs"]
 mod apps;
+mod argocd;
+mod beside;
 mod command;
 mod gate;
+mod gitops;
 mod install;
 mod lab;
+mod manual;
+mod plain;
 mod runner;
 #[path = "../support/mod.rs"]
 mod support;
 mod upgrade;
+mod values;
 mod world;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    runner::run([install::scenarios(), upgrade::scenarios()].concat())
+    let scenarios = [
+        install::scenarios(),
+        upgrade::scenarios(),
+        plain::scenarios(),
+        gitops::scenarios(),
+        manual::scenarios(),
+        beside::scenarios(),
+        values::scenarios(),
+    ];
+    runner::run(scenarios.concat())
 }
