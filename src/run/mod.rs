@@ -185,6 +185,8 @@ impl<'a> Run<'a> {
                 "run it with GATE_MODE=upgrade (GATE_MODE=plan shows what that would do)",
             )
         };
+        // A mode that waits has judged before.
+        self.report.remaining.clear();
         match decision {
             Decision::Open { warning } => {
                 let message = self.open_message(observed);

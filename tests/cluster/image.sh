@@ -76,6 +76,23 @@ pause() {
     rm -r "$scratch"
 }
 
+# A server for scenarios that have MongoDB in the cluster: that of all other tests, with its libraries.
+mongod() {
+    local server rootfs file container
+    server=$(realpath "${MONGOD:-$("$repository/tests/tools/setup")}")
+    [ "$images/gate-mongod.tar" -nt "$server" ] && return
+    rootfs=$(mktemp -d)
+    for file in $(ldd "$server" | grep -o '/[^ ]*'); do install -D "$file" "$rootfs$file"; done
+    install "$server" "$rootfs/mongod"
+    container=$(store from scratch)
+    store copy --quiet "$container" "$rootfs" / >/dev/null
+    store config --entrypoint '["/mongod"]' --user 65532:65532 "$container"
+    store commit --quiet --rm "$container" localhost/gate-mongod:1 >/dev/null
+    store push --quiet localhost/gate-mongod:1 "docker-archive:$images/gate-mongod.tar.new:localhost/gate-mongod:1" >&2
+    mv "$images/gate-mongod.tar.new" "$images/gate-mongod.tar"
+    rm -r "$rootfs"
+}
+
 all() {
     mounts=(-v "$cache/target:/src/target")
     rust=${RUST_IMAGE:-}
@@ -86,10 +103,11 @@ all() {
         mounts+=(-v "$registry:/cargo/registry" -v "$(rustc --print sysroot):/usr/local/rust:ro")
     fi
     pause
+    mongod
     build localhost/datalab-upgrade --file "$repository/Dockerfile"
     build localhost/gate-scenario --file "$here/Dockerfile" --target scenario
     build localhost/gate-lab --file "$here/Dockerfile" --target lab
-    printf 'localhost/pause:1 %s\n' "$images/pause.tar"
+    for name in pause gate-mongod; do printf 'localhost/%s:1 %s\n' "$name" "$images/$name.tar"; done
     for name in datalab-upgrade gate-scenario gate-lab; do tar_of "$name"; done
 }
 

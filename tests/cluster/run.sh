@@ -12,12 +12,12 @@
 # On a cluster of your own: KUBECONFIG=~/.kube/config run.sh [FILTER...], with
 #   E2E_HOST            an address of this machine that pods reach: MongoDB servers are started there
 #                       (kind: the gateway of its network; minikube: that of host.minikube.internal)
-#   E2E_IMAGE, E2E_SCENARIO_IMAGE, E2E_LAB_IMAGE
+#   E2E_IMAGE, E2E_SCENARIO_IMAGE, E2E_LAB_IMAGE, E2E_MONGOD_IMAGE
 #                       names of images that the nodes have: image.sh builds them, `kind load image-archive`
 #                       and `minikube image load` take what it prints
 #   E2E_KILL            a command that kills the container whose id follows it (kind: docker exec
 #                       kind-control-plane ctr -n k8s.io task kill -s SIGKILL)
-#   E2E_BIN             a folder with kubectl, helm3 and helm4 (default: those that build.sh builds)
+#   E2E_BIN             a folder with kubectl, helm3, helm4 and argocd (default: those that build.sh builds)
 #
 # E2E_JOBS says how many scenarios run at once (4).
 set -euo pipefail
@@ -35,6 +35,7 @@ images() {
             */datalab-upgrade:*) export E2E_IMAGE=$name ;;
             */gate-scenario:*) export E2E_SCENARIO_IMAGE=$name ;;
             */gate-lab:*) export E2E_LAB_IMAGE=$name ;;
+            */gate-mongod:*) export E2E_MONGOD_IMAGE=$name ;;
         esac
     done <<<"$1"
 }
@@ -86,10 +87,10 @@ if [ "$command" = down ]; then exec "$here/down.sh" "$kept"; fi
 if [ "$command" = env ]; then inside "$kept"; exec "${netns[@]}" "$@"; fi
 
 if [ "$command" != up ] && [ -n "${KUBECONFIG:-}" ]; then
-    for name in E2E_HOST E2E_IMAGE E2E_SCENARIO_IMAGE E2E_LAB_IMAGE; do
+    for name in E2E_HOST E2E_IMAGE E2E_SCENARIO_IMAGE E2E_LAB_IMAGE E2E_MONGOD_IMAGE; do
         [ -n "${!name:-}" ] || die "KUBECONFIG is set, so $name must be: see the head of $0"
     done
-    [ -n "${E2E_BIN:-}" ] || "$here/build.sh" kube helm3 helm4
+    [ -n "${E2E_BIN:-}" ] || "$here/build.sh" kube helm3 helm4 argocd
     export E2E_BIN=${E2E_BIN:-$bin}
     scenarios "$@"
     exit

@@ -42,7 +42,7 @@ impl World {
     }
 
     /// The lab's chart with its dependency built, away from the repository, which stays clean.
-    async fn lab_chart(&self) -> String {
+    pub async fn lab_chart(&self) -> String {
         let chart = self.folder("tests/e2e/lab");
         let path = chart.display().to_string();
         if !chart.exists() {

@@ -6,16 +6,21 @@
 
 #[path = "../apps/mod.rs"]
 mod apps;
+mod argocd;
+mod beside;
 mod command;
 mod deploy;
 mod events;
 mod failing;
 mod gate;
+mod gitops;
 mod guide;
 mod install;
 mod killed;
 mod lab;
+mod manual;
 mod middle;
+mod plain;
 mod quiesce;
 mod rollback;
 mod runner;
@@ -24,6 +29,7 @@ mod server;
 mod support;
 mod timeout;
 mod upgrade;
+mod values;
 mod world;
 
 use std::process::ExitCode;
@@ -41,6 +47,11 @@ fn main() -> ExitCode {
         events::scenarios(),
         deploy::scenarios(),
         guide::scenarios(),
+        plain::scenarios(),
+        gitops::scenarios(),
+        manual::scenarios(),
+        beside::scenarios(),
+        values::scenarios(),
     ];
     runner::run(scenarios.concat())
 }

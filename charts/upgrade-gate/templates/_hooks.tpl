@@ -35,7 +35,8 @@ helm.sh/hook-weight: "-10"
 helm.sh/hook-delete-policy: before-hook-creation{{ if $secret }},hook-succeeded,hook-failed{{ end }}
 {{- else -}}
 argocd.argoproj.io/hook: {{ include "upgrade-gate.argoPhase" $root }}
-argocd.argoproj.io/hook-delete-policy: BeforeHookCreation{{ if $secret }},HookSucceeded,HookFailed{{ end }}
+{{- /* without a policy it would be deleted before each sync; one that kubectl starts then takes it for made */}}
+argocd.argoproj.io/hook-delete-policy: {{ if $secret }}BeforeHookCreation,HookSucceeded,{{ end }}HookFailed
 argocd.argoproj.io/sync-wave: {{ sub (include "upgrade-gate.argoWave" $root) 10 | quote }}
 {{- end }}
 {{- end }}

@@ -35,6 +35,15 @@ cut gets a hash, so that two long names that begin alike stay two.
 {{- $name }}{{ $suffix -}}
 {{- end }}
 
+{{/*
+The beginning of a name, (list . suffix), that Argo CD completes by up to 27 characters, as in
+`1234567-postsync-1800000000`: a Job's name may have 63.
+*/}}
+{{- define "upgrade-gate.begun" -}}
+{{- $more := repeat 16 "." -}}
+{{- include "upgrade-gate.named" (list (index . 0) (print (index . 1) $more)) | trimSuffix $more -}}
+{{- end }}
+
 {{/* helm, argocd or none. */}}
 {{- define "upgrade-gate.engine" -}}
 {{- (.Values.hooks).engine | default "helm" -}}
