@@ -350,6 +350,22 @@ mod tests {
     }
 
     #[test]
+    fn no_lookup_reads_what_its_transform_may_change() {
+        let lookup = || Lookup::new("it", "things", "name", |_, _| {});
+        for (transform, lookup) in [
+            (transform("things"), lookup().fields(["size"])),
+            (transform("things").fields(["list"]), lookup()),
+            (transform("things").fields(["list"]), lookup().fields(["list"])),
+            (transform("things").fields(["name"]), lookup().fields(["size"])),
+            (transform("people").inserts_into("things"), lookup().fields(["size"])),
+        ] {
+            assert!(checked(transform.lookup(lookup)).unwrap_err().contains("may change itself"));
+        }
+        checked(transform("things").fields(["list"]).lookup(lookup().fields(["size"]))).unwrap();
+        checked(transform("people").lookup(lookup())).unwrap();
+    }
+
+    #[test]
     fn lookups_of_one_step_have_names_of_their_own() {
         let lookup = |name| Lookup::new(name, "people", "name", |_, _| {});
         let two = |name| checked(transform("things").lookup(lookup("a")).lookup(lookup(name)));

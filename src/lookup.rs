@@ -45,6 +45,12 @@ impl Lookup {
         self
     }
 
+    /// The top-level fields that it reads; none where it reads all.
+    pub(crate) fn reads(&self) -> Option<impl Iterator<Item = &'static str>> {
+        let fields = self.fields.iter().copied().chain([self.field]);
+        (!self.fields.is_empty()).then_some(fields)
+    }
+
     /// Adds the values that a document needs.
     pub(crate) fn wanted(&self, document: &RawDocument, keys: &mut Keys) {
         (self.wanted)(document, keys);

@@ -311,6 +311,7 @@ pub(crate) fn passing(error: &Error) -> bool {
                 | 189
                 | 202
                 | 237
+                | 251
                 | 262
                 | 279
                 | 365

@@ -355,6 +355,15 @@ impl Transform {
         self.convergent = true;
         self
     }
+
+    /// Whether the transform may change what one of its lookups reads.
+    fn may_change(&self, lookup: &Lookup) -> bool {
+        let inserts = self.inserts_into.contains(&lookup.collection);
+        let edits = self.collection == lookup.collection
+            && (self.fields.is_empty()
+                || lookup.reads().is_none_or(|mut read| read.any(|f| self.fields.contains(&f))));
+        inserts || edits
+    }
 }
 
 impl fmt::Debug for Transform {
@@ -547,7 +556,7 @@ impl Upgrades {
     ///
     /// A version that cannot be parsed or is above `code`, an upgrade registered after one of a later
     /// version, two of one version and description, two steps of one version and name, two
-    /// lookups of one step and name, an index without a name: each named with its upgrade.
+    /// lookups of one step and name, a lookup into what its transform may change, an index without a name: each named with its upgrade.
     pub fn new(
         upgrades: impl IntoIterator<Item = Upgrade>,
         code: &Version,
@@ -629,6 +638,13 @@ fn check_steps(upgrade: &Upgrade) -> Result<(), String> {
                 return Err(format!(
                     "two of its lookups are named \"{}\": name them apart",
                     pair[0]
+                ));
+            }
+            if let Some(lookup) = transform.lookups.iter().find(|l| transform.may_change(l)) {
+                return Err(format!(
+                    "its lookup \"{}\" reads what the transform may change itself, so that what it \
+                     finds would depend on the order: declare with fields what each of them needs",
+                    lookup.name
                 ));
             }
         }

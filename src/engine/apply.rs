@@ -251,8 +251,10 @@ impl<'a> Work<'a> {
         transform: &Transform,
         documents: u64,
     ) -> Result<(), Halt> {
+        let (context, limit) = (self.context, self.context.batch_documents);
         let journal = self.journal()?;
         let step = journal.step;
+        let mut pass = Pass::First;
         let mut after = journal.position.clone().map(|position| position.after);
         let mut progress =
             Progress::new(&unit.version, &unit.description(), transform.collection, documents);
@@ -262,11 +264,20 @@ impl<'a> Work<'a> {
                 progress.finish();
                 return Ok(());
             }
-            if journal.pass == Pass::Late
-                && let Some(next) = self.nothing_late(unit, transform, after.as_ref()).await?
-            {
-                after = Some(next);
-                continue;
+            if journal.pass == Pass::Late {
+                if pass == Pass::First {
+                    pass = Pass::Late;
+                    let name = transform.collection;
+                    let late = Progress::new(&unit.version, "look once more", name, documents);
+                    std::mem::replace(&mut progress, late).finish();
+                }
+                // past a batch without edits it goes on without a commit, but not past the end
+                let look = read_plain(context, unit, transform, after.as_ref(), limit).await?;
+                if look.edited.is_empty() && look.last.is_some() {
+                    progress.advance(look.read);
+                    after = look.last;
+                    continue;
+                }
             }
             let (changed, last) = match self.session {
                 Some(_) => self.batch_in_transaction(unit, transform, after.as_ref()).await?,
@@ -275,18 +286,6 @@ impl<'a> Work<'a> {
             progress.advance(changed);
             after = last;
         }
-    }
-
-    /// Where the late pass may go on without a commit: past a batch without edits, but not past the end.
-    async fn nothing_late(
-        &self,
-        unit: &Unit,
-        transform: &Transform,
-        after: Option<&Bson>,
-    ) -> Result<Option<Bson>, Halt> {
-        let limit = self.context.batch_documents;
-        let look = read_plain(self.context, unit, transform, after, limit).await?;
-        Ok(look.last.filter(|_| look.edited.is_empty()))
     }
 
     /// One batch and its place in the journal, in one transaction.

@@ -1,5 +1,7 @@
 //! A batch of a transform: reading documents in `_id` order, computing their edits, and writing them.
 
+use std::time::{Duration, Instant};
+
 use mongodb::bson::raw::{CString, cstr};
 use mongodb::bson::{
     Bson, Document, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc, rawdoc,
@@ -16,6 +18,9 @@ use crate::upgrade::{StepError, Transform, Unit};
 
 /// What one `update` or `insert` command may carry, in bytes; one statement alone may be larger.
 const COMMAND_BYTES: usize = 12 * 1024 * 1024;
+
+/// For how long the author's code may compute edits before the run's other tasks get their turn.
+const TURN: Duration = Duration::from_millis(10);
 
 /// The field in which a look-ahead asks for the size of the whole document.
 const SIZE: &str = "upgrade_gate_size";
@@ -36,6 +41,8 @@ pub(crate) enum Purpose {
 pub(crate) struct Batch {
     /// The documents that change, in `_id` order.
     pub(crate) edited: Vec<Edited>,
+    /// How many documents were read.
+    pub(crate) read: u64,
     /// The `_id` of the last document read; none at the end of the collection.
     pub(crate) last: Option<Bson>,
 }
@@ -117,8 +124,14 @@ pub(crate) async fn read(
         None => None,
     };
     let found = look_up(database, session, unit, transform, &documents).await?;
-    let mut batch = Batch { edited: vec![], last };
+    let mut batch = Batch { edited: vec![], read: documents.len() as u64, last };
+    let mut began = Instant::now();
     for document in documents.drain(..) {
+        // the lease is renewed, and a stop seen, only while this does not hold the thread
+        if began.elapsed() > TURN {
+            tokio::task::yield_now().await;
+            began = Instant::now();
+        }
         let edits = compute(unit, transform, &document, &found, purpose)?;
         if !edits.is_empty() {
             batch.edited.push(Edited { document, edits });

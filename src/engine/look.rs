@@ -4,12 +4,13 @@
 use std::collections::HashSet;
 
 use mongodb::ClientSession;
-use mongodb::bson::{Bson, doc};
+use mongodb::bson::{Bson, RawDocumentBuf, doc};
 
 use crate::engine::apply::{TRANSACTION_BYTES, in_transaction};
 use crate::engine::batch::{self, Purpose};
 use crate::engine::transact::abort;
 use crate::engine::{Context, command, step_actions};
+use crate::progress::Progress;
 use crate::record::{Done, Journal, Pass};
 use crate::server::{self, Deployment};
 use crate::stop::Halt;
@@ -215,6 +216,9 @@ async fn scan(
     let from = journal.filter(|journal| journal.pass == Pass::First);
     let mut after: Option<Bson> = from.and_then(|j| j.position.clone()).map(|place| place.after);
     let (mut done, mut bytes) = (Done::default(), 0);
+    let collection = context.database().collection::<RawDocumentBuf>(transform.collection);
+    let all = context.stop.guard(collection.estimated_document_count().into_future()).await?;
+    let mut progress = Progress::new(&unit.version, "look", transform.collection, all);
     loop {
         let limit = context.batch_documents;
         let read = batch::read(
@@ -232,9 +236,13 @@ async fn scan(
         let batch = context.stop.guard(read).await?;
         done.add(&batch.done());
         bytes += batch.bytes();
+        progress.advance(batch.read);
         match batch.last {
             Some(last) => after = Some(last),
-            None => return Ok((done, bytes)),
+            None => {
+                progress.finish();
+                return Ok((done, bytes));
+            }
         }
     }
 }

@@ -95,7 +95,12 @@ pub(crate) fn closed(halt: Halt, doing: &str) -> Failure {
     closed_as(halt, doing, Outcome::NoServer)
 }
 
-/// The same while `units` were looked at or applied: an error of no known kind is theirs.
+/// The same while upgrades were looked at: an error of no known kind is theirs.
+pub(crate) fn closed_looking(halt: Halt, doing: &str) -> Failure {
+    closed_as(halt, doing, Outcome::UpgradeFailed)
+}
+
+/// The same while `units` were applied, where an error that passes was tried again for a long time.
 pub(crate) fn closed_by(halt: Halt, doing: &str, units: &[&Unit]) -> Failure {
     match &halt {
         Halt::Driver(error) if server::held_by_others(error) => {
@@ -114,7 +119,7 @@ pub(crate) fn closed_by(halt: Halt, doing: &str, units: &[&Unit]) -> Failure {
                  run it again",
             )
         }
-        _ => closed_as(halt, doing, Outcome::UpgradeFailed),
+        _ => closed_looking(halt, doing),
     }
 }
 
@@ -165,6 +170,8 @@ mod tests {
         let held = closed_by(error(251), "upgrading", &units);
         assert_eq!(held.outcome, Outcome::UpgradeFailed);
         assert!(held.message.contains("something else holds documents of things"), "{held}");
+        assert_eq!(closed_looking(error(251), "looking").outcome, Outcome::NoServer);
+        assert_eq!(closed_looking(error(121), "looking").outcome, Outcome::UpgradeFailed);
         // what the driver itself cannot do, or what no server should answer
         let odd = || Halt::Driver(mongodb::error::Error::from(ErrorKind::Bson(bson_error())));
         assert_eq!(closed(odd(), "asking").outcome, Outcome::Bug);

@@ -335,7 +335,7 @@ impl<'a> Run<'a> {
                 Ok(estimates) => estimates,
                 Err(halt) => {
                     let needs = self.plan_needs(&units);
-                    return Err(self.explain(halt, LOOKING, &needs, &units).await);
+                    return Err(self.explain(halt, LOOKING, &needs).await);
                 }
             };
             self.report.upgrades = units

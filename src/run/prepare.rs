@@ -3,7 +3,7 @@
 use mongodb::ClientSession;
 use mongodb::bson::Document;
 
-use crate::engine::{Context, closed, closed_by, suits};
+use crate::engine::{Context, closed, closed_looking, suits};
 use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::run::Run;
@@ -91,18 +91,12 @@ impl Run<'_> {
         }
     }
 
-    /// The closed gate that an error about `units` means; where a privilege was missing, which one of
+    /// The closed gate that an error while looking means; where a privilege was missing, which one of
     /// `needs`.
-    pub(super) async fn explain(
-        &self,
-        halt: Halt,
-        doing: &str,
-        needs: &[Need],
-        units: &[&Unit],
-    ) -> Failure {
+    pub(super) async fn explain(&self, halt: Halt, doing: &str, needs: &[Need]) -> Failure {
         match self.lacking(&halt, needs).await {
             Some(failure) => failure,
-            None => closed_by(halt, doing, units),
+            None => closed_looking(halt, doing),
         }
     }
 
@@ -161,9 +155,7 @@ impl Run<'_> {
                 } else {
                     if let Err(halt) = ask(context, unit, condition).await {
                         let needs = on(&["find"], condition.collection);
-                        return Err(self
-                            .explain(halt, "asking a condition", &needs, &[unit])
-                            .await);
+                        return Err(self.explain(halt, "asking a condition", &needs).await);
                     }
                 }
             }
