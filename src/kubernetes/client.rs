@@ -47,6 +47,7 @@ fn set(name: &str) -> Result<String, BoxError> {
 }
 
 fn address(host: &str, port: &str) -> Result<Uri, BoxError> {
+    let port: u16 = port.parse().map_err(about(format!("port {port:?}")))?;
     let server = match host.contains(':') {
         true => format!("https://[{host}]:{port}"),
         false => format!("https://{host}:{port}"),
