@@ -42,7 +42,8 @@ compose: setup ## deploy/compose.yaml on a Docker engine, started here; needs ro
 bench: export MONGOD ?= $(CURDIR)/.cache/mongod-6.0.5/mongod
 bench: HOST = $(shell rustc --print host-tuple)
 bench: setup ## measure speed and memory, into benches/README.md; ARGS=10000 for a first look
-	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --locked --target $(HOST) \
+	RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs" \
+		$(CARGO) build --release --locked --target $(HOST) \
 		--bin datalab-upgrade --example bare --example direct --example measure
 	PYTHONPATH=.cache/python $(PYTHON) -B benches/run target/$(HOST)/release $(ARGS)
 

@@ -1,12 +1,13 @@
 //! Kubernetes: the only folder that knows it. Nothing of it is made unless a setting asks for it.
 
+mod client;
 mod events;
 mod workloads;
 
 use std::time::Duration;
 
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
-use kube::{Api, Client, Config, Error};
+use kube::{Api, Client, Error};
 use tokio::sync::OnceCell;
 
 pub(crate) use events::JobEvents;
@@ -47,7 +48,7 @@ impl Server {
 
     /// One kind of object, in the gate's own namespace.
     async fn objects(&self, kind: &ApiResource) -> Result<Api<DynamicObject>, Failure> {
-        let client = self.client.get_or_try_init(|| async { connect() }).await?;
+        let client = self.client.get_or_try_init(|| async { connect(&self.namespace) }).await?;
         Ok(Api::namespaced_with(client.clone(), &self.namespace, kind))
     }
 
@@ -111,20 +112,15 @@ impl<T> Answer<T> {
     }
 }
 
-fn connect() -> Result<Client, Failure> {
-    let no_token = |error: String| {
+fn connect(namespace: &str) -> Result<Client, Failure> {
+    client::connect(namespace).map_err(|error| {
         Failure::new(
             Outcome::NotAuthorised,
-            format!("the pod has no service-account token to call the API server with: {error}"),
+            format!("the pod has not got what it takes to call the API server: {error}"),
             "give the pod a service account with the README's least Role, and \
              automountServiceAccountToken: true",
         )
-    };
-    let mut config = Config::incluster().map_err(|error| no_token(error.to_string()))?;
-    config.connect_timeout = Some(CALL);
-    config.read_timeout = Some(CALL);
-    config.write_timeout = Some(CALL);
-    Client::try_from(config).map_err(|error| no_token(deepest(&error)))
+    })
 }
 
 fn no_answer(doing: &str, reason: &str) -> Failure {
