@@ -40,7 +40,11 @@ pub(crate) async fn probe(
             match stored_index(database, collection, command.index_name()).await? {
                 None => Ok(Probe::Todo(doc! {})),
                 Some(stored) => {
-                    let there = collections(database, &[collection]).await?;
+                    // an index without a collation of its own has its collection's
+                    let there = match stored.contains_key("collation") {
+                        true => collections(database, &[collection]).await?,
+                        false => HashMap::new(),
+                    };
                     let inherited =
                         there.get(*collection).and_then(|there| there.option("collation"));
                     match same_index(&stored, index, inherited) {
@@ -268,8 +272,7 @@ async fn stored_index(
     Ok(None)
 }
 
-/// Whether a stored index has the keys and all options that are asked for; an index without a collation
-/// inherits the collection's.
+/// Whether a stored index has the keys and all options that are asked for.
 fn same_index(stored: &Document, wanted: &IndexModel, inherited: Option<&Document>) -> bool {
     let Ok(wanted) = mongodb::bson::serialize_to_document(wanted) else { return false };
     let plain = |document: &Document, key: &str| document.get_bool(key).unwrap_or(false);
