@@ -79,7 +79,7 @@ impl Server {
                 Outcome::NotAuthorised,
                 format!("the gate may not {doing} in namespace {namespace}: {}", status.message),
                 format!(
-                    "grant its service account to {doing} there; the README has the least Role"
+                    "grant its service account to {doing} there; docs/old-pods.md has the least Role"
                 ),
             ),
             Error::Api(status) if status.code == 429 || status.code >= 500 => {
@@ -117,7 +117,7 @@ fn connect(namespace: &str) -> Result<Client, Failure> {
         Failure::new(
             Outcome::NotAuthorised,
             format!("the pod has not got what it takes to call the API server: {error}"),
-            "give the pod a service account with the README's least Role, and \
+            "give the pod a service account with the least Role of docs/old-pods.md, and \
              automountServiceAccountToken: true",
         )
     })
