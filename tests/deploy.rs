@@ -182,6 +182,46 @@ fn another_kustomization_builds_on_the_gate_alone() {
     assert_eq!(gate(cronjob)["image"], "mine:1");
 }
 
+#[test]
+fn a_component_gives_what_quiesce_and_events_need_to_the_gate_alone() {
+    let folder = std::env::temp_dir().join(format!("upgrade-gate-quiesce-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let up = "../".repeat(folder.components().count() - 1);
+    let deploy = format!("{up}{}/deploy/kubernetes", ROOT.trim_start_matches('/'));
+    let overlay = format!("resources: [{deploy}]\ncomponents: [{deploy}/quiesce]\n");
+    std::fs::write(folder.join("kustomization.yaml"), overlay).unwrap();
+    let objects = kustomize(&folder);
+    std::fs::remove_dir_all(&folder).unwrap();
+    let rule = |group: &str, resource: &str, verbs: Value| {
+        let mut rule = json!({ "apiGroups": [group], "resources": [resource], "verbs": verbs });
+        if group == "apps" {
+            rule["resourceNames"] = json!(["datalab"]);
+        }
+        rule
+    };
+    let rules = json!([
+        rule("apps", "deployments", json!(["get"])),
+        rule("apps", "deployments/scale", json!(["get", "patch"])),
+        rule("", "pods", json!(["list"])),
+        rule("events.k8s.io", "events", json!(["create", "patch"])),
+    ]);
+    assert_eq!(object(&objects, "Role")["rules"], rules);
+    let [job, by_hand, app] = pods(&objects);
+    for (pod, mode) in [(job, "upgrade"), (by_hand, "plan")] {
+        assert_eq!(pod["automountServiceAccountToken"], true);
+        assert_eq!(setting(gate(pod), "GATE_MODE")["value"], mode);
+        assert_eq!(setting(gate(pod), "GATE_QUIESCE")["value"], "deployment/datalab");
+        assert_eq!(setting(gate(pod), "GATE_RESUME")["value"], "true");
+    }
+    assert_eq!(app["automountServiceAccountToken"], false);
+    assert_eq!(*setting(gate(app), "GATE_QUIESCE"), Value::Null);
+    assert_eq!(
+        *setting(gate(pods(&manifests())[0]), "GATE_QUIESCE"),
+        Value::Null,
+        "only on request"
+    );
+}
+
 fn compose(file: &Path) -> Output {
     tool("docker-compose")
         .arg("--file")

@@ -16,7 +16,10 @@
 #                       names of images that the nodes have: image.sh builds them, `kind load image-archive`
 #                       and `minikube image load` take what it prints
 #   E2E_KILL            a command that kills the container whose id follows it (kind: docker exec
-#                       kind-control-plane ctr -n k8s.io task kill -s SIGKILL)
+#                       kind-control-plane ctr -n k8s.io task kill -s SIGKILL); for other signals the tests
+#                       replace that word
+#   E2E_API_SERVER      a command that sends the API server the signal whose name follows it (kind: docker exec
+#                       kind-control-plane sh -c 'kill -s $0 $(pidof kube-apiserver)')
 #   E2E_BIN             a folder with kubectl, helm3, helm4 and argocd (default: those that build.sh builds)
 #
 # E2E_JOBS says how many scenarios run at once (4).
@@ -65,6 +68,8 @@ load() {
 inside() {
     export KUBECONFIG=$1/kubeconfig E2E_HOST=10.77.0.1 E2E_BIN=$bin E2E_STATE=$1
     export E2E_KILL="$bin/ctr -a $1/ctd/c.sock -n k8s.io task kill -s SIGKILL"
+    E2E_API_SERVER="sh -c 'kill -s \$0 $(cat "$1/pids/kube-apiserver")'"
+    export E2E_API_SERVER
     # What tests leave that are killed goes with the cluster.
     export TMPDIR=$1/tmp
     mkdir -p "$TMPDIR"

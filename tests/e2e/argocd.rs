@@ -131,6 +131,17 @@ impl Application<'_> {
         self.patched(json!({ "operation": { "sync": { "prune": true } } })).await
     }
 
+    /// Has Argo CD compare what is there with what should be, and waits until it has.
+    pub async fn refresh(&self) {
+        let refresh = "argocd.argoproj.io/refresh=normal";
+        self.kubectl(&["annotate", KIND, &self.name, refresh, "--overwrite"], None).await;
+        let done = async || {
+            let get = ["get", KIND, &self.name, "--output=jsonpath={.metadata.annotations}"];
+            (!self.kubectl(&get, None).await.contains("argocd.argoproj.io/refresh")).then_some(())
+        };
+        self.world.until("the comparison", done).await;
+    }
+
     /// Deletes the Application with all that is its own, and waits until that is gone.
     pub async fn delete(self) {
         let cascade =

@@ -13,6 +13,7 @@ use super::world::{World, report};
 pub fn scenarios() -> Vec<Scenario> {
     vec![
         scenario!(FOUR, manifests_without_helm_upgrade_before_the_application_starts),
+        scenario!(FOUR, manifests_with_quiesce_stop_the_pods_and_bring_them_back),
         scenario!(FOUR, manifests_name_the_missing_secret),
     ]
 }
@@ -112,6 +113,32 @@ async fn manifests_without_helm_upgrade_before_the_application_starts(world: &Wo
     assert_eq!(operator.ended("plan-next").await, "Complete");
     let pods = world.pods_of("plan-next").await;
     assert_eq!(report(&pods[0])["mode"], "plan", "{pods:?}");
+}
+
+async fn manifests_with_quiesce_stop_the_pods_and_bring_them_back(world: &World) {
+    let operator = Operator::with_manifests(world);
+    fixture::load(&world.database).await;
+    let secret = commands("secret").replace(URI, &world.database.uri);
+    operator.run(&secret).await.ok();
+    operator.edit("deploy/kubernetes/kustomization.yaml", |text| {
+        format!("{text}components: [quiesce]\n")
+    });
+    operator.edit("deploy/kubernetes/gate/job.yaml", |text| {
+        text.replace("# - name: GATE_FROM_VERSION", "- name: GATE_FROM_VERSION")
+            .replace("#   value: 0.7.5", "  value: 0.7.5")
+    });
+    // the pods that wait in their init containers are those of the same release
+    operator.run(&commands("manifests-apply")).await.ok();
+    assert_eq!(operator.ended("upgrade-gate").await, "Complete");
+    let pods = world.pods_of("upgrade-gate").await;
+    let report = report(pods.last().unwrap());
+    assert_eq!(report["workloads"][0]["state"], "resumed", "{report}");
+    operator.run(&commands("manifests-rollout")).await.ok();
+    assert_eq!(recorded(&world.database).await.as_deref(), Some("0.8.0"));
+    let described = world.kubectl(&["describe", "job", "upgrade-gate"]).await;
+    for reason in ["Quiesced", "UpgradeApplied", "Resumed", "GateOpen"] {
+        assert!(described.contains(reason), "{reason} is missing in {described}");
+    }
 }
 
 async fn manifests_name_the_missing_secret(world: &World) {

@@ -5,13 +5,16 @@ use serde_json::{Value, json};
 
 use super::apps;
 use super::gate::{merged, scenario};
-use super::runner::{BOTH, FOUR, Scenario, scenario};
+use super::lab;
+use super::manual::{by_hand, ended};
+use super::runner::{BOTH, Scenario, scenario};
 use super::world::{World, report};
 
 pub fn scenarios() -> Vec<Scenario> {
     vec![
         scenario!(BOTH, describe_job_tells_the_story_of_the_hook),
-        scenario!(FOUR, events_that_nobody_may_write_cost_one_warning),
+        scenario!(BOTH, an_init_container_tells_its_pod),
+        scenario!(BOTH, events_that_nobody_may_write_cost_one_warning),
     ]
 }
 
@@ -23,9 +26,14 @@ fn behind() -> Value {
 /// The reason, type and note of each Event of the newest hook's Job, oldest first.
 async fn told(world: &World) -> Vec<(String, String, String)> {
     let job = world.hook_pods().await[0]["metadata"]["ownerReferences"][0]["uid"].clone();
+    told_of(world, &job).await
+}
+
+/// The same of an object that has this UID.
+async fn told_of(world: &World, uid: &Value) -> Vec<(String, String, String)> {
     let mut events = world.list("events.events.k8s.io", "").await;
     events.retain(|event| {
-        event["regarding"]["uid"] == job && event["reportingController"] == "upgrade-gate"
+        event["regarding"]["uid"] == *uid && event["reportingController"] == "upgrade-gate"
     });
     events.sort_by_key(|event| event["eventTime"].to_string());
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -63,6 +71,40 @@ async fn describe_job_tells_the_story_of_the_hook(world: &World) {
     let (reason, kind, note) = &events[0];
     assert_eq!((reason.as_str(), kind.as_str()), ("GateClosed", "Warning"));
     assert!(note.contains("exit 12") && note.contains("deploy 0.8.0"), "{note}");
+}
+
+async fn an_init_container_tells_its_pod(world: &World) {
+    world.kubectl(&["create", "serviceaccount", "app"]).await;
+    let events = json!({ "enabled": true, "initContainerAccount": "app" });
+    let telling = json!({ "account": "app", "gate": { "events": events } });
+    world.upgrade_lab(&merged(lab::old(), telling), &["--wait"]).await.ok();
+    let pods = world.pods("app=lab").await;
+    let events = told_of(world, &pods[0]["metadata"]["uid"]).await;
+    let reasons: Vec<&str> = events.iter().map(|(reason, ..)| reason.as_str()).collect();
+    assert_eq!(reasons, ["GateOpen"], "{events:?}");
+    let name = pods[0]["metadata"]["name"].as_str().unwrap();
+    let described = world.kubectl(&["describe", "pod", name]).await;
+    assert!(described.contains("GateOpen"), "{described}");
+
+    // The twin: an old pod beside a database that is ahead of it. It is told once, however often it starts.
+    let variables = ["SCENARIO_CODE=0.8.0", "SCENARIO_UPGRADES=0.8.0=move_field"];
+    by_hand(world, "lab-gate", "ahead", &[variables[0], variables[1], "GATE_MODE=upgrade"]).await;
+    assert_eq!(ended(world, "ahead").await["exit_code"], 0);
+    world.kubectl(&["delete", "pod", name]).await;
+    let refused = world.refused_pod("app=lab").await;
+    let closed = async || {
+        let events = told_of(world, &refused["metadata"]["uid"]).await;
+        (!events.is_empty()).then_some(events)
+    };
+    let events = world.until("an Event of the refused pod", closed).await;
+    assert_eq!((events[0].0.as_str(), events[0].1.as_str()), ("GateClosed", "Warning"));
+    let again = async || {
+        let pods = world.pods("app=lab").await;
+        let restarts = &pods[0]["status"]["initContainerStatuses"][0]["restartCount"];
+        (restarts.as_u64()? > 0).then_some(())
+    };
+    world.until("another start", again).await;
+    assert_eq!(told_of(world, &refused["metadata"]["uid"]).await.len(), 1);
 }
 
 async fn events_that_nobody_may_write_cost_one_warning(world: &World) {

@@ -8,6 +8,8 @@ use super::command::required;
 use super::gate::merged;
 use super::lab;
 use super::manual::ended;
+use super::middle;
+use super::quiesce::{quiesce, remembered, replicas};
 use super::runner::{FOUR, Scenario, scenario};
 use super::support::db_hash;
 use super::world::{World, report};
@@ -16,6 +18,7 @@ pub fn scenarios() -> Vec<Scenario> {
     vec![
         scenario!(FOUR, argo_cd_upgrades_in_its_syncs_and_mends_with_a_new_revision),
         scenario!(FOUR, argo_cd_brings_mongodb_up_before_the_gate),
+        scenario!(FOUR, argo_cd_leaves_stopped_pods_alone_and_brings_them_back),
         scenario!(FOUR, the_default_engine_works_under_argo_cd_until_it_fails),
     ]
 }
@@ -147,6 +150,55 @@ async fn argo_cd_brings_mongodb_up_before_the_gate(world: &World) {
     assert_eq!(upgraded["phase"], "Succeeded", "{upgraded:#}");
     world.serves("0.9.0").await;
     assert_eq!(recorded("next").await, "0.9.0");
+    application.delete().await;
+}
+
+async fn argo_cd_leaves_stopped_pods_alone_and_brings_them_back(world: &World) {
+    let chart = world.lab_chart().await;
+    let old = release(merged(lab::old(), json!({ "replicas": 2 })), "argocd");
+    let (application, first) = world.application(&chart, "lab", &old).await;
+    assert_eq!(first["phase"], "Succeeded", "{first:#}");
+    world.serves("0.7.0").await;
+
+    // A hook that fails after it stopped them: each of the tries gives them back.
+    let things = (0..2).map(|n| doc! { "_id": n, "a": "same" });
+    apps::fill(&world.database, "things", things).await;
+    let partial = doc! { "b": { "$exists": true } };
+    let unique = doc! { "createIndexes": "things", "indexes": [
+        { "key": { "b": 1 }, "name": "b", "unique": true, "partialFilterExpression": partial },
+    ] };
+    world.database.run_command(unique).await.unwrap();
+    let stopping = |values: Value| {
+        let values = merged(values, quiesce(&["deployment/lab"]));
+        release(merged(values, json!({ "replicas": 3 })), "argocd")
+    };
+    let failed = application.changed(&stopping(lab::new())).await;
+    assert_eq!(failed["phase"], "Failed", "{failed:#}");
+    let left = jobs(world).await;
+    let pods = world.pods_of(left[0]["metadata"]["name"].as_str().unwrap()).await;
+    let report = report(&pods[0]);
+    assert_eq!((left.len(), &report["exit_code"]), (1, &json!(14)), "{report}");
+    assert_eq!(report["workloads"][0]["state"], "restored", "{report}");
+    assert_eq!((replicas(world).await, remembered(world).await), (2, None));
+    world.serves("0.7.0").await;
+    world.database.collection::<Document>("things").drop().await.unwrap();
+
+    // In the middle of a sync nobody heals what the gate stopped.
+    let middle = middle::hold(world).await;
+    let values = stopping(middle::upgrade());
+    let synced = application.changed(&values);
+    let watched = async {
+        middle.reached(world).await;
+        assert_eq!(replicas(world).await, 0);
+        application.refresh().await;
+        assert_eq!(replicas(world).await, 0);
+        middle.pass().await;
+    };
+    let (synced, ()) = tokio::join!(synced, watched);
+    assert_eq!(synced["phase"], "Succeeded", "{synced:#}");
+    world.serves("0.8.0").await;
+    assert_eq!(replicas(world).await, 3);
+    middle::finished(world).await;
     application.delete().await;
 }
 

@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-use super::command::required;
 use super::middle;
 use super::runner::{BOTH, Scenario, scenario};
 use super::world::{World, report};
@@ -25,20 +24,7 @@ async fn an_upgrade_whose_pod_is_deleted_by_force_goes_on(world: &World) {
 }
 
 async fn an_upgrade_whose_container_the_runtime_kills_goes_on(world: &World) {
-    let kill = async |pod: &Value| {
-        let pod = format!("pod/{}", pod["metadata"]["name"].as_str().unwrap());
-        // The upgrade may be faster than the report of its container.
-        let id = async || {
-            let status = world.object(&pod).await["status"].clone();
-            let (_, id) =
-                status["containerStatuses"][0]["containerID"].as_str()?.split_once("://")?;
-            Some(id.to_owned())
-        };
-        let id = world.until("the container's id", id).await;
-        let line = format!("{} {id}", required("E2E_KILL"));
-        let killed = tokio::process::Command::new("sh").args(["-c", &line]).output().await.unwrap();
-        assert!(killed.status.success(), "{line}: {killed:?}");
-    };
+    let kill = async |pod: &Value| world.signal(pod, "SIGKILL").await;
     one_command_survives(world, kill).await;
     let pods = world.hook_pods().await;
     let codes: Vec<_> = pods.iter().map(exit_code).collect();

@@ -14,14 +14,18 @@ mod events;
 mod failing;
 mod gate;
 mod gitops;
+mod given_back;
 mod guide;
 mod install;
 mod killed;
 mod lab;
+mod lingering;
+mod lost;
 mod manual;
 mod middle;
 mod plain;
 mod quiesce;
+mod rights;
 mod rollback;
 mod runner;
 mod server;
@@ -45,6 +49,10 @@ fn main() -> ExitCode {
         rollback::scenarios(),
         quiesce::scenarios(),
         events::scenarios(),
+        lingering::scenarios(),
+        given_back::scenarios(),
+        lost::scenarios(),
+        rights::scenarios(),
         deploy::scenarios(),
         guide::scenarios(),
         plain::scenarios(),

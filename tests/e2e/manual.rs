@@ -13,6 +13,9 @@ pub fn scenarios() -> Vec<Scenario> {
     vec![scenario!(BOTH, a_job_by_hand_plans_what_the_next_one_does)]
 }
 
+/// The release's CronJob.
+const GATE: &str = "gate-upgrade-gate";
+
 /// The next version's image in place of today's.
 const NEXT: [&str; 2] = ["SCENARIO_CODE=0.8.0", "SCENARIO_UPGRADES=0.8.0=move_field,refuse"];
 
@@ -28,8 +31,8 @@ async fn a_job_by_hand_plans_what_the_next_one_does(world: &World) {
 
     // The next version finds what it could not change before it changes anything.
     let before = db_hash(&world.database).await;
-    by_hand(world, "refused-plan", &NEXT).await;
-    by_hand(world, "refused", &[NEXT[0], NEXT[1], "GATE_MODE=upgrade"]).await;
+    by_hand(world, GATE, "refused-plan", &NEXT).await;
+    by_hand(world, GATE, "refused", &[NEXT[0], NEXT[1], "GATE_MODE=upgrade"]).await;
     let refused = ended(world, "refused-plan").await;
     assert_eq!(refused["exit_code"], 14, "{refused}");
     let refused = ended(world, "refused").await;
@@ -40,12 +43,12 @@ async fn a_job_by_hand_plans_what_the_next_one_does(world: &World) {
     let things = world.database.collection::<Document>("things");
     things.delete_one(doc! { "bad": true }).await.unwrap();
     let before = db_hash(&world.database).await;
-    by_hand(world, "plan", &NEXT).await;
+    by_hand(world, GATE, "plan", &NEXT).await;
     let plan = ended(world, "plan").await;
     assert_eq!(plan["exit_code"], 10, "{plan}");
     assert_eq!(db_hash(&world.database).await, before);
 
-    by_hand(world, "upgrade", &[NEXT[0], NEXT[1], "GATE_MODE=upgrade"]).await;
+    by_hand(world, GATE, "upgrade", &[NEXT[0], NEXT[1], "GATE_MODE=upgrade"]).await;
     let upgrade = ended(world, "upgrade").await;
     assert_eq!(upgrade["exit_code"], 0, "{upgrade}");
     assert_eq!(actions(&plan), actions(&upgrade));
@@ -55,8 +58,8 @@ async fn a_job_by_hand_plans_what_the_next_one_does(world: &World) {
 }
 
 /// A Job with other variables than the CronJob's.
-async fn by_hand(world: &World, name: &str, variables: &[&str]) {
-    let create = ["create", "job", name, "--from=cronjob/gate-upgrade-gate"];
+pub async fn by_hand(world: &World, cronjob: &str, name: &str, variables: &[&str]) {
+    let create = ["create", "job", name, &format!("--from=cronjob/{cronjob}")];
     let job = world.kubectl(&[&create[..], &["--dry-run=client", "--output=yaml"]].concat()).await;
     let set = [&["set", "env", "--local", "--filename=-", "--output=yaml"], variables].concat();
     let job = world.try_kubectl(&set, Some(&job)).await.ok().stdout;

@@ -22,6 +22,11 @@ pub struct Middle {
 /// The lab at 0.7.0, serving, and documents for [`upgrade`].
 pub async fn prepare(world: &World) -> Middle {
     world.install_lab().await;
+    hold(world).await
+}
+
+/// The documents, beside a lab that is there.
+pub async fn hold(world: &World) -> Middle {
     apps::fill(&world.database, "counters", (0..DOCUMENTS).map(|n| doc! { "_id": n })).await;
 
     let client = world.database.client();

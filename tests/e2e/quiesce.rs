@@ -1,70 +1,72 @@
 //! Old pods stopped while their data changes.
 
+use mongodb::ClientSession;
 use mongodb::bson::{Document, doc};
 use serde_json::{Value, json};
 
 use super::apps;
 use super::gate::merged;
 use super::lab;
+use super::middle;
 use super::runner::{BOTH, FOUR, Scenario, scenario};
 use super::world::{World, report};
 
 pub fn scenarios() -> Vec<Scenario> {
     vec![
         scenario!(BOTH, nothing_of_the_old_shape_is_written_beside_an_upgrade_that_quiesces),
-        scenario!(FOUR, without_quiesce_a_writer_leaves_the_old_shape_behind),
+        scenario!(BOTH, without_quiesce_a_writer_leaves_the_old_shape_behind),
         scenario!(BOTH, nothing_is_stopped_where_nothing_is_pending_or_allowed),
         scenario!(BOTH, a_failing_upgrade_restores_and_leaves_no_conflict_behind),
-        scenario!(FOUR, somebody_who_scales_up_in_the_middle_ends_the_run_and_the_next_finishes),
-        scenario!(FOUR, a_hook_that_is_killed_at_any_phase_is_finished_by_the_next),
-        scenario!(FOUR, pods_that_do_not_stop_end_the_run_in_time_and_are_restored),
+        scenario!(BOTH, somebody_who_scales_up_in_the_middle_ends_the_run_and_the_next_finishes),
+        scenario!(BOTH, a_hook_that_is_killed_at_any_phase_is_finished_by_the_next),
+        scenario!(BOTH, pods_that_do_not_stop_end_the_run_in_time_and_are_restored),
         scenario!(BOTH, resume_brings_back_what_no_chart_sets),
-        scenario!(FOUR, what_cannot_be_stopped_is_named_before_any_write),
+        scenario!(BOTH, what_cannot_be_stopped_is_named_before_any_write),
         scenario!(FOUR, the_role_allows_what_is_needed_and_nothing_else),
     ]
 }
 
 /// The gate's values for these workloads.
-fn quiesce(workloads: &[&str]) -> Value {
+pub fn quiesce(workloads: &[&str]) -> Value {
     json!({ "gate": { "quiesce": { "workloads": workloads }, "events": { "enabled": true } } })
 }
 
 /// Values of the lab's release 0.7.0, with so many pods.
-fn old(replicas: u32) -> Value {
+pub fn old(replicas: u32) -> Value {
     let fresh = json!({ "replicas": replicas, "gate": { "settings": { "initialise": "fresh" } } });
     merged(lab::old(), fresh)
 }
 
 /// Values of the release 0.8.0, whose gate stops the pods of 0.7.0.
-fn new(replicas: u32) -> Value {
+pub fn new(replicas: u32) -> Value {
     merged(lab::new(), merged(quiesce(&["deployment/lab"]), json!({ "replicas": replicas })))
 }
 
-async fn installed(world: &World, values: &Value) {
+pub async fn installed(world: &World, values: &Value) {
     world.upgrade_lab(values, &["--wait"]).await.ok();
     world.serves("0.7.0").await;
 }
 
-async fn fill(world: &World, documents: i32) {
+pub async fn fill(world: &World, documents: i32) {
     apps::fill(&world.database, "things", (0..documents).map(|n| doc! { "_id": n, "a": n })).await;
 }
 
-async fn old_shaped(world: &World) -> u64 {
+pub async fn old_shaped(world: &World) -> u64 {
     apps::count(&world.database, "things", doc! { "a": { "$exists": true } }).await
 }
 
-async fn replicas(world: &World) -> u64 {
+pub async fn replicas(world: &World) -> u64 {
     world.object("deployment/lab").await["spec"]["replicas"].as_u64().unwrap()
 }
 
 /// What is remembered of workloads.
-async fn remembered(world: &World) -> Option<Document> {
+pub async fn remembered(world: &World) -> Option<Document> {
     let id = doc! { "_id": "scenario_schema_version.quiesced" };
     world.database.collection::<Document>(apps::METADATA).find_one(id).await.unwrap()
 }
 
 /// The report of the newest hook.
-async fn hook_report(world: &World) -> Value {
+pub async fn hook_report(world: &World) -> Value {
     let pods = world.hook_pods().await;
     report(pods.last().unwrap_or_else(|| panic!("no pod of a hook")))
 }
@@ -152,50 +154,59 @@ async fn a_failing_upgrade_restores_and_leaves_no_conflict_behind(world: &World)
     assert!(!deployment.contains("upgrade-gate"), "{deployment}");
 }
 
-/// Small batches, so that there is a middle.
-fn batched(values: Value) -> Value {
-    let settings = json!({ "batchDocuments": 1, "lockLease": "3s" });
-    merged(values, json!({ "gate": { "settings": settings } }))
-}
-
-async fn journaled(world: &World) -> Option<()> {
-    apps::record(&world.database).await.get_document("journal").ok().map(|_| ())
-}
-
 async fn somebody_who_scales_up_in_the_middle_ends_the_run_and_the_next_finishes(world: &World) {
-    installed(world, &old(2)).await;
-    fill(world, 6000).await;
-    let values = batched(new(3));
+    let middle = middle::prepare(world).await;
+    let values = merged(middle::upgrade(), quiesce(&["deployment/lab"]));
+    let values = merged(values, json!({ "replicas": 3 }));
     let somebody = async {
-        world.until("the first batch", async || journaled(world).await).await;
-        world.kubectl(&["scale", "deployment/lab", "--replicas=1"]).await;
+        let run = middle.reached(world).await;
+        world.kubectl(&["scale", "deployment/lab", "--replicas=2"]).await;
+        run
     };
-    let (failed, ()) = tokio::join!(world.upgrade_lab(&values, &[]), somebody);
+    let (failed, run) = tokio::join!(world.upgrade_lab(&values, &[]), somebody);
     failed.failed().says("started again").says("must stay at 0");
     let report = hook_report(world).await;
     assert_eq!(report["exit_code"], 23, "{report}");
     assert!(report["unfinished"]["documents"].as_u64().unwrap() > 0, "{report}");
+    assert_eq!(middle::unfinished(world).await, Some(run));
     // what somebody set is left as it is: the old pods wait behind the floor
-    assert_eq!(replicas(world).await, 1);
+    assert_eq!(replicas(world).await, 2);
+    middle.pass().await;
     world.upgrade_lab(&values, &["--wait"]).await.ok();
     world.serves("0.8.0").await;
-    assert_eq!((replicas(world).await, old_shaped(world).await), (3, 0));
+    assert_eq!(replicas(world).await, 3);
+    middle::finished(world).await;
+}
+
+/// A user's open transaction: the batch that changes this thing alone waits for its end.
+async fn held(world: &World, id: i32) -> ClientSession {
+    let mut session = world.database.client().start_session().await.unwrap();
+    session.start_transaction().await.unwrap();
+    let things = world.database.collection::<Document>("things");
+    let touch = doc! { "$set": { "user": "was here" } };
+    things.update_one(doc! { "_id": id }, touch).session(&mut session).await.unwrap();
+    session
 }
 
 async fn a_hook_that_is_killed_at_any_phase_is_finished_by_the_next(world: &World) {
     installed(world, &old(3)).await;
-    fill(world, 4000).await;
+    fill(world, 40).await;
     // a retry of the Job would be the next run at once
-    let values = merged(batched(new(3)), json!({ "gate": { "hooks": { "backoffLimit": 0 } } }));
-    let deployed = async || replicas(world).await == 0;
-    let scaled = async || deployed().await.then_some(());
-    let begun = async || journaled(world).await;
-    let moved = doc! { "b": { "$exists": true } };
-    let half =
-        async || (apps::count(&world.database, "things", moved.clone()).await > 500).then_some(());
+    let settings = json!({ "batchDocuments": 10, "lockLease": "3s" });
+    let once = json!({ "gate": { "settings": settings, "hooks": { "backoffLimit": 0 } } });
+    let values = merged(new(3), once);
+    let scaled = async || (replicas(world).await == 0).then_some(());
+    let left = async |documents: u64| (old_shaped(world).await == documents).then_some(());
+    // after scaling and before the first write, in the middle, and when nothing but the end is missing
+    let mut first = held(world, 0).await;
     kill_when(world, &values, scaled).await;
-    kill_when(world, &values, begun).await;
-    kill_when(world, &values, half).await;
+    assert_eq!(old_shaped(world).await, 40);
+    let (mut half, mut last) = (held(world, 10).await, held(world, 39).await);
+    first.commit_transaction().await.unwrap();
+    kill_when(world, &values, async || left(30).await).await;
+    half.commit_transaction().await.unwrap();
+    kill_when(world, &values, async || left(1).await).await;
+    last.commit_transaction().await.unwrap();
     let remembered = remembered(world).await.unwrap();
     let entry = remembered.get_array("workloads").unwrap()[0].as_document().unwrap();
     assert_eq!(entry.get("replicas").unwrap().to_string(), "3", "{entry}");
@@ -203,6 +214,8 @@ async fn a_hook_that_is_killed_at_any_phase_is_finished_by_the_next(world: &Worl
     world.upgrade_lab(&values, &["--wait"]).await.ok();
     world.serves("0.8.0").await;
     assert_eq!((replicas(world).await, old_shaped(world).await), (3, 0));
+    let touched = doc! { "user": "was here", "b": { "$exists": true } };
+    assert_eq!(apps::count(&world.database, "things", touched).await, 3);
 }
 
 /// Upgrades the lab, and deletes the hook's pod without grace at some moment.

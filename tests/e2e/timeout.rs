@@ -1,6 +1,10 @@
 //! helm gives up, or goes back, while the Job that it started runs on.
 
+use serde_json::Value;
+
+use super::gate::merged;
 use super::middle;
+use super::quiesce::{hook_report, quiesce, replicas};
 use super::runner::{BOTH, Scenario, scenario};
 use super::world::{World, report};
 
@@ -8,6 +12,8 @@ pub fn scenarios() -> Vec<Scenario> {
     vec![
         scenario!(BOTH, a_timeout_of_helm_leaves_the_upgrade_running),
         scenario!(BOTH, a_timeout_of_helm_with_the_rollback_flag_keeps_old_pods_out),
+        scenario!(BOTH, a_timeout_of_helm_leaves_the_pods_stopped_until_the_next_command),
+        scenario!(BOTH, pods_that_a_rollback_flag_brings_back_beside_the_upgrade_end_it_and_wait),
         scenario!(BOTH, a_rollback_leaves_the_job_to_whoever_deletes_it),
     ]
 }
@@ -56,6 +62,56 @@ async fn a_timeout_of_helm_with_the_rollback_flag_keeps_old_pods_out(world: &Wor
 
     world.upgrade_lab(&middle::upgrade(), &["--wait"]).await.ok();
     world.serves("0.8.0").await;
+    middle::finished(world).await;
+}
+
+/// The same upgrade with the old pods stopped.
+fn stopping() -> Value {
+    merged(middle::upgrade(), quiesce(&["deployment/lab"]))
+}
+
+async fn a_timeout_of_helm_leaves_the_pods_stopped_until_the_next_command(world: &World) {
+    let middle = middle::prepare(world).await;
+    world.upgrade_lab(&stopping(), &["--wait", "--timeout", "4s"]).await.failed();
+    assert_eq!(world.release("lab").await, "failed");
+    middle.reached(world).await;
+    assert_eq!(replicas(world).await, 0);
+    middle.pass().await;
+    world.job_ends().await;
+    assert_eq!(report(&world.hook_pods().await[0])["exit_code"], 0);
+    middle::finished(world).await;
+    assert_eq!(replicas(world).await, 0, "only the release that waits for them brings pods");
+
+    world.upgrade_lab(&stopping(), &["--wait"]).await.ok();
+    world.serves("0.8.0").await;
+    assert_eq!(replicas(world).await, 1);
+    middle::finished(world).await;
+}
+
+async fn pods_that_a_rollback_flag_brings_back_beside_the_upgrade_end_it_and_wait(world: &World) {
+    let middle = middle::prepare(world).await;
+    let flags = [world.helm.rollback_flag(), "--timeout", "4s"];
+    world.upgrade_lab(&stopping(), &flags).await.failed();
+    // The rollback has its pods again, and waits for them in vain.
+    assert_eq!((world.release("lab").await.as_str(), replicas(world).await), ("failed", 1));
+    let run = middle.reached(world).await;
+
+    // The Job that runs on ends at a safe point, and the old pods stay out.
+    world.job_ends().await;
+    let ended = hook_report(world).await;
+    assert_eq!(ended["exit_code"], 23, "{ended}");
+    assert!(ended["message"].as_str().unwrap().contains("was started again"), "{ended}");
+    assert_eq!(ended["unfinished"]["documents"], 50, "{ended}");
+    let refused = report(&world.refused_pod("app=lab").await);
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.ends_with("this binary, 0.7.0, does not know it"), "{refused}");
+    assert_eq!(middle::unfinished(world).await, Some(run));
+    assert_eq!(world.fetch("lab").await, None);
+
+    middle.pass().await;
+    world.upgrade_lab(&stopping(), &["--wait"]).await.ok();
+    world.serves("0.8.0").await;
+    assert_eq!(replicas(world).await, 1);
     middle::finished(world).await;
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mongodb::bson::oid::ObjectId;
 use serde_json::{Value, json};
 
-use super::command::{Helm, Output, Running, command};
+use super::command::{Helm, Output, Running, command, required};
 use super::support::{Fresh, Server};
 
 /// More than anything takes that is waited for here, on a slow machine.
@@ -117,6 +117,13 @@ impl World {
         .await;
     }
 
+    /// The database of another application, whose connection string is in the Secret of this name.
+    pub async fn database_of_another(&self, secret: &str) -> Fresh {
+        let database = Server::shared().await.database().await;
+        self.secret(secret, "uri", &database.uri).await;
+        database
+    }
+
     /// An object as `kubectl get KIND/NAME -o json` shows it: waits until it is there.
     pub async fn object(&self, name: &str) -> Value {
         self.until(name, async || self.find(name).await).await
@@ -167,6 +174,23 @@ impl World {
         let path = format!("/api/v1/namespaces/{namespace}/services/http:{service}:80/proxy/");
         let output = self.try_kubectl(&["get", "--raw", &path], None).await;
         (output.code == Some(0)).then_some(output.stdout)
+    }
+
+    /// Sends a signal to the container of a pod, past Kubernetes.
+    pub async fn signal(&self, pod: &Value, signal: &str) {
+        let pod = format!("pod/{}", pod["metadata"]["name"].as_str().unwrap());
+        // The container may be faster than the report of it.
+        let id = async || {
+            let status = self.object(&pod).await["status"].clone();
+            let (_, id) =
+                status["containerStatuses"][0]["containerID"].as_str()?.split_once("://")?;
+            Some(id.to_owned())
+        };
+        let id = self.until("the container's id", id).await;
+        let kill = required("E2E_KILL").replace("SIGKILL", signal);
+        let line = format!("{kill} {id}");
+        let sent = tokio::process::Command::new("sh").args(["-c", &line]).output().await.unwrap();
+        assert!(sent.status.success(), "{line}: {sent:?}");
     }
 
     /// The story of a failure: what Helm said, how pods are, what their containers logged.
