@@ -7,7 +7,9 @@ use tokio::time::Instant;
 
 use crate::checkpoint::Point;
 use crate::decision::{Decision, Holder};
-use crate::engine::{Context, Estimate, Look, Work, closed, closed_by, jittered, look};
+use crate::engine::{
+    Context, Estimate, Look, Work, closed, closed_by, closed_looking, jittered, look,
+};
 use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::lock::Attempt;
@@ -331,7 +333,7 @@ impl Run<'_> {
             );
             let applied = work.apply(unit, estimate).await;
             self.note_stored(work);
-            self.note_applied(unit, applied.map_err(|halt| by(halt, UPGRADING, &[unit]))?);
+            self.note_applied(unit, applied.map_err(|halt| by(halt, unit))?);
         }
         Ok(())
     }
@@ -365,7 +367,10 @@ impl Run<'_> {
         self.ask_conditions(context, &units[begun..], Asked::BeforeAnyWrite).await?;
         let look = look(context, work.session(), units, journal.as_ref(), Look::Upgrade);
         let looked = Box::pin(look).await;
-        looked.map_err(|halt| by(halt, LOOKING, units))
+        looked.map_err(|halt| match halt {
+            Halt::Driver(_) => Halt::Failure(closed_looking(halt, LOOKING)),
+            halt => halt,
+        })
     }
 
     /// What comes between looking and the first write: old code is stopped, or warned of.
@@ -409,7 +414,7 @@ impl Run<'_> {
         let estimate = estimates.into_iter().next().unwrap_or_default();
         let applied = work.in_parts(unit, &estimate).await;
         self.note_stored(work);
-        self.note_applied(unit, applied.map_err(|halt| by(halt, UPGRADING, &[unit]))?);
+        self.note_applied(unit, applied.map_err(|halt| by(halt, unit))?);
         Ok(())
     }
 
@@ -471,10 +476,10 @@ fn ends_early(outcome: Outcome) -> bool {
     )
 }
 
-/// What an error in the upgrades' own work means.
-fn by(halt: Halt, doing: &str, units: &[&Unit]) -> Halt {
+/// What an error in an upgrade's own work means.
+fn by(halt: Halt, unit: &Unit) -> Halt {
     match halt {
-        Halt::Driver(_) => Halt::Failure(closed_by(halt, doing, units)),
+        Halt::Driver(_) => Halt::Failure(closed_by(halt, UPGRADING, &[unit])),
         halt => halt,
     }
 }
