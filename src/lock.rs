@@ -72,10 +72,23 @@ impl Lock {
         doc! { "$add": ["$$NOW", self.lease.as_millis() as i64] }
     }
 
-    /// Takes the lock if it is free, over, or already this run's, in one atomic update.
+    /// Takes the lock if it is free, over, or already this run's.
     ///
-    /// An attempt whose answer was lost may be repeated: the lock is found to be this run's own.
+    /// An attempt whose answer was lost may be repeated: the lock is found to be this run's own. An answer
+    /// that was long under way, as behind a slow majority, may tell of a lease that is over and of a lock
+    /// that is another run's by now: it is asked for anew.
     pub(crate) async fn attempt(&self, session: Option<&Document>) -> Result<Attempt, Error> {
+        loop {
+            let asked = Instant::now();
+            let attempt = self.attempt_once(session).await?;
+            if matches!(attempt, Attempt::Held(_)) || asked.elapsed() < self.lease / 3 {
+                return Ok(attempt);
+            }
+        }
+    }
+
+    /// One atomic update.
+    async fn attempt_once(&self, session: Option<&Document>) -> Result<Attempt, Error> {
         let own = doc! { "$eq": ["$run_id", &self.run_id] };
         let free = doc! { "$or": [
             { "$ne": [{ "$type": "$expires" }, "date"] },

@@ -173,6 +173,35 @@ async fn a_lock_that_no_majority_confirms_ends_the_run_in_time_and_is_given_up()
     assert_eq!(gate.run().await.code, Some(0));
 }
 
+/// No majority confirms either before the first lease is over, so both hear that the lock is theirs.
+#[tokio::test]
+async fn a_lock_that_is_confirmed_after_its_lease_is_asked_for_anew() {
+    let server = Server::three_members().await;
+    let scene = Scene::new(&server, &PHASES[0]).await;
+    // a collection that no majority has yet cannot be read at all
+    scene.metadata().insert_one(doc! { "_id": "something else" }).await.unwrap();
+    server.settled().await;
+    let members = Members::of(&server).await;
+    members.replicate(false).await;
+    let lock = doc! { "_id": "upgrade_lock" };
+    let over = doc! { "_id": "upgrade_lock", "$expr": { "$lt": ["$expires", "$$NOW"] } };
+    let first = scene.gate.clone().set("GATE_LOCK_LEASE", "1s").spawn();
+    let waited = || async { scene.metadata().find_one(over.clone()).await.unwrap() };
+    let held = eventually("a lease that is over", waited).await;
+    let second = scene.gate.clone().set("GATE_LOCK_LEASE", "1m").spawn();
+    let taken = || async {
+        let now = scene.metadata().find_one(lock.clone()).await.unwrap()?;
+        (now.get("run_id") != held.get("run_id")).then_some(())
+    };
+    eventually("a lock that was taken over", taken).await;
+    members.replicate(true).await;
+    for run in [first.wait().await, second.wait().await] {
+        assert_eq!(run.code, Some(0), "{run}");
+        scene.settle(run).await;
+    }
+    assert_eq!(scene.metadata().find_one(lock).await.unwrap(), None);
+}
+
 /// A database with an upgrade to come, and the gate that is to do it.
 struct Scene<'a> {
     server: &'a Server,
