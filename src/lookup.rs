@@ -195,10 +195,12 @@ impl Found {
         Ok(found.into_iter().flat_map(|found| found.values().flatten()).map(|found| &**found))
     }
 
-    /// Remembers which values a look-up asks for.
-    pub(crate) fn ask(&mut self, lookup: &Lookup, keys: &Keys) {
+    /// Remembers which values a look-up asks for, and returns those that it had not asked for yet.
+    pub(crate) fn ask(&mut self, lookup: &Lookup, mut keys: Keys) -> Keys {
         let answers = self.0.entry(lookup.name).or_default();
+        keys.0.retain(|key| !answers.contains_key(key));
         answers.extend(keys.0.iter().map(|key| (key.clone(), Documents::new())));
+        keys
     }
 
     /// Takes a document that the server matched, read with `showRecordId`. It counts where the first
@@ -300,7 +302,7 @@ mod tests {
             keys.add(value);
         }
         assert!(lookup().queries(&keys).is_empty());
-        found.ask(&lookup(), &keys);
+        found.ask(&lookup(), keys);
         for value in &nothing {
             assert_eq!(found.all("refcode", value.into()).unwrap().count(), 0, "{value:?}");
         }
@@ -337,7 +339,7 @@ mod tests {
         let (mut keys, mut found) = (Keys::default(), Found::default());
         lookup.wanted(&rawdoc! { "item_id": "a" }, &mut keys);
         lookup.wanted(&rawdoc! { "item_id": 7 }, &mut keys);
-        found.ask(&lookup, &keys);
+        found.ask(&lookup, keys);
         for document in [
             rawdoc! { "item_id": "a", "n": 3, "$recordId": 30_i64 },
             rawdoc! { "item_id": "a", "n": 1, "$recordId": 4_i64 },

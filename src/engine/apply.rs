@@ -10,10 +10,12 @@ use tokio::time::Instant;
 
 use crate::checkpoint::Point;
 use crate::engine::batch::{self, Batch, Edited, Purpose};
+use crate::engine::reader::{Ahead, Reader};
 use crate::engine::transact::{PATIENCE, jittered, together};
 use crate::engine::{Context, Estimate, actions, closed, command, failed, refused};
 use crate::failure::Failure;
 use crate::handle::Handle;
+use crate::lookup::Found;
 use crate::progress::Progress;
 use crate::record::{Applied, Done, Journal, Pass, Position, Record};
 use crate::server::{self, Deployment};
@@ -160,10 +162,11 @@ impl<'a> Work<'a> {
     ) -> Result<(), Halt> {
         let context = self.context;
         let Some(session) = &mut self.session else { return Ok(()) };
+        let mut reader = Reader::new(context, unit, transform, Purpose::Write, None);
         let mut after = None;
         loop {
-            let limit = context.batch_documents;
-            let look = read_plain(context, unit, transform, after.as_ref(), limit).await?;
+            reader.seek(after.clone());
+            let look = reader.next().await?;
             if look.edited.is_empty() {
                 after = look.last;
             } else {
@@ -174,8 +177,10 @@ impl<'a> Work<'a> {
                     &mut self.stored,
                     PATIENCE,
                     async |session, stored, limit| {
+                        let found = Found::default();
                         let batch =
-                            write_batch(context, session, unit, transform, place, limit).await?;
+                            write_batch(context, session, unit, transform, place, limit, found)
+                                .await?;
                         let documents = batch.edited.len() as u64;
                         let to = base(stored, None)?.found_late(documents);
                         Ok(((documents, batch.last), to))
@@ -251,11 +256,13 @@ impl<'a> Work<'a> {
         transform: &Transform,
         documents: u64,
     ) -> Result<(), Halt> {
-        let (context, limit) = (self.context, self.context.batch_documents);
+        let context = self.context;
         let journal = self.journal()?;
         let step = journal.step;
         let mut pass = Pass::First;
         let mut after = journal.position.clone().map(|position| position.after);
+        let mut reader = Reader::new(context, unit, transform, Purpose::Write, after.clone());
+        let mut ahead = None;
         let mut progress =
             Progress::new(&unit.version, &unit.description(), transform.collection, documents);
         loop {
@@ -272,33 +279,71 @@ impl<'a> Work<'a> {
                     std::mem::replace(&mut progress, late).finish();
                 }
                 // past a batch without edits it goes on without a commit, but not past the end
-                let look = read_plain(context, unit, transform, after.as_ref(), limit).await?;
+                reader.seek(after.clone());
+                let look = reader.next().await?;
                 if look.edited.is_empty() && look.last.is_some() {
                     progress.advance(look.read);
                     after = look.last;
                     continue;
                 }
             }
-            let (changed, last) = match self.session {
-                Some(_) => self.batch_in_transaction(unit, transform, after.as_ref()).await?,
-                None => self.batch_guarded(unit, transform, after.as_ref()).await?,
+            let (changed, last) = match (&self.session, pass) {
+                (Some(_), Pass::First) => {
+                    self.batch_and_ahead(unit, transform, after.as_ref(), &mut reader, &mut ahead)
+                        .await?
+                }
+                (Some(_), Pass::Late) => {
+                    let found = Found::default();
+                    self.batch_in_transaction(unit, transform, after.as_ref(), found).await?
+                }
+                (None, _) => {
+                    self.batch_guarded(unit, transform, after.as_ref(), &mut reader).await?
+                }
             };
             progress.advance(changed);
             after = last;
         }
     }
 
-    /// One batch and its place in the journal, in one transaction.
+    /// One batch in a transaction; meanwhile, what the next one refers to is looked up.
+    async fn batch_and_ahead(
+        &mut self,
+        unit: &Unit,
+        transform: &Transform,
+        after: Option<&Bson>,
+        reader: &mut Reader<'_>,
+        ahead: &mut Option<Ahead>,
+    ) -> Result<(u64, Option<Bson>), Halt> {
+        let found = match ahead.take() {
+            Some(ahead) if ahead.after.as_ref() == after => ahead.found,
+            // the first batch, or one that ended elsewhere than it was foreseen
+            _ => {
+                reader.seek(after.cloned());
+                reader.look_ahead().await?.found
+            }
+        };
+        let writing = self.batch_in_transaction(unit, transform, after, found);
+        let (written, next) = tokio::join!(writing, reader.look_ahead());
+        let written = written?;
+        *ahead = Some(next?);
+        Ok(written)
+    }
+
+    /// One batch and its place in the journal, in one transaction; `found` was looked up before.
     async fn batch_in_transaction(
         &mut self,
         unit: &Unit,
         transform: &Transform,
         after: Option<&Bson>,
+        found: Found,
     ) -> Result<(u64, Option<Bson>), Halt> {
         let context = self.context;
         let session = needed(&mut self.session)?;
+        let mut found = Some(found);
         together(context, session, &mut self.stored, PATIENCE, async |session, stored, limit| {
-            let batch = write_batch(context, session, unit, transform, after, limit).await?;
+            // when it is tried again, it is looked up again
+            let found = found.take().unwrap_or_default();
+            let batch = write_batch(context, session, unit, transform, after, limit, found).await?;
             let done = batch.done();
             let to = base(stored, None)?.advanced(&context.writer, |journal| {
                 journal.advance(&done, batch.last.clone(), transform.convergent);
@@ -314,10 +359,11 @@ impl<'a> Work<'a> {
         unit: &Unit,
         transform: &Transform,
         after: Option<&Bson>,
+        reader: &mut Reader<'_>,
     ) -> Result<(u64, Option<Bson>), Halt> {
         let context = self.context;
         let mut done = Done::default();
-        let ended = edit_guarded(context, unit, transform, after, &mut done).await;
+        let ended = edit_guarded(context, unit, transform, after, reader, &mut done).await;
         context.reached(Point::Edited).await;
         let stored = base(self.stored.as_ref(), None)?;
         let last = match ended {
@@ -381,25 +427,6 @@ fn needed(session: &mut Option<ClientSession>) -> Result<&mut ClientSession, Hal
     session.as_mut().ok_or_else(|| Failure::bug("a transaction without a session").into())
 }
 
-async fn read_plain(
-    context: &Context,
-    unit: &Unit,
-    transform: &Transform,
-    after: Option<&Bson>,
-    limit: usize,
-) -> Result<Batch, Halt> {
-    let mut tries = 0;
-    loop {
-        let read =
-            batch::read(context.database(), None, unit, transform, after, limit, Purpose::Write);
-        match context.stop.guard(read).await {
-            Err(Halt::Driver(error)) if server::passing(&error) && tries < 5 => tries += 1,
-            ended => return ended,
-        }
-        context.stop.sleep(jittered(Duration::from_millis(50) * tries)).await?;
-    }
-}
-
 /// Edits one batch outside transactions, until no document of it needs an edit any more; `done` is what
 /// was written, also where this fails.
 async fn edit_guarded(
@@ -407,11 +434,12 @@ async fn edit_guarded(
     unit: &Unit,
     transform: &Transform,
     after: Option<&Bson>,
+    reader: &mut Reader<'_>,
     done: &mut Done,
 ) -> Result<Option<Bson>, Halt> {
-    let limit = context.batch_documents;
     for rereads in 1..=REREADS {
-        let mut batch = read_plain(context, unit, transform, after, limit).await?;
+        reader.seek(after.cloned());
+        let mut batch = reader.next().await?;
         cut(&mut batch);
         if batch.edited.is_empty() {
             return Ok(batch.last);
@@ -424,7 +452,8 @@ async fn edit_guarded(
                 return Ok(batch.last);
             }
             Ok(written) => {
-                let again = read_plain(context, unit, transform, after, limit).await?;
+                reader.seek(after.cloned());
+                let again = reader.next().await?;
                 count_written(&batch, &again, written.documents, done);
                 if let Some(refusal) = written.refusal {
                     return Err(refusal);
@@ -457,11 +486,11 @@ async fn write_batch(
     transform: &Transform,
     after: Option<&Bson>,
     limit: usize,
+    found: Found,
 ) -> Result<Batch, Halt> {
     let database = context.database();
     let mut batch =
-        batch::read(database, Some(&mut *session), unit, transform, after, limit, Purpose::Write)
-            .await?;
+        batch::read(database, &mut *session, unit, transform, after, limit, found).await?;
     cut(&mut batch);
     batch::write(database, session, unit, transform, &batch).await?;
     Ok(batch)
@@ -493,8 +522,10 @@ pub(crate) async fn in_transaction(
             let (mut done, mut after) = (Done::default(), None);
             loop {
                 let limit = context.batch_documents;
+                let found = Found::default();
                 let batch =
-                    write_batch(context, session, unit, transform, after.as_ref(), limit).await?;
+                    write_batch(context, session, unit, transform, after.as_ref(), limit, found)
+                        .await?;
                 done.add(&batch.done());
                 after = batch.last;
                 if after.is_none() {

@@ -91,39 +91,35 @@ impl Edited {
     }
 }
 
-/// Reads the next batch after `after` and computes its edits; in the session's transaction, if given.
+/// Reads the next batch after `after` in the session's transaction and computes its edits; `found` is what
+/// its documents may refer to, as far as that was looked up before.
 pub(crate) async fn read(
     database: &Database,
-    mut session: Option<&mut ClientSession>,
+    session: &mut ClientSession,
     unit: &Unit,
     transform: &Transform,
     after: Option<&Bson>,
     limit: usize,
+    found: Found,
+) -> Result<Batch, Halt> {
+    let finds = finds(transform, after, limit, Purpose::Write, In::Transaction);
+    let documents = documents(database, Some(&mut *session), finds).await?;
+    let found = look_up(database, Some(session), unit, transform, &documents, found).await?;
+    computed(unit, transform, documents, &found, Purpose::Write).await
+}
+
+/// Computes the edits of documents that were read together.
+pub(crate) async fn computed(
+    unit: &Unit,
+    transform: &Transform,
+    mut documents: Vec<RawDocumentBuf>,
+    found: &Found,
     purpose: Purpose,
 ) -> Result<Batch, Halt> {
-    let in_transaction = session.is_some();
-    let mut ask = async |place| {
-        let find = find(transform, place, limit, purpose, in_transaction);
-        query(database, session.as_deref_mut(), find).await
-    };
-    let mut documents = match after {
-        None => ask(Place::Start).await?,
-        // nothing comes after it, and the server takes no such bound
-        Some(Bson::MaxKey) => vec![],
-        Some(after) => {
-            let documents = ask(Place::After(after)).await?;
-            // a lower bound alone leaves out what has the greatest of all keys
-            if documents.is_empty() { ask(Place::Greatest).await? } else { documents }
-        }
-    };
     for document in &documents {
         check_id(document).map_err(|e| refused(e, unit, &place(transform, document)))?;
     }
-    let last = match documents.last() {
-        Some(document) => document.get("_id")?.map(Bson::try_from).transpose()?,
-        None => None,
-    };
-    let found = look_up(database, session, unit, transform, &documents).await?;
+    let last = last(&documents)?;
     let mut batch = Batch { edited: vec![], read: documents.len() as u64, last };
     let mut began = Instant::now();
     for document in documents.drain(..) {
@@ -132,12 +128,62 @@ pub(crate) async fn read(
             tokio::task::yield_now().await;
             began = Instant::now();
         }
-        let edits = compute(unit, transform, &document, &found, purpose)?;
+        let edits = compute(unit, transform, &document, found, purpose)?;
         if !edits.is_empty() {
             batch.edited.push(Edited { document, edits });
         }
     }
     Ok(batch)
+}
+
+/// The `_id` of the last of these documents.
+pub(crate) fn last(documents: &[RawDocumentBuf]) -> Result<Option<Bson>, Error> {
+    match documents.last() {
+        Some(document) => Ok(document.get("_id")?.map(Bson::try_from).transpose()?),
+        None => Ok(None),
+    }
+}
+
+/// Where documents are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum In {
+    /// In the transaction that writes them.
+    Transaction,
+    /// Outside, as a majority has them.
+    Plain,
+}
+
+/// The queries for the batch after `after`; each is for where those before it found nothing.
+pub(crate) fn finds(
+    transform: &Transform,
+    after: Option<&Bson>,
+    limit: usize,
+    purpose: Purpose,
+    place: In,
+) -> Vec<Document> {
+    let find = |from| find(transform, from, limit, purpose, place);
+    match after {
+        None => vec![find(Place::Start)],
+        // nothing comes after it, and the server takes no such bound
+        Some(Bson::MaxKey) => vec![],
+        // a lower bound alone leaves out what has the greatest of all keys
+        Some(after) => vec![find(Place::After(after)), find(Place::Greatest)],
+    }
+}
+
+/// What the first of these queries that finds anything finds.
+pub(crate) async fn documents(
+    database: &Database,
+    mut session: Option<&mut ClientSession>,
+    finds: Vec<Document>,
+) -> Result<Vec<RawDocumentBuf>, Error> {
+    for find in finds {
+        let documents = query(database, session.as_deref_mut(), find).await?;
+        if !documents.is_empty() {
+            return Ok(documents);
+        }
+    }
+    Ok(vec![])
 }
 
 /// Where a batch begins.
@@ -157,7 +203,7 @@ fn find(
     place: Place<'_>,
     limit: usize,
     purpose: Purpose,
-    in_transaction: bool,
+    read: In,
 ) -> Document {
     let but = |id: Bson| doc! { "$and": [{ "_id": id }, transform.filter.clone()] };
     let filter = match place {
@@ -190,7 +236,7 @@ fn find(
     if !projection.is_empty() {
         find.insert("projection", projection);
     }
-    if !in_transaction {
+    if read == In::Plain {
         find.insert("readConcern", doc! { "level": "majority" });
     }
     find
@@ -230,20 +276,21 @@ async fn query(
     Ok(documents)
 }
 
-async fn look_up(
+/// Looks up what the documents refer to, as far as `found` does not know it.
+pub(crate) async fn look_up(
     database: &Database,
     mut session: Option<&mut ClientSession>,
     unit: &Unit,
     transform: &Transform,
     documents: &[RawDocumentBuf],
+    mut found: Found,
 ) -> Result<Found, Halt> {
-    let mut found = Found::default();
     for lookup in &transform.lookups {
         let mut keys = Keys::default();
         for document in documents {
             lookup.wanted(document, &mut keys);
         }
-        found.ask(lookup, &keys);
+        let keys = found.ask(lookup, keys);
         for filter in lookup.queries(&keys) {
             let mut find = doc! {
                 "find": lookup.collection,

@@ -7,7 +7,8 @@ use mongodb::ClientSession;
 use mongodb::bson::{Bson, RawDocumentBuf, doc};
 
 use crate::engine::apply::{TRANSACTION_BYTES, in_transaction};
-use crate::engine::batch::{self, Purpose};
+use crate::engine::batch::Purpose;
+use crate::engine::reader::Reader;
 use crate::engine::transact::abort;
 use crate::engine::{Context, command, step_actions};
 use crate::progress::Progress;
@@ -214,35 +215,24 @@ async fn scan(
 ) -> Result<(Done, usize), Halt> {
     // the late pass of a journaled step starts over from the first document
     let from = journal.filter(|journal| journal.pass == Pass::First);
-    let mut after: Option<Bson> = from.and_then(|j| j.position.clone()).map(|place| place.after);
+    let after: Option<Bson> = from.and_then(|j| j.position.clone()).map(|place| place.after);
+    let purpose = match context.server.deployment {
+        Deployment::WithTransactions => Purpose::Look,
+        Deployment::Standalone => Purpose::LookForGuarded,
+    };
+    let mut reader = Reader::new(context, unit, transform, purpose, after);
     let (mut done, mut bytes) = (Done::default(), 0);
     let collection = context.database().collection::<RawDocumentBuf>(transform.collection);
     let all = context.stop.guard(collection.estimated_document_count().into_future()).await?;
     let mut progress = Progress::new(&unit.version, "look", transform.collection, all);
     loop {
-        let limit = context.batch_documents;
-        let read = batch::read(
-            context.database(),
-            None,
-            unit,
-            transform,
-            after.as_ref(),
-            limit,
-            match context.server.deployment {
-                Deployment::WithTransactions => Purpose::Look,
-                Deployment::Standalone => Purpose::LookForGuarded,
-            },
-        );
-        let batch = context.stop.guard(read).await?;
+        let batch = reader.next().await?;
         done.add(&batch.done());
         bytes += batch.bytes();
         progress.advance(batch.read);
-        match batch.last {
-            Some(last) => after = Some(last),
-            None => {
-                progress.finish();
-                return Ok((done, bytes));
-            }
+        if batch.last.is_none() {
+            progress.finish();
+            return Ok((done, bytes));
         }
     }
 }

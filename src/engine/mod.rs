@@ -4,6 +4,7 @@ mod apply;
 mod batch;
 mod command;
 mod look;
+mod reader;
 mod transact;
 
 use std::sync::Arc;
