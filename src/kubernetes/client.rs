@@ -30,8 +30,8 @@ const AUTHORITIES: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
 /// error says what of it the pod has not got; nothing is sent yet.
 pub(super) fn connect(namespace: &str) -> Result<Client, BoxError> {
     let server = address(&set("KUBERNETES_SERVICE_HOST")?, &set("KUBERNETES_SERVICE_PORT")?)?;
+    bearer(Path::new(TOKEN)).map_err(about("no service-account token"))?;
     let tls = trusting(Path::new(AUTHORITIES))?;
-    bearer(Path::new(TOKEN))?;
     let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1();
     // An upgrade takes long between two calls: what lies between may have forgotten the connection.
     let http = Http::builder(TokioExecutor::new()).pool_idle_timeout(CALL).build(https.build());

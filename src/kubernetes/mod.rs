@@ -48,7 +48,8 @@ impl Server {
 
     /// One kind of object, in the gate's own namespace.
     async fn objects(&self, kind: &ApiResource) -> Result<Api<DynamicObject>, Failure> {
-        let client = self.client.get_or_try_init(|| async { connect(&self.namespace) }).await?;
+        let client = self.client.get_or_try_init(|| async { connect(&self.namespace, kind) });
+        let client = client.await?;
         Ok(Api::namespaced_with(client.clone(), &self.namespace, kind))
     }
 
@@ -112,11 +113,14 @@ impl<T> Answer<T> {
     }
 }
 
-fn connect(namespace: &str) -> Result<Client, Failure> {
+fn connect(namespace: &str, kind: &ApiResource) -> Result<Client, Failure> {
     client::connect(namespace).map_err(|error| {
         Failure::new(
             Outcome::NotAuthorised,
-            format!("the pod has not got what it takes to call the API server: {error}"),
+            format!(
+                "the pod has not got what it takes to ask the API server for {}: {error}",
+                kind.plural
+            ),
             "give the pod a service account with the least Role of docs/old-pods.md, and \
              automountServiceAccountToken: true",
         )

@@ -1,5 +1,8 @@
 //! Deployments and StatefulSets, stopped and started through their `scale`.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject};
 use serde_json::{Value, json};
@@ -10,12 +13,17 @@ use crate::failure::Failure;
 use crate::settings::{Pod, Settings, WorkloadKind, WorkloadName};
 use crate::workloads::{Later, Scaled, Workload, Workloads};
 
+/// How many pods of a workload are listed at the most.
+const PODS: u32 = 500;
+
 /// The workloads of `GATE_QUIESCE`.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     server: Server,
     workloads: Vec<WorkloadName>,
     own: Pod,
+    /// The selectors that were seen, by the workload's name: pods may outlive what made them.
+    selectors: Mutex<BTreeMap<String, String>>,
 }
 
 impl Cluster {
@@ -24,10 +32,22 @@ impl Cluster {
             server: Server::new(settings),
             workloads: settings.quiesce.clone(),
             own: settings.pod.clone(),
+            selectors: Mutex::default(),
         }
     }
 
+    fn selectors(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.selectors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn try_check(&self) -> Result<(), Failure> {
+        if self.server.namespace.is_empty() {
+            return Err(Failure::new(
+                Outcome::SettingWrong,
+                "GATE_QUIESCE is set, and nothing says which namespace the gate is in",
+                "set GATE_NAMESPACE by the downward API (metadata.namespace)",
+            ));
+        }
         for named in &self.workloads {
             let (kind, name) = (kind_of(named.kind), named.name.as_str());
             let objects = self.server.objects(&kind).await?;
@@ -38,9 +58,15 @@ impl Cluster {
             let dry = PatchParams { dry_run: true, ..changes() };
             let patch = Patch::Merge(json!({ "spec": { "replicas": 0 } }));
             let patching = objects.patch_scale(name, &dry, &patch);
-            self.server.call(&format!("patch {scale}"), patching).await?;
+            match self.server.call(&format!("patch {scale}"), patching).await {
+                // a webhook that takes no dry runs: that is no missing right
+                Err(failure) if failure.outcome == Outcome::NotQuiesced => {}
+                answer => drop(answer?),
+            }
             let selector = found.value().and_then(|scale| scale.status?.selector);
-            let pods = self.pods(selector.as_deref(), 500).await?;
+            // without a selector it is only asked whether it may be
+            let limit = if selector.is_some() { PODS } else { 1 };
+            let pods = self.pods(selector.as_deref(), limit).await?;
             if selector.is_some() && pods.iter().any(|pod| self.is_own(pod)) {
                 return Err(Failure::new(
                     Outcome::SettingWrong,
@@ -61,7 +87,7 @@ impl Cluster {
         let get = format!("get {}/scale", kind.plural);
         let Some(scale) = self.server.call(&get, objects.get_scale(&named.name)).await?.value()
         else {
-            return Ok(None);
+            return self.remains(name).await;
         };
         let Some(selector) = scale.status.and_then(|status| status.selector) else {
             return Err(Failure::new(
@@ -71,7 +97,8 @@ impl Cluster {
             ));
         };
         let replicas = scale.spec.and_then(|spec| spec.replicas).unwrap_or_default();
-        let pods = self.pods(Some(&selector), 500).await?;
+        let pods = self.pods(Some(&selector), PODS).await?;
+        self.selectors().insert(name.to_owned(), selector);
         let freed_by = match named.kind {
             WorkloadKind::StatefulSet if replicas == 0 => self.freed_by(&named, &pods).await,
             _ => None,
@@ -84,6 +111,23 @@ impl Cluster {
             ready: pods.iter().filter(|pod| is_ready(pod)).count() as u32,
             pods: pods.into_iter().filter_map(|pod| pod.metadata.name).collect(),
             freed_by,
+        }))
+    }
+
+    /// What is left of a workload that is no more: pods that have not stopped yet.
+    async fn remains(&self, name: &str) -> Result<Option<Workload>, Failure> {
+        let selector = self.selectors().get(name).cloned();
+        let Some(selector) = selector else { return Ok(None) };
+        let pods = self.pods(Some(&selector), PODS).await?;
+        Ok((!pods.is_empty()).then(|| Workload {
+            name: name.to_owned(),
+            // of none that could be scaled
+            uid: String::new(),
+            revision: String::new(),
+            replicas: 0,
+            ready: 0,
+            pods: pods.into_iter().filter_map(|pod| pod.metadata.name).collect(),
+            freed_by: None,
         }))
     }
 
