@@ -20,7 +20,7 @@ use crate::upgrade::{StepError, Transform, Unit};
 const COMMAND_BYTES: usize = 12 * 1024 * 1024;
 
 /// For how long the author's code may compute edits before the run's other tasks get their turn.
-const TURN: Duration = Duration::from_millis(10);
+const TURN: Duration = Duration::from_millis(2);
 
 /// The field in which a look-ahead asks for the size of the whole document.
 const SIZE: &str = "upgrade_gate_size";
