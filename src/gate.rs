@@ -237,6 +237,7 @@ impl Gate {
             took_lock: false,
             started: false,
             quiesce,
+            unanswered: Default::default(),
             observer: self.observer.clone(),
             report,
         };

@@ -4,6 +4,8 @@
 mod apps;
 mod support;
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use apps::METADATA;
@@ -26,6 +28,8 @@ struct Stage {
     state: Mutex<State>,
     /// What the old code still writes when it is stopped.
     last_words: Mutex<Option<(Database, Document)>>,
+    /// Where another run takes the lock over, at the first look.
+    thief: Mutex<Option<Database>>,
     /// Called at every look.
     on_look: Mutex<Option<Hook>>,
     /// Told when it was stopped.
@@ -41,6 +45,10 @@ struct State {
     stuck: Vec<String>,
     /// What every call but a look at the names ends with.
     broken: Option<Outcome>,
+    /// What the check before the lock ends with.
+    refused: Option<Outcome>,
+    /// Calls that stop it are not answered, and do nothing yet.
+    lost: bool,
     looks: usize,
     scaled: Vec<u32>,
 }
@@ -53,6 +61,8 @@ impl Default for State {
             replicas: 3,
             stuck: vec![],
             broken: None,
+            refused: None,
+            lost: false,
             looks: 0,
             scaled: vec![],
         }
@@ -86,11 +96,22 @@ impl Stage {
 
     fn answers(&self) -> Result<State, Failure> {
         let state = self.state();
-        match state.broken {
-            Some(outcome) => Err(Failure::new(outcome, "the stage is dark", "turn on the light")),
-            None => Ok(state),
-        }
+        dark(state.broken).map(|()| state)
     }
+}
+
+fn dark(outcome: Option<Outcome>) -> Result<(), Failure> {
+    match outcome {
+        Some(outcome) => Err(Failure::new(outcome, "the stage is dark", "turn on the light")),
+        None => Ok(()),
+    }
+}
+
+/// Another run has the lock, as after a pause of the one that had it.
+async fn take_over(database: &Database) {
+    let locks = database.collection::<Document>(METADATA);
+    let taken = doc! { "$set": { "run_id": "another" } };
+    locks.update_one(doc! { "_id": "upgrade_lock" }, taken).await.unwrap();
 }
 
 impl Workloads for Stage {
@@ -103,11 +124,15 @@ impl Workloads for Stage {
     }
 
     fn check(&self) -> Later<'_, Result<(), Failure>> {
-        Box::pin(async { self.answers().map(|_| ()) })
+        Box::pin(async { self.answers().and_then(|state| dark(state.refused)) })
     }
 
     fn look<'a>(&'a self, name: &'a str) -> Later<'a, Result<Option<Workload>, Failure>> {
         Box::pin(async move {
+            let thief = self.thief.lock().unwrap().take();
+            if let Some(database) = thief {
+                take_over(&database).await;
+            }
             let mut state = self.state();
             if let Some(hook) = &mut *self.on_look.lock().unwrap() {
                 hook(&mut state);
@@ -130,7 +155,8 @@ impl Workloads for Stage {
 
     fn scale<'a>(&'a self, _: &'a Workload, replicas: u32) -> Later<'a, Result<Scaled, Failure>> {
         Box::pin(async move {
-            self.answers()?;
+            let state = self.answers()?;
+            dark((state.lost && replicas == 0).then_some(Outcome::NoServer))?;
             let words = self.last_words.lock().unwrap().take();
             if let Some((database, words)) = words {
                 database.collection("things").insert_one(words).await.unwrap();
@@ -523,16 +549,96 @@ async fn a_run_whose_lock_was_taken_over_scales_nothing_more() {
     let lock = database.clone();
     stage.change(|state| state.stuck = vec!["web-9".into()]);
     let (gate, set) = (gate(&stage), settings(&database, &[("GATE_LOCK_LEASE", "300ms")]));
-    let take_over = async {
+    let taken_over = async {
         stage.stopped.notified().await;
-        // as a run that took over after a pause of the first one
-        let locks = lock.collection::<Document>(METADATA);
-        let taken = doc! { "$set": { "run_id": "another" } };
-        locks.update_one(doc! { "_id": "upgrade_lock" }, taken).await.unwrap();
+        take_over(&lock).await;
     };
-    let (report, ()) = tokio::join!(gate.run(&set), take_over);
+    let (report, ()) = tokio::join!(gate.run(&set), taken_over);
     assert_code(&report, 21);
     assert_eq!((stage.state().scaled, remembered(&database).await), (vec![0], web(3)));
+}
+
+#[tokio::test]
+async fn a_run_whose_lock_was_taken_over_before_it_stops_anything_stops_nothing() {
+    let (database, stage) = (old(2).await, Stage::with(|_| ()));
+    *stage.thief.lock().unwrap() = Some((*database).clone());
+    assert_code(&run(&database, &stage, &[]).await, 21);
+    assert_eq!((stage.state().scaled, old_shaped(&database).await), (vec![], 2));
+}
+
+/// Not a test of its own: the process that the next one sends a signal to.
+#[tokio::test]
+#[ignore = "started by a_signal_after_stopping_restores"]
+async fn stop_old_code_and_wait_for_a_signal() {
+    let (database, stage) = (old(2).await, Stage::with(|state| state.stuck = vec!["web-9".into()]));
+    let stopped = async {
+        stage.stopped.notified().await;
+        println!("\nstopped");
+    };
+    let (report, ()) = tokio::join!(run(&database, &stage, &[]), stopped);
+    assert_code(&report, 22);
+    assert_says(&report, &["nothing was written", "\"restored\""]);
+    assert_eq!((stage.state().scaled, remembered(&database).await), (vec![0, 3], vec![]));
+    assert_eq!((old_shaped(&database).await, apps::lock(&database).await), (2, None));
+    println!("\nrestored");
+}
+
+#[tokio::test]
+async fn a_signal_after_stopping_restores() {
+    let mut tests = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "stop_old_code_and_wait_for_a_signal", "--ignored", "--nocapture"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(tests.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line == "stopped"));
+    let kill = format!("kill -TERM {}", tests.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    let rest: Vec<String> = lines.collect();
+    assert!(tests.wait().unwrap().success(), "{rest:#?}");
+    assert!(rest.iter().any(|line| line == "restored"), "{rest:#?}");
+}
+
+#[tokio::test]
+async fn restoring_is_tried_again_while_nothing_answers() {
+    let (database, stage) = (old(2).await, Stage::with(|_| ()));
+    *stage.last_words.lock().unwrap() =
+        Some((database.clone(), doc! { "_id": "bad", "bad": true }));
+    stage.on_look(|state| {
+        // of the looks for restoring, the first two
+        let dark = state.scaled == [0] && (2..4).contains(&state.looks);
+        state.broken = dark.then_some(Outcome::NoServer);
+    });
+    let report = run(&database, &stage, &[]).await;
+    assert_code(&report, 13);
+    assert_says(&report, &["\"restored\""]);
+    assert_eq!((stage.state().scaled, remembered(&database).await), (vec![0, 3], vec![]));
+}
+
+#[tokio::test]
+async fn a_call_that_takes_effect_after_the_run_gave_it_up_is_undone() {
+    let (database, stage) = (old(2).await, Stage::with(|state| state.lost = true));
+    stage.on_look(|state| {
+        if state.looks == 4 {
+            state.replicas = 0;
+            state.scaled.push(0);
+        }
+    });
+    let report = run(&database, &stage, &[("GATE_QUIESCE_TIMEOUT", "100ms")]).await;
+    assert_code(&report, 20);
+    assert_eq!((stage.state().scaled, remembered(&database).await), (vec![0, 3], vec![]));
+}
+
+#[tokio::test]
+async fn what_a_killed_run_stopped_is_restored_by_one_that_is_refused_before_it_has_the_lock() {
+    let (database, stage) = (old(2).await, Stage::with(|_| ()));
+    killed_after_stopping(&database, &stage).await;
+    stage.change(|state| state.refused = Some(Outcome::NotAuthorised));
+    let report = run(&database, &stage, &[]).await;
+    assert_code(&report, 17);
+    assert_says(&report, &["nothing was written", "\"restored\""]);
+    assert_eq!((stage.state().scaled, remembered(&database).await), (vec![0, 3], vec![]));
+    assert_eq!(apps::lock(&database).await, None);
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ use crate::store::Store;
 use crate::upgrade::{Asked, Unit, Upgrades};
 use crate::version::Version;
 
-pub(crate) use quiesce::Quiesce;
+pub(crate) use quiesce::{Quiesce, Unanswered};
 
 /// How often a run that waits for another one looks again; halved and half as long again by chance.
 pub(crate) const POLL: Duration = Duration::from_millis(400);
@@ -53,6 +53,7 @@ pub(crate) struct Run<'a> {
     pub(crate) deadline: Option<Instant>,
     /// The workloads to stop while upgrades are applied.
     pub(crate) quiesce: Option<Quiesce>,
+    pub(crate) unanswered: Unanswered,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     /// Whether the run held the lock, and so may have written.
     pub(crate) took_lock: bool,

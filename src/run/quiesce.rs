@@ -1,6 +1,6 @@
 //! Old code stopped while its data changes: when workloads are stopped, restored and given back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,12 +40,37 @@ pub(crate) struct Quiesce {
     pub(crate) quiet: Quiet,
 }
 
+/// How long a workload that could not be started is left alone before it is tried again.
+const AGAIN: Duration = Duration::from_millis(300);
+
 /// What became of a workload that was to be started.
 enum Started {
     /// It is at its number.
     Yes,
     /// Somebody did it already, or it is gone.
     NoNeed,
+    /// Not yet, for this reason; trying again may help.
+    NotYet(String),
+    /// It cannot be, for this reason.
+    No(String),
+}
+
+impl Started {
+    fn failed(failure: Failure) -> Self {
+        match failure.outcome {
+            Outcome::NoServer => Started::NotYet(failure.message),
+            _ => Started::No(failure.message),
+        }
+    }
+}
+
+/// Calls of a run that were not answered, by the workload's UID: they may still take effect.
+#[derive(Debug, Default)]
+pub(crate) struct Unanswered {
+    /// The revision that was to be set to 0.
+    stopping: BTreeMap<String, String>,
+    /// What was to be started.
+    starting: BTreeSet<String>,
 }
 
 impl Run<'_> {
@@ -138,7 +163,17 @@ impl Run<'_> {
         }
         for workload in found.iter().filter(|workload| workload.replicas > 0) {
             self.lock.verify(&self.stop).await?;
+            let (uid, revision) = (workload.uid.clone(), workload.revision.clone());
+            self.unanswered.stopping.insert(uid, revision);
             let scaled = self.stop.guard_with_grace(workloads.scale(workload, 0)).await;
+            let lost = match &scaled {
+                Ok(_) => false,
+                Err(Halt::Failure(failure)) => failure.outcome == Outcome::NoServer,
+                Err(_) => true,
+            };
+            if !lost {
+                self.unanswered.stopping.remove(&workload.uid);
+            }
             // an answer that was lost may have been a yes
             self.note_workload(&workload.name, workload.replicas, WorkloadState::Stopped);
             if scaled? == Scaled::Done {
@@ -170,7 +205,15 @@ impl Run<'_> {
     pub(super) async fn owes(&self, observed: &Observed, decision: &Decision) -> bool {
         let Some(quiesce) = &self.quiesce else { return false };
         let Some(record) = readable(&observed.recorded) else { return false };
-        let Ok(remembered) = self.stop.guard(quiesce.memory.read()).await else { return false };
+        let reading = self.ask("reading what was stopped", || quiesce.memory.read()).await;
+        let remembered = match reading {
+            Ok(remembered) => remembered,
+            Err(halt) => {
+                let reason = closed(halt, "reading what was stopped").message;
+                tracing::warn!(reason, "what an earlier run stopped is left as it is");
+                return false;
+            }
+        };
         let all = matches!(decision, Decision::Open { .. }) && self.resumes();
         remembered.of(quiesce.workloads.namespace()).any(|entry| all || entry.is_of(record))
     }
@@ -189,7 +232,8 @@ impl Run<'_> {
         for (entry, reason) in
             self.start_all(&quiesce, &mut remembered, owed, WorkloadState::Restored, deadline).await
         {
-            self.warn(format!("{} could not be restored: {reason}", described(&entry)));
+            let by_hand = quiesce.workloads.by_hand(&entry.name, entry.replicas);
+            self.warn(format!("{} could not be restored: {reason}; {by_hand}", described(&entry)));
         }
         Ok(())
     }
@@ -304,11 +348,14 @@ impl Run<'_> {
         deadline: Instant,
     ) -> Vec<(Entry, String)> {
         let (mut started, mut failed) = (Vec::new(), Vec::new());
-        let before = remembered.clone();
-        for entry in entries {
-            match timeout_at(deadline, self.start(quiesce, &entry)).await {
-                Ok(Ok(done)) => {
-                    if let Started::Yes = done {
+        let (before, mut left) = (remembered.clone(), entries);
+        loop {
+            let mut again = Vec::new();
+            for entry in std::mem::take(&mut left) {
+                let starting = timeout_at(deadline, self.start(quiesce, &entry));
+                let no_answer = |_| Started::No("no answer in time".to_owned());
+                match starting.await.unwrap_or_else(no_answer) {
+                    Started::Yes => {
                         tracing::info!(
                             workload = entry.name,
                             replicas = entry.replicas,
@@ -316,18 +363,28 @@ impl Run<'_> {
                         );
                         self.note_workload(&entry.name, entry.replicas, state);
                         started.push(described(&entry));
-                    } else {
-                        self.report.workloads.retain(|workload| workload.name != entry.name);
+                        remembered.forget(&entry);
                     }
-                    remembered.forget(&entry);
-                    continue;
+                    Started::NoNeed => {
+                        self.report.workloads.retain(|workload| workload.name != entry.name);
+                        remembered.forget(&entry);
+                    }
+                    Started::NotYet(reason) if Instant::now() + AGAIN < deadline => {
+                        tracing::debug!(reason, workload = entry.name, "to be started again");
+                        again.push(entry);
+                    }
+                    Started::NotYet(reason) | Started::No(reason) => {
+                        let not = WorkloadState::NotRestored;
+                        self.note_workload(&entry.name, entry.replicas, not);
+                        failed.push((entry, reason));
+                    }
                 }
-                Ok(Err(reason)) => failed.push((entry, reason)),
-                Err(_) => failed.push((entry, "no answer in time".to_owned())),
             }
-            if let Some((entry, _)) = failed.last() {
-                self.note_workload(&entry.name, entry.replicas, WorkloadState::NotRestored);
+            if again.is_empty() {
+                break;
             }
+            left = again;
+            tokio::time::sleep(AGAIN).await;
         }
         if !started.is_empty() {
             let note = format!("gave back {}", started.join(", "));
@@ -343,23 +400,49 @@ impl Run<'_> {
     }
 
     /// Starts one workload, if it is still at 0 and this run still holds the lock.
-    async fn start(&self, quiesce: &Quiesce, entry: &Entry) -> Result<Started, String> {
+    async fn start(&mut self, quiesce: &Quiesce, entry: &Entry) -> Started {
         for _ in 0..LOOKS {
-            let found = quiesce.workloads.look(&entry.name).await.map_err(|f| f.message)?;
-            let Some(workload) = found.filter(|w| w.uid == entry.uid && w.replicas == 0) else {
-                return Ok(Started::NoNeed);
+            let workload = match quiesce.workloads.look(&entry.name).await {
+                Ok(Some(workload)) if workload.uid == entry.uid => workload,
+                Ok(_) => return Started::NoNeed,
+                Err(failure) => return Started::failed(failure),
             };
+            if workload.replicas > 0 {
+                let asked = self.unanswered.starting.contains(&entry.uid);
+                return match self.unanswered.stopping.get(&entry.uid) {
+                    // still the revision that it names
+                    Some(revision) if *revision == workload.revision => Started::NotYet(
+                        "the call that was to stop it may still take effect".to_owned(),
+                    ),
+                    _ if asked && workload.replicas == entry.replicas => Started::Yes,
+                    _ => Started::NoNeed,
+                };
+            }
+            let asked = Instant::now();
             match self.lock.renew().await {
                 Ok(true) => {}
-                Ok(false) => return Err("another run took over the lock".to_owned()),
-                Err(error) => return Err(server::describe(&error)),
+                Ok(false) => return Started::No("another run took over the lock".to_owned()),
+                Err(error) if server::passing(&error) => {
+                    return Started::NotYet(server::describe(&error));
+                }
+                Err(error) => return Started::No(server::describe(&error)),
             }
-            let scaled = quiesce.workloads.scale(&workload, entry.replicas).await;
-            if scaled.map_err(|failure| failure.message)? == Scaled::Done {
-                return Ok(Started::Yes);
+            self.unanswered.starting.insert(entry.uid.clone());
+            let scaled = tokio::select! {
+                biased;
+                // a run that stood still meanwhile may have lost its lock
+                () = tokio::time::sleep_until(asked + self.lock.lease / 2) => {
+                    return Started::NotYet("it took too long".to_owned());
+                }
+                scaled = quiesce.workloads.scale(&workload, entry.replicas) => scaled,
+            };
+            match scaled {
+                Ok(Scaled::Done) => return Started::Yes,
+                Ok(Scaled::Changed) => {}
+                Err(failure) => return Started::failed(failure),
             }
         }
-        Err("it changes all the time".to_owned())
+        Started::No("it changes all the time".to_owned())
     }
 
     /// Mode `resume`: gives back what was stopped, once the gate is open.

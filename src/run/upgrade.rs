@@ -6,7 +6,7 @@ use mongodb::ClientSession;
 use tokio::time::Instant;
 
 use crate::checkpoint::Point;
-use crate::decision::{Decision, Holder};
+use crate::decision::{Decision, Holder, Observed};
 use crate::engine::{
     Context, Estimate, Look, Work, closed, closed_by, closed_looking, jittered, look,
 };
@@ -45,6 +45,8 @@ pub(super) enum Under<'a> {
     Upgrade,
     Repair(&'a Repair),
     Resume,
+    /// Nothing but giving back what an earlier run stopped: this one ends with a failure.
+    Refused(&'a Failure),
 }
 
 /// A wait for the lock.
@@ -131,16 +133,44 @@ impl Run<'_> {
                 | Decision::Upgrade { .. }
                 | Decision::Resume { .. } => {
                     let units = self.units_of(&observed, &decision);
-                    self.check_privileges(&units).await?;
-                    if !units.is_empty() {
-                        self.check_server(&self.context().await?, &units)?;
-                        self.check_workloads().await?;
+                    if let Err(failure) = self.check_before_lock(&units).await {
+                        return Err(self
+                            .refused(failure, &observed, &decision, &mut waiting)
+                            .await);
                     }
                     if let Some(ended) = self.locked(&mut waiting, Under::Upgrade).await? {
                         return Ok(ended);
                     }
                 }
             }
+        }
+    }
+
+    /// What can be found out before the lock is taken.
+    async fn check_before_lock(&self, units: &[&Unit]) -> Result<(), Failure> {
+        self.check_privileges(units).await?;
+        if units.is_empty() {
+            return Ok(());
+        }
+        self.check_server(&self.context().await?, units)?;
+        self.check_workloads().await
+    }
+
+    /// Ends a run that is refused before it takes the lock; what an earlier one stopped is restored first.
+    async fn refused(
+        &mut self,
+        failure: Failure,
+        observed: &Observed,
+        decision: &Decision,
+        waiting: &mut Waiting,
+    ) -> Failure {
+        if !self.owes(observed, decision).await {
+            return failure;
+        }
+        match self.locked(waiting, Under::Refused(&failure)).await {
+            Err(told) if told.outcome == failure.outcome => told,
+            // whoever holds the lock takes care of the workloads
+            Ok(_) | Err(_) => failure,
         }
     }
 
@@ -208,6 +238,7 @@ impl Run<'_> {
                 Under::Upgrade => Box::pin(self.work(&context, session)).await,
                 Under::Repair(repair) => self.repair(repair).await,
                 Under::Resume => self.check().await,
+                Under::Refused(failure) => Err(failure.clone()),
             }
         });
         let ended = match ended.await {
