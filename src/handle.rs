@@ -2,7 +2,7 @@
 //! operation outside the transaction does not compile.
 
 use mongodb::bson::{Document, RawDocumentBuf};
-use mongodb::{ClientSession, Database};
+use mongodb::{ClientSession, Database, SessionCursor};
 
 use crate::upgrade::StepError;
 
@@ -52,12 +52,8 @@ impl<'a> Handle<'a> {
         filter: Document,
     ) -> Result<Vec<RawDocumentBuf>, StepError> {
         let collection = self.collection(collection)?;
-        let mut cursor = collection.find(filter).session(&mut *self.session).await?;
-        let mut documents = Vec::new();
-        while cursor.advance(self.session).await? {
-            documents.push(cursor.current().to_owned());
-        }
-        Ok(documents)
+        let cursor = collection.find(filter).session(&mut *self.session).await?;
+        self.all(cursor).await
     }
 
     /// The results of an aggregation, all held in memory. `$out` and `$merge` are refused by the server.
@@ -67,7 +63,14 @@ impl<'a> Handle<'a> {
         pipeline: Vec<Document>,
     ) -> Result<Vec<RawDocumentBuf>, StepError> {
         let collection = self.collection(collection)?;
-        let mut cursor = collection.aggregate(pipeline).session(&mut *self.session).await?;
+        let cursor = collection.aggregate(pipeline).session(&mut *self.session).await?;
+        self.all(cursor).await
+    }
+
+    async fn all<T>(
+        &mut self,
+        mut cursor: SessionCursor<T>,
+    ) -> Result<Vec<RawDocumentBuf>, StepError> {
         let mut documents = Vec::new();
         while cursor.advance(self.session).await? {
             documents.push(cursor.current().to_owned());

@@ -272,17 +272,17 @@ impl Record {
     pub(crate) fn begin(version: &Version, upgrades: &Upgrades, writer: &Writer) -> Self {
         let floor = upgrades.newest_upto(version);
         let entry = Entry::new(version, Action::Initialise, floor, writer, doc! {});
-        Record {
-            version: version.clone(),
-            text: version.to_string(),
-            history: vec![entry],
-            journal: None,
-        }
+        Record::of(version, entry)
     }
 
     /// The record of a database that nothing could apply to.
     pub(crate) fn stamp_new(version: &Version, writer: &Writer) -> Self {
         let entry = Entry::new(version, Action::AutoStamp, None, writer, doc! {});
+        Record::of(version, entry)
+    }
+
+    /// A record whose history begins with `entry`.
+    fn of(version: &Version, entry: Entry) -> Self {
         Record {
             version: version.clone(),
             text: version.to_string(),

@@ -363,8 +363,7 @@ impl Run<'_> {
                 "upgrade started"
             );
             let applied = work.apply(unit, estimate).await;
-            self.note_stored(work);
-            self.note_applied(unit, applied.map_err(|halt| by(halt, unit))?);
+            self.note_applied(unit, work, applied)?;
         }
         Ok(())
     }
@@ -444,18 +443,20 @@ impl Run<'_> {
         );
         let estimate = estimates.into_iter().next().unwrap_or_default();
         let applied = work.in_parts(unit, &estimate).await;
-        self.note_stored(work);
-        self.note_applied(unit, applied.map_err(|halt| by(halt, unit))?);
-        Ok(())
+        self.note_applied(unit, work, applied)
     }
 
-    fn note_stored(&mut self, work: &Work<'_>) {
+    /// Keeps the report true to what applying a version came to.
+    fn note_applied(
+        &mut self,
+        unit: &Unit,
+        work: &Work<'_>,
+        applied: Result<Applied, Halt>,
+    ) -> Result<(), Halt> {
         if let Some(record) = work.stored() {
             self.note_recorded(&Recorded::Readable(record.clone()));
         }
-    }
-
-    fn note_applied(&mut self, unit: &Unit, applied: Applied) {
+        let applied = applied.map_err(|halt| by(halt, unit))?;
         let version = unit.version.to_string();
         for action in &applied.actions {
             tracing::info!(
@@ -488,6 +489,7 @@ impl Run<'_> {
             late: Some(applied.late),
             duration_ms: Some(applied.duration_ms.max(0) as u64),
         });
+        Ok(())
     }
 }
 
