@@ -239,6 +239,11 @@ fn contradiction(record: &Record, terms: &Terms) -> Option<Failure> {
         if !known {
             return Some(unknown_journal(journal, record, terms));
         }
+        let next = terms.upgrades.between(&record.version, terms.code);
+        let earlier = next.first().map(|unit| &unit.version);
+        if let Some(earlier) = earlier.filter(|earlier| earlier.to_string() != journal.version) {
+            return Some(overtaken_journal(journal, record, earlier));
+        }
     }
     if let Some(failure) = disagreement(record, terms) {
         return Some(failure);
@@ -279,7 +284,11 @@ fn disagreement(record: &Record, terms: &Terms) -> Option<Failure> {
             format!(
                 "the database went through the upgrade of {version}, which this code does not have"
             ),
-            format!("deploy code that has it{}", repair(record)),
+            match record.version > *terms.code {
+                // this code cannot record what it does not reach
+                true => "deploy code that has it".to_owned(),
+                false => format!("deploy code that has it{}", repair(record)),
+            },
         ));
     }
     let missing = terms
@@ -297,6 +306,10 @@ fn disagreement(record: &Record, terms: &Terms) -> Option<Failure> {
         [] => String::new(),
         again => format!(" (and {} once more, on what it left)", again.join(", ")),
     };
+    let as_it_is = match record.version > *terms.code {
+        true => String::new(),
+        false => format!(", or to {} where the documents need nothing", writable(&record.version)),
+    };
     Some(Failure::new(
         Outcome::Incompatible,
         format!(
@@ -305,11 +318,9 @@ fn disagreement(record: &Record, terms: &Terms) -> Option<Failure> {
         ),
         format!(
             "set GATE_MODE=record, GATE_EXPECT_VERSION={text}{discard}, and GATE_RECORD_VERSION to a \
-             version before {missing}, so that it is applied{again}, or to {recorded} where the \
-             documents need nothing",
+             version before {missing}, so that it is applied{again}{as_it_is}",
             text = record.text,
             discard = discard(record.journal_id()),
-            recorded = writable(&record.version)
         ),
     ))
 }
@@ -387,6 +398,26 @@ fn unknown_journal(journal: &Journal, record: &Record, terms: &Terms) -> Failure
             "run {} again to finish it, or restore a backup; to give it up set GATE_MODE=record, \
              GATE_RECORD_VERSION, GATE_EXPECT_VERSION={}{}",
             journal.code_version,
+            record.text,
+            discard(Some(&journal.id))
+        ),
+    )
+}
+
+/// The order of upgrades is that of their versions: one that came later cannot go before one begun.
+fn overtaken_journal(journal: &Journal, record: &Record, earlier: &Version) -> Failure {
+    Failure::new(
+        Outcome::Incompatible,
+        format!(
+            "the upgrade to {} is unfinished, and this code has an upgrade of {earlier}, which would \
+             have come before it",
+            journal.version
+        ),
+        format!(
+            "deploy code whose first upgrade after {} is that of {}, to finish it; to give it up set \
+             GATE_MODE=record, GATE_RECORD_VERSION, GATE_EXPECT_VERSION={}{}",
+            record.text,
+            journal.version,
             record.text,
             discard(Some(&journal.id))
         ),
@@ -764,6 +795,14 @@ mod tests {
         old().journaled("0.8.5").closes(Outcome::Incompatible, reason);
         let too_old = old().journaled("0.8.5").code("0.7.0", &[]);
         too_old.closes(Outcome::Incompatible, &["run 0.9.9 again"]);
+        // what the code has before it was not there when it began
+        let between = old().journaled("0.8.0").code("0.9.0", &["0.7.5", "0.8.0", "0.9.0"]);
+        let parts = ["0.8.0 is unfinished", "an upgrade of 0.7.5", "GATE_DISCARD_JOURNAL=j1"];
+        between.closes(Outcome::Incompatible, &parts);
+        old()
+            .journaled("0.8.0")
+            .code("0.9.0", &["0.7.0", "0.8.0", "0.9.0"])
+            .decides("resume 0.8.0");
         let overtaken = old().journaled("0.8.0").overtaken();
         overtaken.closes(Outcome::RecordUnreadable, &["something else", "GATE_DISCARD_JOURNAL=j1"]);
     }

@@ -48,7 +48,9 @@ impl Edits {
     /// Adds a document to a collection, together with the edits of this one.
     ///
     /// The document brings an `_id` that is the same whenever it is computed from the same input, for
-    /// it may be computed again: a document with that `_id` which is already there is left alone.
+    /// it may be computed again: the same document that is already there is left alone. One with that
+    /// `_id` and other contents ends the run. Where users may change the input meanwhile, derive the
+    /// `_id` from all that is inserted.
     pub fn insert(&mut self, collection: &'static str, document: RawDocumentBuf) {
         self.inserts.push((collection, document));
     }

@@ -331,7 +331,7 @@ pub(crate) fn passing(error: &Error) -> bool {
 
 /// Whether a transaction was too large or too long for the server.
 pub(crate) fn too_large(error: &Error) -> bool {
-    matches!(code(error), Some(146 | 257 | 290 | 10334))
+    matches!(code(error), Some(146 | 257 | 290 | 388 | 10334))
 }
 
 /// An error in words that hold no document's contents and no secret.

@@ -151,7 +151,15 @@ impl Store {
                 Err(halt) => return Err(halt),
             };
             // the change may have been made all the same, by an attempt whose answer was lost
-            let observed = stop.guard_with_grace(self.observe(run_id)).await?;
+            let observed = match stop.guard_with_grace(self.observe(run_id)).await {
+                Ok(observed) => observed,
+                Err(halt) if halt.may_pass() && attempts < ATTEMPTS => {
+                    attempts += 1;
+                    stop.sleep(Duration::from_millis(50) * attempts).await?;
+                    continue;
+                }
+                Err(halt) => return Err(halt),
+            };
             match (&observed.recorded, from) {
                 (Recorded::Readable(record), _) if record.is_state(to) => return Ok(()),
                 (Recorded::Readable(record), Some(from)) if record.is_state(from) => {}

@@ -16,7 +16,7 @@ use apps::{
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::UpdateModifications;
 use mongodb::{Client, Database};
-use support::{Fresh, Gate, Server, db_hash, dump, eventually};
+use support::{Fresh, Gate, Run, Server, db_hash, dump, eventually};
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 
@@ -463,22 +463,44 @@ async fn a_change_made_between_reading_and_writing_a_document_is_kept() {
 
 #[tokio::test]
 async fn a_change_of_what_is_moved_to_another_collection_is_kept() {
-    for server in [Server::shared().await] {
-        let database = server.database().await;
-        let blocks = (0..5).map(|i| doc! { "_id": i, "block": { "text": "old" } });
-        fill(&database, "things", blocks).await;
-        record_old(&database).await;
-        let fault = Fault::block(&database, &["insert"], Duration::from_millis(500), 1).await;
-        let running = scenario(&faulty(&database), "0.8.0", "0.8.0=extract,index").spawn();
-        fault.met(1).await;
-        let things = database.collection::<Document>("things");
-        let change = doc! { "$set": { "block.text": "the user's" } };
-        things.update_one(doc! { "_id": 3, "block": { "$exists": true } }, change).await.unwrap();
-        let run = running.wait().await;
-        fault.end().await;
-        assert_code(&run, 0);
-        assert_eq!(count(&database, "blocks", doc! {}).await, 5);
-        let kept = doc! { "_id": 3, "block.text": "the user's" };
-        assert_eq!(count(&database, "blocks", kept).await, 1, "{run}");
-    }
+    let (database, run) = changed_while_moved(Server::shared().await).await;
+    assert_code(&run, 0);
+    assert_eq!(count(&database, "blocks", doc! {}).await, 5);
+    let kept = doc! { "_id": 3, "block.text": "the user's" };
+    assert_eq!(count(&database, "blocks", kept).await, 1, "{run}");
+}
+
+/// Without transactions the old block may be there already, under the `_id` of the new one.
+#[tokio::test]
+async fn a_change_of_what_was_moved_on_a_standalone_ends_the_run_before_it_is_lost() {
+    let (database, run) = changed_while_moved(standalone().await).await;
+    assert_code(&run, 14);
+    let message = run.report["message"].as_str().unwrap();
+    assert!(message.contains("document 3 of blocks"), "{run}");
+    let kept = doc! { "_id": 3, "block.text": "the user's" };
+    assert_eq!(count(&database, "things", kept).await, 1, "{run}");
+    // out of the way, as the report says
+    database.collection::<Document>("blocks").delete_one(doc! { "_id": 3 }).await.unwrap();
+    let run = scenario(&database.uri, "0.8.0", "0.8.0=extract,index").run().await;
+    assert_code(&run, 0);
+    let kept = doc! { "_id": 3, "block.text": "the user's" };
+    assert_eq!(count(&database, "blocks", kept).await, 1, "{run}");
+}
+
+/// Blocks are moved out of things, and a user changes one after it was read.
+async fn changed_while_moved(server: &Server) -> (Fresh, Run) {
+    let database = server.database().await;
+    let blocks = (0..5).map(|i| doc! { "_id": i, "block": { "text": "old" } });
+    fill(&database, "things", blocks).await;
+    record_old(&database).await;
+    let fault = Fault::block(&database, &["insert"], Duration::from_millis(500), 1).await;
+    let running = scenario(&faulty(&database), "0.8.0", "0.8.0=extract,index").spawn();
+    fault.met(1).await;
+    let things = database.collection::<Document>("things");
+    let change = doc! { "$set": { "block.text": "the user's" } };
+    let change = things.update_one(doc! { "_id": 3, "block": { "$exists": true } }, change);
+    assert_eq!(change.await.unwrap().matched_count, 1);
+    let run = running.wait().await;
+    fault.end().await;
+    (database, run)
 }

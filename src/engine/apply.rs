@@ -82,13 +82,22 @@ impl<'a> Work<'a> {
         estimate: &Estimate,
     ) -> Result<Applied, Halt> {
         if estimate.fits_at_once && self.session.is_some() {
-            match self.at_once(unit).await {
+            let mut at_once = self.at_once(unit, AT_ONCE).await;
+            if let Err(Halt::Driver(error)) = &at_once
+                && server::passing(error)
+                && !server::held_by_others(error)
+                && !server::too_large(error)
+            {
+                // there was no server: that is no reason to do it in parts
+                at_once = self.at_once(unit, PATIENCE).await;
+            }
+            match at_once {
                 Ok(applied) => {
                     self.context.reached(Point::AfterVersion).await;
                     return Ok(Applied { late: self.sweep(unit).await, ..applied });
                 }
                 Err(Halt::Driver(error))
-                    if server::passing(&error) || server::too_large(&error) =>
+                    if server::held_by_others(&error) || server::too_large(&error) =>
                 {
                     tracing::warn!(
                         error = server::describe(&error),
@@ -107,14 +116,14 @@ impl<'a> Work<'a> {
     }
 
     /// Applies a version in one transaction, the record included.
-    async fn at_once(&mut self, unit: &Unit) -> Result<Applied, Halt> {
+    async fn at_once(&mut self, unit: &Unit, patience: Duration) -> Result<Applied, Halt> {
         let session = needed(&mut self.session)?;
         let (context, begin) = (self.context, self.begin.as_ref());
         let began = Instant::now();
-        together(context, session, &mut self.stored, AT_ONCE, async |session, stored, _| {
+        together(context, session, &mut self.stored, patience, async |session, stored, _| {
             let mut done = Vec::new();
             for step in unit.steps() {
-                done.push(in_transaction(context, session, unit, step).await?);
+                done.extend(in_transaction(context, session, unit, step, u64::MAX).await?);
             }
             context.quiet.verify(&context.stop).await?;
             let applied = Applied {
@@ -141,7 +150,15 @@ impl<'a> Work<'a> {
             let changed_later = steps[position + 1..]
                 .iter()
                 .any(|later| later.writes().iter().any(|name| step.reads().contains(name)));
-            if !transform.convergent || changed_later {
+            if !transform.convergent {
+                continue;
+            }
+            if changed_later {
+                tracing::warn!(
+                    version = %unit.version,
+                    collection = transform.collection,
+                    "documents written during the upgrade are not looked for: a later step changes them"
+                );
                 continue;
             }
             if let Err(halt) = self.sweep_transform(unit, transform, &mut late).await {
@@ -240,7 +257,8 @@ impl<'a> Work<'a> {
         let context = self.context;
         let session = needed(&mut self.session)?;
         together(context, session, &mut self.stored, PATIENCE, async |session, stored, _| {
-            let done = in_transaction(context, session, unit, step).await?;
+            let done = in_transaction(context, session, unit, step, u64::MAX).await?;
+            let done = done.unwrap_or_default();
             let to = base(stored, None)?.advanced(&context.writer, |journal| {
                 journal.finish_step(&done);
             });
@@ -393,7 +411,7 @@ impl<'a> Work<'a> {
                 command::redo(context, unit, command, &identity).await?;
                 true
             }
-            None => match command::probe(context.database(), unit, command, None).await? {
+            None => match command::find_out(context, unit, command, None).await? {
                 command::Probe::Done => false,
                 command::Probe::Todo(identity) => {
                     let to =
@@ -510,13 +528,15 @@ fn cut(batch: &mut Batch) {
     }
 }
 
-/// What one step does in the session's transaction, all of it.
+/// What one step does in the session's transaction, all of it; none where it would change more than
+/// `most` documents.
 pub(crate) async fn in_transaction(
     context: &Context,
     session: &mut ClientSession,
     unit: &Unit,
     step: &Step,
-) -> Result<Done, Halt> {
+    most: u64,
+) -> Result<Option<Done>, Halt> {
     match step {
         Step::Transform(transform) => {
             let (mut done, mut after) = (Done::default(), None);
@@ -528,12 +548,17 @@ pub(crate) async fn in_transaction(
                         .await?;
                 done.add(&batch.done());
                 after = batch.last;
+                if done.documents > most {
+                    return Ok(None);
+                }
                 if after.is_none() {
-                    return Ok(done);
+                    return Ok(Some(done));
                 }
             }
         }
-        Step::Transaction(transaction) => free_code(context, session, unit, transaction).await,
+        Step::Transaction(transaction) => {
+            free_code(context, session, unit, transaction).await.map(Some)
+        }
         Step::Command(_) => Err(Failure::bug("a command inside a transaction").into()),
     }
 }

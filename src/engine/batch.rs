@@ -1,5 +1,6 @@
 //! A batch of a transform: reading documents in `_id` order, computing their edits, and writing them.
 
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use mongodb::bson::raw::{CString, cstr};
@@ -18,6 +19,9 @@ use crate::upgrade::{StepError, Transform, Unit};
 
 /// What one `update` or `insert` command may carry, in bytes; one statement alone may be larger.
 const COMMAND_BYTES: usize = 12 * 1024 * 1024;
+
+/// How many statements or documents the server takes in one command.
+const COMMAND_ITEMS: usize = 100_000;
 
 /// For how long the author's code may compute edits before the run's other tasks get their turn.
 const TURN: Duration = Duration::from_millis(2);
@@ -83,7 +87,7 @@ impl Edited {
     pub(crate) fn bytes(&self) -> usize {
         let inserted: usize =
             self.edits.inserts().flatten().map(|insert| insert.document.as_bytes().len()).sum();
-        self.document.as_bytes().len() + inserted
+        whole(&self.document) + inserted
     }
 
     pub(crate) fn id(&self) -> Option<RawBsonRef<'_>> {
@@ -102,7 +106,7 @@ pub(crate) async fn read(
     limit: usize,
     found: Found,
 ) -> Result<Batch, Halt> {
-    let finds = finds(transform, after, limit, Purpose::Write, In::Transaction);
+    let finds = finds(transform, after, limit, In::Transaction);
     let documents = documents(database, Some(&mut *session), finds).await?;
     let found = look_up(database, Some(session), unit, transform, &documents, found).await?;
     computed(unit, transform, documents, &found, Purpose::Write).await
@@ -158,10 +162,9 @@ pub(crate) fn finds(
     transform: &Transform,
     after: Option<&Bson>,
     limit: usize,
-    purpose: Purpose,
     place: In,
 ) -> Vec<Document> {
-    let find = |from| find(transform, from, limit, purpose, place);
+    let find = |from| find(transform, from, limit, place);
     match after {
         None => vec![find(Place::Start)],
         // nothing comes after it, and the server takes no such bound
@@ -198,13 +201,7 @@ enum Place<'a> {
 }
 
 /// Index bounds, not `$gt`, go on after a document: a comparison sees one BSON type only.
-fn find(
-    transform: &Transform,
-    place: Place<'_>,
-    limit: usize,
-    purpose: Purpose,
-    read: In,
-) -> Document {
+fn find(transform: &Transform, place: Place<'_>, limit: usize, read: In) -> Document {
     let but = |id: Bson| doc! { "$and": [{ "_id": id }, transform.filter.clone()] };
     let filter = match place {
         Place::Start => transform.filter.clone(),
@@ -230,7 +227,7 @@ fn find(
     for field in &transform.fields {
         projection.insert(*field, 1);
     }
-    if purpose != Purpose::Write && !projection.is_empty() {
+    if !projection.is_empty() {
         projection.insert(SIZE, doc! { "$bsonSize": "$$ROOT" });
     }
     if !projection.is_empty() {
@@ -355,12 +352,9 @@ fn check(
     if edits.changes_document() {
         let after = edits.grown(document).map_err(|error| error.to_string())?;
         let read = document.as_bytes().len();
-        let whole = match document.get_i32(SIZE) {
-            // the size was read with the document, in a field of its own
-            Ok(whole) => whole as usize + SIZE.len() + 6,
-            Err(_) => read,
-        };
-        if whole + after > MAX_DOCUMENT_SIZE + read {
+        // what is read of it may have the size in a field of its own
+        let field = if document.get_i32(SIZE).is_ok() { SIZE.len() + 6 } else { 0 };
+        if whole(document) + field + after > MAX_DOCUMENT_SIZE + read {
             return Err("it would grow beyond the server's limit of 16 MiB".to_owned());
         }
         if purpose == Purpose::LookForGuarded {
@@ -368,6 +362,14 @@ fn check(
         }
     }
     Ok(())
+}
+
+/// How large a document is as it is stored, also where only some fields of it were read.
+fn whole(document: &RawDocument) -> usize {
+    match document.get_i32(SIZE) {
+        Ok(size) => size.max(0) as usize,
+        Err(_) => document.as_bytes().len(),
+    }
 }
 
 /// A document by its collection and `_id`, and nothing of its contents.
@@ -391,21 +393,7 @@ pub(crate) async fn write(
     batch: &Batch,
 ) -> Result<(), Halt> {
     for (collection, documents) in inserts(batch)? {
-        let ids: Vec<Bson> = documents
-            .iter()
-            .filter_map(|document| document.get("_id").ok().flatten())
-            .map(Bson::try_from)
-            .collect::<Result<_, _>>()?;
-        let there = doc! {
-            "find": collection,
-            "filter": { "_id": { "$in": ids } },
-            "projection": { "_id": 1 },
-        };
-        let there: Vec<Vec<u8>> = query(database, Some(&mut *session), there)
-            .await?
-            .iter()
-            .map(|document| id_bytes(document))
-            .collect();
+        let there = there(database, Some(&mut *session), unit, collection, &documents).await?;
         let new = documents.iter().filter(|d| !there.contains(&id_bytes(d)));
         for (_, command) in commands("insert", collection, "documents", new, None) {
             let answer = database.run_raw_command(command).session(&mut *session).await?;
@@ -444,12 +432,15 @@ pub(crate) async fn write_guarded(
         for (_, command) in commands("insert", collection, "documents", &documents, Some(&concern))
         {
             let answer = database.run_raw_command(command).await?;
-            // a document that is there already was added by an earlier try
-            let there = |error: &Document| {
+            // a document that is there already was added by an earlier try, if it is the same
+            let is_there = |error: &Document| {
                 error.get_i32("code").is_ok_and(|code| code == 11000)
                     && error.get_document("keyPattern").is_ok_and(|key| key.contains_key("_id"))
             };
-            if let Some(error) = write_errors(&answer).find(|error| !there(error)) {
+            if write_errors(&answer).any(is_there) {
+                there(database, None, unit, collection, &documents).await?;
+            }
+            if let Some(error) = write_errors(&answer).find(|error| !is_there(error)) {
                 return Err(write_failure(
                     error,
                     unit,
@@ -498,6 +489,62 @@ fn id_bytes(document: &RawDocument) -> Vec<u8> {
     }
 }
 
+/// Which of the documents to add are there already, by their `_id`.
+///
+/// # Errors
+///
+/// One of them is there with other contents: what is to be added would be lost.
+async fn there(
+    database: &Database,
+    session: Option<&mut ClientSession>,
+    unit: &Unit,
+    collection: &str,
+    documents: &[RawDocumentBuf],
+) -> Result<HashSet<Vec<u8>>, Halt> {
+    let ids: Vec<Bson> = documents
+        .iter()
+        .filter_map(|document| document.get("_id").ok().flatten())
+        .map(Bson::try_from)
+        .collect::<Result<_, _>>()?;
+    let find = doc! { "find": collection, "filter": { "_id": { "$in": ids } } };
+    let mut there = HashMap::new();
+    for document in query(database, session, find).await? {
+        there.insert(id_bytes(&document), document);
+    }
+    for document in documents {
+        let Some(stored) = there.get(&id_bytes(document)) else { continue };
+        if !is_same(document, stored) {
+            let id = document.get("_id")?.map(Bson::try_from).transpose()?;
+            let id = id.and_then(|id| serde_json::to_string(&id).ok()).unwrap_or_default();
+            return Err(failed(
+                format!(
+                    "upgrade {}: document {id} of {collection} is to be added, and is there already \
+                     with other contents",
+                    unit.version
+                ),
+                "see which of the two is right, move the one that is there out of the way if it is not, \
+                 then run it again",
+            ));
+        }
+    }
+    Ok(there.into_keys().collect())
+}
+
+/// Whether a document is the one that was sent, byte for byte: the server moves the `_id` to the front.
+fn is_same(sent: &RawDocument, stored: &RawDocument) -> bool {
+    let rest = |document: &RawDocument| -> Result<RawDocumentBuf, Error> {
+        let mut rest = RawDocumentBuf::new();
+        for field in document {
+            let (name, value) = field?;
+            if name.as_str() != "_id" {
+                rest.append(name, value);
+            }
+        }
+        Ok(rest)
+    };
+    matches!((rest(sent), rest(stored)), (Ok(sent), Ok(stored)) if sent.as_bytes() == stored.as_bytes())
+}
+
 /// The documents to add, by collection; of several with one `_id`, the first.
 fn inserts(batch: &Batch) -> Result<Vec<(&'static str, Vec<RawDocumentBuf>)>, Halt> {
     let mut collections: Vec<(&'static str, Vec<RawDocumentBuf>)> = Vec::new();
@@ -515,7 +562,7 @@ fn inserts(batch: &Batch) -> Result<Vec<(&'static str, Vec<RawDocumentBuf>)>, Ha
         }
     }
     for (_, documents) in &mut collections {
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         documents.retain(|document| seen.insert(id_bytes(document)));
     }
     Ok(collections)
@@ -537,7 +584,9 @@ fn commands<'a>(
     for (position, item) in items.into_iter().enumerate() {
         let size = item.as_bytes().len();
         match groups.last_mut() {
-            Some((_, bytes, array)) if *bytes + size <= COMMAND_BYTES => {
+            Some((first, bytes, array))
+                if *bytes + size <= COMMAND_BYTES && position - *first < COMMAND_ITEMS =>
+            {
                 *bytes += size;
                 array.push(item.clone());
             }

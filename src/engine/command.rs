@@ -1,6 +1,7 @@
 //! Commands: probing whether one is done, and carrying it out so that a late duplicate does no harm.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::error::Error;
@@ -13,6 +14,10 @@ use crate::upgrade::{Command, Step, Unit};
 
 /// The key under which the journal holds the UUID that a rename or a drop was decided on.
 const UUID: &str = "uuid";
+
+/// How often a command, or a probe, is sent again after errors that may pass, and after which pause.
+const ATTEMPTS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// What a probe found.
 pub(crate) enum Probe {
@@ -132,6 +137,26 @@ pub(crate) fn bears_on(earlier: &Step, command: &Command, done: bool) -> bool {
     }
 }
 
+/// Probes, again after errors that may pass.
+pub(crate) async fn find_out(
+    context: &Context,
+    unit: &Unit,
+    command: &Command,
+    identity: Option<&Document>,
+) -> Result<Probe, Halt> {
+    let mut attempts = 0;
+    loop {
+        let probing = context.stop.guard(probe(context.database(), unit, command, identity));
+        match probing.await {
+            Err(Halt::Driver(error)) if attempts < ATTEMPTS && server::passing(&error) => {
+                attempts += 1;
+                context.stop.sleep(PAUSE * attempts).await?;
+            }
+            ended => return ended,
+        }
+    }
+}
+
 /// Carries out a command that the journal names, unless it is done.
 pub(crate) async fn redo(
     context: &Context,
@@ -141,7 +166,7 @@ pub(crate) async fn redo(
 ) -> Result<(), Halt> {
     // an index that is being built is listed already: creating it again waits for it
     if !matches!(command, Command::CreateIndex { .. })
-        && let Probe::Done = probe(context.database(), unit, command, Some(identity)).await?
+        && let Probe::Done = find_out(context, unit, command, Some(identity)).await?
     {
         return Ok(());
     }
@@ -162,16 +187,16 @@ pub(crate) async fn run(
         let sent = context.stop.guard(send(context.database(), command, identity)).await;
         match sent {
             Ok(()) => {}
-            Err(Halt::Driver(error)) if attempts < 5 && server::passing(&error) => {
+            Err(Halt::Driver(error)) if attempts < ATTEMPTS && server::passing(&error) => {
                 attempts += 1;
-                context.stop.sleep(std::time::Duration::from_millis(200) * attempts).await?;
+                context.stop.sleep(PAUSE * attempts).await?;
                 continue;
             }
             // the collection is not the one that was probed, or not there: the probe says what that means
             Err(Halt::Driver(error)) if matches!(server::code(&error), Some(26 | 27 | 361)) => {}
             Err(halt) => return Err(halt),
         }
-        return match probe(context.database(), unit, command, Some(identity)).await? {
+        return match find_out(context, unit, command, Some(identity)).await? {
             Probe::Done => Ok(()),
             Probe::Todo(_) => Err(failed(
                 format!("upgrade {}: {} took no effect", unit.version, command.describe()),

@@ -102,8 +102,8 @@ pub(crate) async fn look(
                 let identity = begun
                     .filter(|journal| journal.step == *position)
                     .and_then(|journal| journal.command.as_ref());
-                let probe = command::probe(context.database(), unit, command, identity);
-                let done = matches!(context.stop.guard(probe).await?, command::Probe::Done);
+                let probe = command::find_out(context, unit, command, identity).await?;
+                let done = matches!(probe, command::Probe::Done);
                 let mut earlier = steps[finished..index].iter().map(|(_, earlier, _)| *earlier);
                 if earlier.any(|earlier| command::bears_on(earlier, command, done)) {
                     None
@@ -194,16 +194,17 @@ async fn fits_at_once(
                 bytes += own;
             }
             // nobody knows yet which documents: at the most, all of them
-            (Step::Transform(transform), None) => {
-                let collection =
-                    context.database().collection::<mongodb::bson::Document>(transform.collection);
-                let all = collection.estimated_document_count();
-                documents += context.stop.guard(all.into_future()).await?;
-            }
+            (Step::Transform(transform), None) => documents += all_of(context, transform).await?,
             (Step::Transaction(_), None) => {}
         }
     }
     Ok(documents <= context.batch_documents as u64 && bytes <= TRANSACTION_BYTES)
+}
+
+/// How many documents the collection of a transform holds, about.
+async fn all_of(context: &Context, transform: &Transform) -> Result<u64, Halt> {
+    let collection = context.database().collection::<RawDocumentBuf>(transform.collection);
+    context.stop.guard(collection.estimated_document_count().into_future()).await
 }
 
 /// Computes every edit of a transform and throws it away.
@@ -222,8 +223,7 @@ async fn scan(
     };
     let mut reader = Reader::new(context, unit, transform, purpose, after);
     let (mut done, mut bytes) = (Done::default(), 0);
-    let collection = context.database().collection::<RawDocumentBuf>(transform.collection);
-    let all = context.stop.guard(collection.estimated_document_count().into_future()).await?;
+    let all = all_of(context, transform).await?;
     let mut progress = Progress::new(&unit.version, "look", transform.collection, all);
     loop {
         let batch = reader.next().await?;
@@ -256,7 +256,8 @@ async fn rehearse_into(
         let rehearsal = context.stop.guard(rehearse(context, session, steps, &parts)).await;
         abort(context, session).await;
         match rehearsal {
-            Ok(done) => {
+            Ok(None) => return Ok(()),
+            Ok(Some(done)) => {
                 for (index, done) in parts.iter().zip(done) {
                     findings[*index] = Some((done, 0));
                 }
@@ -265,7 +266,7 @@ async fn rehearse_into(
             Err(Halt::Driver(error)) if server::too_large(&error) => return Ok(()),
             Err(Halt::Driver(error)) if server::passing(&error) && tries < 5 => tries += 1,
             // others write to these documents all the time: nothing is known of the steps, then
-            Err(Halt::Driver(error)) if server::code(&error) == Some(112) => return Ok(()),
+            Err(Halt::Driver(error)) if server::held_by_others(&error) => return Ok(()),
             Err(halt) => return Err(halt),
         }
         context.stop.sleep(std::time::Duration::from_millis(50) * tries).await?;
@@ -305,17 +306,23 @@ fn rehearsed(
     parts
 }
 
+/// What the steps do, one after another; none where that is more than a rehearsal may change.
 async fn rehearse(
     context: &Context,
     session: &mut ClientSession,
     steps: &[(&Unit, &Step, usize)],
     parts: &[usize],
-) -> Result<Vec<Done>, Halt> {
+) -> Result<Option<Vec<Done>>, Halt> {
     session.start_transaction().await?;
-    let mut done = Vec::new();
+    let mut most = REHEARSAL * context.batch_documents as u64;
+    let mut all = Vec::new();
     for index in parts {
         let (unit, step, _) = steps[*index];
-        done.push(in_transaction(context, session, unit, step).await?);
+        let Some(done) = in_transaction(context, session, unit, step, most).await? else {
+            return Ok(None);
+        };
+        most -= done.documents;
+        all.push(done);
     }
-    Ok(done)
+    Ok(Some(all))
 }

@@ -140,6 +140,6 @@ impl<'a> Reader<'a> {
 
     fn finds(&self, after: Option<&Bson>) -> Vec<mongodb::bson::Document> {
         let limit = self.context.batch_documents;
-        batch::finds(self.transform, after, limit, self.purpose, In::Plain)
+        batch::finds(self.transform, after, limit, In::Plain)
     }
 }

@@ -178,7 +178,15 @@ async fn confirm(
     deadline: Instant,
 ) -> Result<(), Halt> {
     loop {
-        let observed = context.stop.guard(context.store.observe(&context.lock.run_id)).await?;
+        let observing = context.stop.guard(context.store.observe(&context.lock.run_id));
+        let observed = match observing.await {
+            Ok(observed) => observed,
+            Err(halt) if halt.may_pass() && Instant::now() < deadline => {
+                context.stop.sleep(jittered(Duration::from_millis(50))).await?;
+                continue;
+            }
+            Err(halt) => return Err(halt),
+        };
         match (&observed.recorded, from) {
             (Recorded::Readable(record), _) if record.is_state(to) => return Ok(()),
             // the majority does not have it yet

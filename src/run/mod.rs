@@ -329,6 +329,9 @@ impl<'a> Run<'a> {
             let begun = usize::from(journal.is_some());
             self.check_server(&context, &units)?;
             self.ask_conditions(&context, &units[begun..], Asked::BeforeAnyWrite).await?;
+            if begun == 0 {
+                self.ask_conditions(&context, &units[..1], Asked::BeforeItsUpgrade).await?;
+            }
             let mut session = self.session(&context).await?;
             let looked =
                 look(&context, session.as_mut(), &units, journal.as_ref(), Look::Plan).await;

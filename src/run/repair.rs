@@ -1,5 +1,7 @@
 //! Mode `record`: the repair of a record, from exactly what is stored.
 
+use std::time::Duration;
+
 use mongodb::bson::RawDocumentBuf;
 
 use crate::engine::closed;
@@ -10,6 +12,10 @@ use crate::run::Run;
 use crate::run::upgrade::{Under, Waiting};
 use crate::settings::Repair;
 use crate::stop::Halt;
+
+/// How often a repair that was not answered is tried again, and after which pause.
+const ATTEMPTS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(100);
 
 impl Run<'_> {
     /// Repairs the record as the operator says, and then judges as a check would.
@@ -87,13 +93,35 @@ impl Run<'_> {
             &self.store.names,
         )
         .map_err(|error| repairing(error.into()))?;
-        match self.stop.guard_with_grace(self.store.attempt(&change, None)).await {
-            Ok(true) => {
-                tracing::info!(recorded = %repair.version, replaced = repair.expect, "record repaired");
-                self.check().await
+        let mut unanswered = 0;
+        loop {
+            match self.stop.guard_with_grace(self.store.attempt(&change, None)).await {
+                Ok(true) => break,
+                Ok(false) if unanswered > 0 && self.is_repaired(repair).await? => break,
+                Ok(false) => return Err(repairing(Halt::RecordMoved)),
+                Err(halt) if halt.may_pass() && unanswered < ATTEMPTS => unanswered += 1,
+                Err(halt) => {
+                    let mut failure = repairing(halt);
+                    failure.message += "; whether the record was changed is not known";
+                    failure.next += " (GATE_MODE=check shows what is recorded)";
+                    return Err(failure);
+                }
             }
-            Ok(false) => Err(repairing(Halt::RecordMoved)),
-            Err(halt) => Err(repairing(halt)),
+            self.stop.sleep(PAUSE * unanswered).await.map_err(repairing)?;
         }
+        tracing::info!(recorded = %repair.version, replaced = repair.expect, "record repaired");
+        self.check().await
+    }
+
+    /// Whether an attempt whose answer was lost did it.
+    async fn is_repaired(&self, repair: &Repair) -> Result<bool, Failure> {
+        let observe = async || self.store.observe(&self.lock.run_id).await;
+        let observed = self.ask("reading the record", observe).await;
+        let observed = observed.map_err(|halt| closed(halt, "reading the record"))?;
+        let version = repair.version.to_string();
+        Ok(matches!(
+            observed.recorded,
+            Recorded::Readable(record) if record.text == version && record.journal.is_none()
+        ))
     }
 }

@@ -204,34 +204,34 @@ impl Run<'_> {
         let id = session.as_ref().map(|session| session.id().clone());
         let taking = "taking the lock";
         let take = self.persist(taking, || self.lock.attempt(id.as_ref()));
-        match self.stop.guard_with_grace(take).await {
+        let former = match self.stop.guard_with_grace(take).await {
             Ok(Attempt::Held(holder)) => {
                 self.wait_for_lock(&holder, waiting).await?;
                 return Ok(None);
             }
-            Ok(Attempt::Taken { from: None }) => {}
-            Ok(Attempt::Taken { from: Some(former) }) => {
-                tracing::warn!(
-                    holder = former.holder.run_id,
-                    holder_host = former.holder.host,
-                    "took over the lock of a run whose lease was over"
-                );
-                let ending = async || {
-                    self.lock.end_session(former.session.as_ref()).await;
-                    Ok::<_, Halt>(())
-                };
-                // a stop meanwhile is met again below, with the lock in hand
-                let _ = self.ask(taking, ending).await;
-            }
+            Ok(Attempt::Taken { from }) => from,
             Err(halt) => {
                 // an answer may have been lost on the way: leave no lock behind
                 self.release().await;
                 return Err(closed(halt, taking));
             }
-        }
+        };
         self.took_lock = true;
-        context.checkpoints.reached(Point::Locked).await;
         let keeper = self.lock.keep(&self.stop);
+        if let Some(former) = former {
+            tracing::warn!(
+                holder = former.holder.run_id,
+                holder_host = former.holder.host,
+                "took over the lock of a run whose lease was over"
+            );
+            let ending = async || {
+                self.lock.end_session(former.session.as_ref()).await;
+                Ok::<_, Halt>(())
+            };
+            // a stop meanwhile is met again below, with the lock in hand
+            let _ = self.ask(taking, ending).await;
+        }
+        context.checkpoints.reached(Point::Locked).await;
         let watch = context.quiet.watch(self.lock.lease / 3, &self.stop);
         let ended = caught(async {
             match under {
@@ -395,6 +395,10 @@ impl Run<'_> {
         let journal = work.stored().and_then(|record| record.journal.clone());
         let begun = usize::from(journal.is_some());
         self.ask_conditions(context, &units[begun..], Asked::BeforeAnyWrite).await?;
+        if begun == 0 {
+            // no earlier upgrade changes what these come to
+            self.ask_conditions(context, &units[..1], Asked::BeforeItsUpgrade).await?;
+        }
         let look = look(context, work.session(), units, journal.as_ref(), Look::Upgrade);
         let looked = Box::pin(look).await;
         looked.map_err(|halt| match halt {
@@ -431,7 +435,9 @@ impl Run<'_> {
         work: &mut Work<'_>,
         units: &[&Unit],
     ) -> Result<(), Halt> {
-        let Some(unit) = units.first() else {
+        let journaled = work.stored().and_then(|record| record.journal.as_ref());
+        let version = journaled.map(|journal| journal.version.clone()).unwrap_or_default();
+        let Some(unit) = units.first().filter(|unit| unit.version.to_string() == version) else {
             return Err(Failure::bug("a journal of an unknown version").into());
         };
         let estimates = Box::pin(self.prepare(context, work, units)).await?;
