@@ -51,7 +51,9 @@ async fn own_database(world: &World) -> (Child, Database) {
 
 async fn the_first_pod_begins_where_mongodb_comes_with_the_release(world: &World) {
     let address = world.free_address().await;
-    let old = with_mongodb(lab::old(), &address);
+    // without any upgrade nobody would have to say what the database is
+    let (first, next) = ("0.6.0=increment", "0.6.0=increment;0.8.0=move_field");
+    let old = with_mongodb(lab::lab("0.7.0", "a", "0.7.0", first), &address);
     world.upgrade_lab(&old, &["--wait"]).await.ok();
     world.serves("0.7.0").await;
     assert_eq!(world.hook_job().await, None);
@@ -63,7 +65,8 @@ async fn the_first_pod_begins_where_mongodb_comes_with_the_release(world: &World
     assert_eq!(apps::history(&record), ["initialise 0.7.0"], "once, by one of three");
 
     apps::fill(&database, "things", (0..20).map(|n| doc! { "_id": n, "a": n })).await;
-    world.upgrade_lab(&with_mongodb(lab::new(), &address), &["--wait"]).await.ok();
+    let new = with_mongodb(lab::lab("0.8.0", "b", "0.8.0", next), &address);
+    world.upgrade_lab(&new, &["--wait"]).await.ok();
     world.serves("0.8.0").await;
     let hook = report(&world.hook_pods().await[0]);
     assert_eq!((&hook["exit_code"], &hook["from"]), (&json!(0), &json!("0.7.0")), "{hook}");
