@@ -24,7 +24,7 @@ impl Engine {
         let engine = Engine { state };
         let place = engine.state.to_str().unwrap();
         script(&["up", place]);
-        script(&["image", place, "gate:test", env!("CARGO_BIN_EXE_datalab-upgrade")]);
+        script(&["gate", place, "gate:test"]);
         let mongod = support::mongod().to_str().unwrap();
         script(&[
             "image",

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use mongodb::Database;
 use mongodb::bson::{Document, doc};
 use serde_json::Value;
-use support::guide::{URI, blocks, commands, pages};
+use support::guide::{URI, beside, blocks, commands, pages};
 use support::{Server, db_hash, dump, fixture};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -139,8 +139,11 @@ fn every_command_is_run_by_a_test() {
         let path = path.display();
         for (name, block) in blocks(&page) {
             let name = name.unwrap_or_else(|| panic!("{path}: nobody runs this:\n{block}"));
-            let quoted = format!("\"{name}\"");
-            assert!(tests.contains(&quoted), "{path}: no test runs the commands {name}");
+            // as they are called for: `commands("plan")`, `tested("plan")`, `runs("plan", 10)`
+            let calls = ["commands", "tested", "runs"];
+            let run = calls.iter().any(|call| tests.contains(&format!("{call}(\"{name}\"")));
+            let here = ["try", "develop"].contains(&name.as_str());
+            assert!(run || here, "{path}: no test runs the commands {name}");
             let same = known.entry(name.clone()).or_insert_with(|| block.clone());
             assert_eq!(*same, block, "{path}: two blocks are called {name}");
         }
@@ -192,11 +195,42 @@ fn broken_links(path: &Path, page: &str) -> Vec<String> {
 
 #[test]
 fn every_link_leads_somewhere() {
-    for (path, page) in pages() {
+    for (path, page) in pages().into_iter().chain(beside()) {
         assert_eq!(broken_links(&path, &page), Vec::<String>::new(), "{}", path.display());
     }
     let page = Path::new(ROOT).join("docs/install.md");
     assert_eq!(broken_links(&page, "[a](nowhere.md) [b](cluster.md#nothing)").len(), 2);
+}
+
+/// The names of the guide's pages in a text, as in `docs/mongodb.md`.
+fn named_pages(text: &str) -> Vec<&str> {
+    let names = text.split("docs/").skip(1).filter_map(|rest| {
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && !"-_./".contains(c));
+        let name = &rest[..end.unwrap_or(rest.len())];
+        Some(&name[..name.find(".md")? + 3])
+    });
+    names.collect()
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn every_page_that_code_and_manifests_name_is_there() {
+    let mut named = 0;
+    for folder in ["deploy", "charts", "src"] {
+        for path in files(&Path::new(ROOT).join(folder)) {
+            for name in named_pages(&fs::read_to_string(&path).unwrap()) {
+                let page = Path::new(ROOT).join("docs").join(name);
+                assert!(page.exists(), "{}: docs/{name} is not there", path.display());
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 5, "{named}");
+    assert_eq!(named_pages("see docs/no-where.md. Or docs/, docs/a.md"), ["no-where.md", "a.md"]);
 }
 
 /// The chart's lines in the guide are those of the application that the end-to-end tests install.

@@ -1,4 +1,4 @@
-//! The table of settings, from which `--help`, the README and the known names are made.
+//! The table of settings, from which `--help`, the guide and the known names are made.
 
 use super::{Mode, TERMINATION_LOG};
 use Fallback::{Value, Words};
@@ -134,7 +134,7 @@ pub(super) fn in_modes(modes: &[Mode]) -> String {
     format!("mode{} {}", if modes.len() == 1 { "" } else { "s" }, words.join(" and "))
 }
 
-/// The settings as a Markdown table, for the README.
+/// The settings as a Markdown table, for the guide.
 pub fn markdown_table() -> String {
     let mut table = String::from("| setting | default | meaning |\n| --- | --- | --- |\n");
     for setting in SETTINGS {

@@ -46,7 +46,7 @@ impl Members {
     }
 
     /// Lets the secondaries take over what the primary writes, or not.
-    #[allow(dead_code)]
+    #[allow(dead_code)] // the campaign does not, but other tests share this file
     pub async fn replicate(&self, may: bool) {
         let mode = if may { "off" } else { "alwaysOn" };
         for member in &self.0 {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::helm::{Rendered, pod, render};
+use crate::helm::{Rendered, env, pod, render, yaml};
 
 const FEATURES: &str = "events: { enabled: true }\n\
     quiesce: { workloads: [deployment/web, deployment/api, 'statefulset/{{ .Release.Name }}-db'] }\n";
@@ -51,6 +51,18 @@ fn the_role_is_always_there_and_empty_unless_a_feature_needs_it() {
     );
 }
 
+/// What the guide tells those who write the Role themselves.
+#[test]
+fn the_guides_least_role_is_the_charts() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/old-pods.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, shown) = page.split_once("```yaml\n").unwrap();
+    let shown = yaml(shown.split("```").next().unwrap());
+    let both = "events: { enabled: true }\n\
+        quiesce: { workloads: [deployment/web, statefulset/worker] }";
+    assert_eq!(shown["rules"], rules(both));
+}
+
 #[test]
 fn a_token_is_mounted_only_where_a_feature_needs_it() {
     let mounted = |rendered: &Rendered| -> Vec<String> {
@@ -65,6 +77,13 @@ fn a_token_is_mounted_only_where_a_feature_needs_it() {
     assert_eq!(mounted(&quiesce), ["r-upgrade-gate", "r-upgrade-gate-helm"]);
     let check = render("quiesce: { workloads: [deployment/web] }\nmanual: { mode: check }");
     assert_eq!(mounted(&check), ["r-upgrade-gate-helm"], "a check scales nothing");
+    let resume = render("quiesce: { workloads: [deployment/web] }\nmanual: { mode: resume }");
+    assert_eq!(mounted(&resume), ["r-upgrade-gate", "r-upgrade-gate-helm"]);
+    let by_hand = pod(resume.get("CronJob", "r-upgrade-gate"));
+    let variables = env(by_hand);
+    assert_eq!(variables["GATE_MODE"], "resume");
+    assert_eq!(variables["GATE_QUIESCE"], "deployment/web");
+    assert_eq!(by_hand["serviceAccountName"], "r-upgrade-gate");
     for account in render(FEATURES).of_kind("ServiceAccount") {
         assert_eq!(account["automountServiceAccountToken"], false, "pods say so themselves");
     }

@@ -186,6 +186,10 @@ fn a_value_of_the_wrong_kind_is_refused() {
         ("mongodb: { uriFile: uri }", "mongodb/uriFile"),
         ("extraEnv: [{ name: A, value: 1 }]", "extraEnv/0/value"),
         ("extraEnv: [{ value: a }]", "extraEnv/0"),
+        ("extraEnv: [{ name: A, valueFrom: { secretRef: {} } }]", "extraEnv/0/valueFrom"),
+        ("nameOverride: My_App", "nameOverride"),
+        ("fullnameOverride: my.app", "fullnameOverride"),
+        ("fullnameOverride: my-app-", "fullnameOverride"),
         ("podLabels: { a: 1 }", "podLabels/a"),
     ] {
         let refusal = Release::of(values).refusal();
@@ -231,8 +235,8 @@ fn absent(depth: usize) -> String {
     let mut values = nulls(&chart_values(), depth);
     values["mongodb"] =
         json!({ "existingSecret": { "name": "db", "key": null }, "uri": null, "uriFile": null });
-    // what nobody set is not limited
-    values["resources"] = chart_values()["resources"].clone();
+    // one value, for Kubernetes has no defaults for parts of it
+    values["resources"] = Value::Null;
     format!("{values}# mongodb:")
 }
 

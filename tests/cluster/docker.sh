@@ -3,6 +3,7 @@
 #   docker.sh tools       fetches and builds them, once
 #   docker.sh up STATE    starts an engine in a network and a mount namespace of its own
 #   docker.sh image STATE NAME PROGRAM [ARGUMENT…]  makes an image of a program and what it is linked to
+#   docker.sh gate STATE NAME   builds the image that is released, by the Dockerfile, and loads it
 #   docker.sh down STATE  ends it and everything that it started
 # Clients: DOCKER_HOST=unix://STATE/socket DOCKER_CONFIG=STATE/config, and $bin and $docker in the path.
 set -euo pipefail
@@ -61,6 +62,15 @@ image() {
     rm -r "$root"
 }
 
+# What the end-to-end tests run: a static program, which resolves names without a library.
+gate() {
+    local state=$1 name=$2 built tar
+    export DOCKER_HOST=unix://$state/socket
+    read -r built tar < <("$here/image.sh" | grep /datalab-upgrade:)
+    "$docker/usr/bin/docker" load --quiet --input "$tar" >/dev/null
+    "$docker/usr/bin/docker" tag "$built" "$name"
+}
+
 down() {
     local state=$1 name pid containers
     name=$(cat "$state/name") pid=$(cat "$state/pid" 2>/dev/null || true)
@@ -80,6 +90,6 @@ down() {
 case ${1-} in
     tools) locked docker engine && "$here/build.sh" compose ;;
     up | down) "$1" "$(realpath -m "$2")" ;;
-    image) shift && image "$@" ;;
-    *) die "docker.sh tools | up STATE | image STATE NAME PROGRAM | down STATE" ;;
+    image | gate) "$@" ;;
+    *) die "docker.sh tools | up STATE | image STATE NAME PROGRAM | gate STATE NAME | down STATE" ;;
 esac

@@ -92,7 +92,7 @@ if [ "$command" = down ]; then exec "$here/down.sh" "$kept"; fi
 if [ "$command" = env ]; then inside "$kept"; exec "${netns[@]}" "$@"; fi
 
 if [ "$command" != up ] && [ -n "${KUBECONFIG:-}" ]; then
-    for name in E2E_HOST E2E_IMAGE E2E_SCENARIO_IMAGE E2E_LAB_IMAGE E2E_MONGOD_IMAGE; do
+    for name in E2E_HOST E2E_IMAGE E2E_SCENARIO_IMAGE E2E_LAB_IMAGE E2E_MONGOD_IMAGE E2E_KILL E2E_API_SERVER; do
         [ -n "${!name:-}" ] || die "KUBECONFIG is set, so $name must be: see the head of $0"
     done
     [ -n "${E2E_BIN:-}" ] || "$here/build.sh" kube helm3 helm4 argocd

@@ -142,6 +142,12 @@ impl Application<'_> {
         self.world.until("the comparison", done).await;
     }
 
+    /// When it last compared what is there with what should be.
+    pub async fn compared(&self) -> String {
+        let get = ["get", KIND, &self.name, "--output=jsonpath={.status.reconciledAt}"];
+        self.kubectl(&get, None).await
+    }
+
     /// Deletes the Application with all that is its own, and waits until that is gone.
     pub async fn delete(self) {
         let cascade =

@@ -96,13 +96,6 @@ impl Output {
         self
     }
 
-    /// Asserts that it did not.
-    #[track_caller]
-    pub fn says_not(self, text: &str) -> Output {
-        assert!(!self.text().contains(text), "says {text:?}: {self}");
-        self
-    }
-
     /// All that it printed, without the backslashes that JSON puts before quotes, and Helm 4 once more where
     /// it quotes what a hook's container said.
     pub fn text(&self) -> String {

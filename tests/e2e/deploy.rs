@@ -1,6 +1,7 @@
 //! The manifests without Helm, with the guide's own commands.
 
 use mongodb::bson::doc;
+use serde_json::json;
 
 use super::command::{repository, required};
 use super::gate::copy;
@@ -77,8 +78,15 @@ async fn manifests_without_helm_upgrade_before_the_application_starts(world: &Wo
     assert_eq!(operator.ended("upgrade-gate").await, "Failed");
     assert_eq!(world.pods_of("upgrade-gate").await.len(), 1);
     operator.run(&commands("manifests-log")).await.ok().says("GATE_FROM_VERSION");
-    let deployment = world.object("deployment/datalab").await;
-    assert!(deployment["status"]["readyReplicas"].is_null(), "{deployment}");
+    let waits = async || {
+        let pods = world.pods("app.kubernetes.io/name=datalab").await;
+        let status = &pods.first()?["status"];
+        status["initContainerStatuses"][0]["state"]["running"].as_object()?;
+        Some(status["containerStatuses"][0].clone())
+    };
+    let app = world.until("the application's pod to wait in its init container", waits).await;
+    assert_eq!(app["started"], false, "{app}");
+    assert_eq!((&app["restartCount"], app.get("containerID")), (&json!(0), None), "{app}");
     assert_eq!(recorded(&world.database).await, None);
 
     let word = |text: &str| {
@@ -87,7 +95,9 @@ async fn manifests_without_helm_upgrade_before_the_application_starts(world: &Wo
     };
     operator.edit("deploy/kubernetes/gate/job.yaml", word);
     let plan = commands("manifests-plan");
-    operator.run("kubectl apply -k deploy/kubernetes 2>&1 || true").await;
+    // without deleting the Job first, its environment cannot be changed; all else is
+    let applied = operator.run("kubectl apply -k deploy/kubernetes").await.failed();
+    applied.says("The Job \"upgrade-gate\" is invalid").says("field is immutable");
     operator.run(&plan).await.ok().says("Pin 101 item_id reference(s)").says("\"exit_code\":10");
     assert_eq!(recorded(&world.database).await, None);
 

@@ -125,6 +125,14 @@ async fn an_application_is_gated_as_the_guide_shows(world: &World) {
     operator.run("kubectl rollout status deployment/my-app --timeout=2m").await.ok();
     operator.run(&tested("helm-upgrade")).await.ok();
     operator.run(&commands("helm-plan")).await.ok().says("\"exit_code\":0");
+
+    // the next version's image may plan, from today's CronJob
+    let today = "kubectl set image cronjob/my-app-gate gate=localhost/today:1";
+    let next = commands("helm-plan-next");
+    let next =
+        next.replace("registry.example.org/my-app-upgrade:1.5.0", &required("E2E_SCENARIO_IMAGE"));
+    let planned = operator.run(&format!("{today}\n{next}")).await.ok();
+    planned.says("\"exit_code\":0").says("\"mode\":\"plan\"");
 }
 
 async fn a_release_beside_datalab_upgrades_it(world: &World) {
@@ -144,9 +152,15 @@ async fn a_release_beside_datalab_upgrades_it(world: &World) {
 async fn a_job_of_the_chart_is_ended_by_its_label(world: &World) {
     let operator = Operator::new(world);
     // nobody has said what the database is: it fails, and its Job stays to be read
-    world.upgrade_gate(&datalab(), &[]).await.failed();
-    let jobs = async || world.list("jobs", "").await.len();
-    assert_eq!(jobs().await, 1);
+    for release in ["my-app", "another"] {
+        world.upgrade(release, &chart(), &datalab(), &[]).await.failed();
+    }
+    let jobs = async || {
+        let jobs = world.list("jobs", "").await.into_iter();
+        let of = jobs.map(|job| job["metadata"]["labels"]["app.kubernetes.io/instance"].clone());
+        of.collect::<Vec<_>>()
+    };
+    assert_eq!(jobs().await.len(), 2);
     operator.run(&commands("end-the-job")).await.ok();
-    assert_eq!(jobs().await, 0);
+    assert_eq!(jobs().await, ["another"]);
 }

@@ -54,6 +54,14 @@ impl World {
         path
     }
 
+    /// An address for a MongoDB of the release's own: not every cluster of the tests has names.
+    pub async fn free_address(&self) -> Value {
+        self.kubectl(&["create", "service", "clusterip", "probe", "--tcp=27017"]).await;
+        let address = self.object("service/probe").await["spec"]["clusterIP"].clone();
+        self.kubectl(&["delete", "service", "probe"]).await;
+        address
+    }
+
     /// Waits until the lab answers with this version.
     pub async fn serves(&self, version: &str) {
         let ask = async || self.fetch("lab").await.filter(|answer| answer == version);

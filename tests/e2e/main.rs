@@ -32,6 +32,7 @@ mod server;
 #[path = "../support/mod.rs"]
 mod support;
 mod timeout;
+mod together;
 mod upgrade;
 mod values;
 mod world;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         gitops::scenarios(),
         manual::scenarios(),
         beside::scenarios(),
+        together::scenarios(),
         values::scenarios(),
     ];
     runner::run(scenarios.concat())

@@ -40,8 +40,11 @@ async fn new_pods_wait_for_an_ordinary_job(world: &World) {
     world.serves("0.7.0").await;
     let waits =
         |pod: &&Value| pod["status"]["initContainerStatuses"][0]["state"]["running"].is_object();
-    let pods = world.pods("app=lab").await;
-    assert_eq!(pods.iter().filter(waits).count(), 1, "{pods:#?}");
+    let one_waits = async || {
+        let pods = world.pods("app=lab").await;
+        (pods.iter().filter(waits).count() == 1).then_some(())
+    };
+    world.until("one new pod that waits", one_waits).await;
 
     // Mended, the next revision has a Job of its own, and the pods that wait open.
     things.update_one(doc! { "_id": 7 }, doc! { "$unset": { "bad": "" } }).await.unwrap();

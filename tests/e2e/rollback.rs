@@ -16,7 +16,7 @@ pub fn scenarios() -> Vec<Scenario> {
         scenario!(BOTH, a_rollback_below_the_floor_keeps_old_pods_out),
         scenario!(BOTH, a_check_on_request_refuses_a_rollback_below_the_floor),
         scenario!(FOUR, without_a_gate_a_rollback_starts_pods_that_cannot_read_the_data),
-        scenario!(FOUR, a_pod_that_restarts_long_after_the_hook_opens_at_once),
+        scenario!(BOTH, a_pod_that_restarts_long_after_the_hook_opens_at_once),
     ]
 }
 

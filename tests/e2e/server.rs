@@ -54,6 +54,11 @@ async fn a_server_that_stays_down_ends_the_release_with_20(world: &World) {
         .says(r#""exit_code":20"#)
         .says("no member of the replica set answers: check hosts and ports");
     assert_eq!(codes(world).await, [20, 20]);
+    for pod in world.hook_pods().await {
+        // the setting's default is 30 s, and a run that heeded that one could not be faster
+        let report = report(&pod);
+        assert!(report["duration_ms"].as_u64().unwrap() < 30_000, "{report}");
+    }
     let job = world.hook_job().await.unwrap();
     let job = world.object(&format!("job/{job}")).await;
     let reasons = job["status"]["conditions"].to_string();

@@ -3,9 +3,11 @@
 use serde_json::Value;
 
 use super::gate::merged;
-use super::middle;
+use super::guide::Operator;
+use super::middle::{self, Middle};
 use super::quiesce::{hook_report, quiesce, replicas};
 use super::runner::{BOTH, Scenario, scenario};
+use super::support::guide::commands;
 use super::world::{World, report};
 
 pub fn scenarios() -> Vec<Scenario> {
@@ -14,6 +16,7 @@ pub fn scenarios() -> Vec<Scenario> {
         scenario!(BOTH, a_timeout_of_helm_with_the_rollback_flag_keeps_old_pods_out),
         scenario!(BOTH, a_timeout_of_helm_leaves_the_pods_stopped_until_the_next_command),
         scenario!(BOTH, pods_that_a_rollback_flag_brings_back_beside_the_upgrade_end_it_and_wait),
+        scenario!(BOTH, the_job_is_ended_before_a_rollback),
         scenario!(BOTH, a_rollback_leaves_the_job_to_whoever_deletes_it),
     ]
 }
@@ -115,15 +118,36 @@ async fn pods_that_a_rollback_flag_brings_back_beside_the_upgrade_end_it_and_wai
     middle::finished(world).await;
 }
 
-async fn a_rollback_leaves_the_job_to_whoever_deletes_it(world: &World) {
+/// The machine that helm runs on is lost in the middle of an upgrade: only a rollback frees the release.
+async fn helm_is_lost(world: &World) -> (Middle, String) {
     let middle = middle::prepare(world).await;
     let helm = world.start_lab(&middle::upgrade(), &["--wait"]).await;
     let run = middle.reached(world).await;
-    // The machine that helm runs on is lost: only a rollback frees the release.
     helm.signal("KILL");
     world.noted(helm).await.failed();
     let refused = world.upgrade_lab(&middle::upgrade(), &[]).await.failed();
     refused.says("another operation (install/upgrade/rollback) is in progress");
+    (middle, run)
+}
+
+/// As the guide has it.
+async fn the_job_is_ended_before_a_rollback(world: &World) {
+    let (middle, run) = helm_is_lost(world).await;
+    let end = commands("end-the-job").replace("=my-app", "=lab");
+    Operator::new(world).run(&end).await.ok();
+    world.until("the run's end", async || world.unlocked().await).await;
+    world.helm(&["rollback", "lab", "1", "--wait"]).await.ok();
+    world.serves("0.7.0").await;
+    middle.pass().await;
+    assert_eq!(middle::unfinished(world).await, Some(run), "what it committed stays");
+    world.upgrade_lab(&middle::upgrade(), &["--wait"]).await.ok();
+    world.serves("0.8.0").await;
+    middle::finished(world).await;
+}
+
+/// What the guide warns of.
+async fn a_rollback_leaves_the_job_to_whoever_deletes_it(world: &World) {
+    let (middle, run) = helm_is_lost(world).await;
     world.helm(&["rollback", "lab", "1", "--wait"]).await.ok();
     world.serves("0.7.0").await;
     assert_eq!(middle::unfinished(world).await.as_ref(), Some(&run), "it runs on");

@@ -17,12 +17,20 @@ pub fn pages() -> Vec<(PathBuf, String)> {
         fs::read_dir(docs).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.push(Path::new(ROOT).join("README.md"));
     paths.sort();
+    paths.retain(|path| path.extension().is_some_and(|md| md == "md"));
+    read(paths)
+}
+
+/// The pages that it leads to, whose commands are examples.
+#[allow(dead_code)] // only the guide's own tests read them
+pub fn beside() -> Vec<(PathBuf, String)> {
+    let names = ["charts/upgrade-gate/README.md", "benches/README.md"];
+    read(names.map(|name| Path::new(ROOT).join(name)).to_vec())
+}
+
+fn read(paths: Vec<PathBuf>) -> Vec<(PathBuf, String)> {
     let read = |path: PathBuf| (path.clone(), fs::read_to_string(path).unwrap());
-    paths
-        .into_iter()
-        .filter(|path| path.extension().is_some_and(|md| md == "md"))
-        .map(read)
-        .collect()
+    paths.into_iter().map(read).collect()
 }
 
 /// What stands in the block of commands that the guide calls `name`.

@@ -20,7 +20,12 @@ imagePullPolicy: {{ . }}
 {{- end }}
 env:
   {{- include "upgrade-gate.envOf" . | nindent 2 }}
-{{- with $values.resources }}
+{{- /* absent, as after --reuse-values, they mean the default */}}
+{{- $resources := $values.resources }}
+{{- if kindIs "invalid" $resources }}
+{{- $resources = dict "requests" (dict "cpu" "10m" "memory" "32Mi") "limits" (dict "memory" "128Mi") }}
+{{- end }}
+{{- with $resources }}
 resources:
   {{- toYaml . | nindent 2 }}
 {{- end }}
