@@ -3,7 +3,7 @@
 //!
 //! It answers `GET /` on port 8080 with `LAB_VERSION`. With `LAB_WRITES=true` it also writes documents
 //! of its own shape, one after the other, until it is stopped: at once, or so many seconds after SIGTERM
-//! as `LAB_STOP_AFTER` says.
+//! as `LAB_STOP_AFTER` says. With `LAB_LEAVES=COLLECTION` it leaves a task there when it gets SIGTERM.
 
 use std::io::{Error, Result};
 use std::time::Duration;
@@ -22,6 +22,7 @@ struct Lab {
     version: String,
     field: String,
     things: Collection<Document>,
+    leaves: Option<Collection<Document>>,
 }
 
 async fn run() -> Result<()> {
@@ -30,7 +31,9 @@ async fn run() -> Result<()> {
     let database = client.default_database();
     let database = database.ok_or_else(|| Error::other("LAB_MONGODB_URI names no database"))?;
     let (version, field) = (setting("LAB_VERSION")?, setting("LAB_FIELD")?);
-    let lab = Lab { version, field, things: database.collection("things") };
+    let leaves = std::env::var("LAB_LEAVES").ok().filter(|name| !name.is_empty());
+    let leaves = leaves.map(|name| database.collection(&name));
+    let lab = Lab { version, field, things: database.collection("things"), leaves };
     let delay = std::env::var("LAB_STOP_AFTER").ok().and_then(|seconds| seconds.parse().ok());
     let writes = std::env::var("LAB_WRITES").is_ok_and(|writes| writes == "true");
 
@@ -39,10 +42,12 @@ async fn run() -> Result<()> {
     tokio::select! {
         ended = lab.serve() => ended,
         ended = lab.write(), if writes => ended,
-        () = async {
+        ended = async {
             stop.recv().await;
+            lab.leave().await?;
             tokio::time::sleep(Duration::from_secs(delay.unwrap_or(0))).await;
-        } => Ok(()),
+            Ok(())
+        } => ended,
     }
 }
 
@@ -76,6 +81,13 @@ impl Lab {
         let length = body.len();
         let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close");
         connection.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await
+    }
+
+    /// What is not done yet is noted for the next pod.
+    async fn leave(&self) -> Result<()> {
+        let Some(tasks) = &self.leaves else { return Ok(()) };
+        let task = doc! { "running": true, "lab": &self.version };
+        tasks.insert_one(task).await.map(|_| ()).map_err(Error::other)
     }
 
     /// Each document says when it was written, and by which pod.

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::gate::merged;
+use super::lingering::beside;
 use super::manual::{by_hand, ended};
 use super::quiesce::*;
 use super::runner::{BOTH, Scenario, scenario};
@@ -11,6 +12,7 @@ use super::world::{World, report};
 pub fn scenarios() -> Vec<Scenario> {
     vec![
         scenario!(BOTH, an_autoscaler_has_its_pods_back_after_the_release),
+        scenario!(BOTH, a_rollback_gives_back_what_a_dead_gate_stopped),
         scenario!(BOTH, resume_leaves_what_somebody_set_meanwhile),
         scenario!(BOTH, an_ordinary_job_that_upgraded_brings_the_pods_back),
         scenario!(BOTH, a_job_by_hand_that_upgraded_brings_the_pods_back),
@@ -44,6 +46,45 @@ async fn an_autoscaler_has_its_pods_back_after_the_release(world: &World) {
     world.serves("0.8.0").await;
     let deployment = world.object("deployment/lab").await;
     assert_eq!(deployment["status"]["readyReplicas"], 3, "resume waits until they are ready");
+}
+
+async fn a_rollback_gives_back_what_a_dead_gate_stopped(world: &World) {
+    let resume = json!({ "gate": { "quiesce": { "resume": true } } });
+    installed(world, &without_number(old(1))).await;
+    world.kubectl(&["scale", "deployment/lab", "--replicas=2"]).await;
+    fill(world, 3).await;
+    world.upgrade_lab(&without_number(merged(new(1), resume)), &["--wait"]).await.ok();
+    world.serves("0.8.0").await;
+    assert_eq!((replicas(world).await, remembered(world).await), (2, None));
+
+    // the next release's gate dies while it waits for pods that do not stop
+    let dying = json!({ "gate": {
+        "settings": { "lockLease": "3s" }, "hooks": { "backoffLimit": 0 },
+        "extraEnv": [
+            { "name": "SCENARIO_CODE", "value": "0.9.0" },
+            { "name": "SCENARIO_UPGRADES", "value": "0.8.0=move_field;0.9.0=twice" },
+        ],
+    } });
+    world.apply(beside("lab")).await;
+    let dead = async {
+        scaled(world, 0).await;
+        world.signal(&world.hook_pods().await[0], "SIGKILL").await;
+    };
+    let next = merged(without_number(new(1)), dying);
+    let (failed, ()) = tokio::join!(world.upgrade_lab(&next, &[]), dead);
+    failed.failed();
+    world.kubectl(&["delete", "pod", "beside"]).await;
+    assert_eq!((replicas(world).await, remembered_replicas(world).await), (0, 2));
+
+    // back to code that can read the data, whose chart knows no number
+    world.helm(&["rollback", "lab", "2", "--wait"]).await.ok();
+    let report = hook_report(world).await;
+    assert_eq!(report["mode"], "resume", "{report}");
+    assert_eq!(report["workloads"][0]["state"], "resumed", "{report}");
+    assert_eq!((replicas(world).await, remembered(world).await), (2, None));
+    world.serves("0.8.0").await;
+    let deployment = world.object("deployment/lab").await;
+    assert_eq!(deployment["status"]["readyReplicas"], 2, "resume waits until they are ready");
 }
 
 async fn resume_leaves_what_somebody_set_meanwhile(world: &World) {

@@ -8,19 +8,19 @@ use super::command::required;
 use super::gate::merged;
 use super::guide::Operator;
 use super::quiesce::*;
-use super::runner::{BOTH, FOUR, Scenario, scenario};
+use super::runner::{BOTH, Scenario, scenario};
 use super::world::World;
 
 pub fn scenarios() -> Vec<Scenario> {
     vec![
         scenario!(BOTH, pods_that_are_over_do_not_count_however_long_they_stay),
         scenario!(BOTH, an_ordered_stateful_set_that_is_stuck_is_freed_by_what_the_report_says),
-        scenario!(FOUR, a_stateful_set_is_stopped_and_comes_back),
+        scenario!(BOTH, a_stateful_set_is_stopped_and_comes_back),
     ]
 }
 
 /// A pod that the workload's selector matches, and that no node takes.
-fn beside(lab: &str) -> Value {
+pub fn beside(lab: &str) -> Value {
     let container = json!({
         "name": "beside", "image": required("E2E_LAB_IMAGE"),
         "securityContext": { "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } },

@@ -14,13 +14,13 @@ use super::runner::{BOTH, FOUR, Scenario, scenario};
 use super::world::{World, report};
 
 pub fn scenarios() -> Vec<Scenario> {
-    let stopped = scenario!(FOUR, a_run_ends_with_the_truth_while_the_api_server_stands_still);
+    let stopped = scenario!(BOTH, a_run_ends_with_the_truth_while_the_api_server_stands_still);
     vec![
         scenario!(BOTH, a_gate_that_was_frozen_scales_nothing_when_it_wakes),
         scenario!(FOUR, a_gate_that_was_frozen_in_the_middle_scales_nothing_when_it_wakes),
         scenario!(BOTH, what_a_dead_gate_stopped_is_restored_by_the_next_that_fails),
         scenario!(BOTH, a_gate_whose_rights_are_gone_says_what_it_could_not_restore),
-        scenario!(FOUR, a_gate_whose_rights_go_in_the_middle_says_how_far_it_came),
+        scenario!(BOTH, a_gate_whose_rights_go_in_the_middle_says_how_far_it_came),
         Scenario { alone: true, ..stopped },
     ]
 }
@@ -74,7 +74,8 @@ async fn wakes(world: &World, frozen: &Value) {
     let pod = format!("pod/{}", frozen["metadata"]["name"].as_str().unwrap());
     let ended = async || Some(report(&world.object(&pod).await)).filter(|report| !report.is_null());
     let woken = world.until("the end of the one that was frozen", ended).await;
-    assert_eq!(woken["exit_code"], 21, "{woken}");
+    // it finds either the other's lock in place of its own, or its work done
+    assert!(woken["exit_code"] == 21 || woken["exit_code"] == 0, "{woken}");
     assert_eq!((generation().await, replicas(world).await), (before, 0));
 }
 

@@ -1,7 +1,7 @@
 //! An upgrade that stands still in its middle for as long as a scenario wants.
 
 use mongodb::ClientSession;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, doc};
 use serde_json::{Value, json};
 
 use super::apps;
@@ -28,17 +28,23 @@ pub async fn prepare(world: &World) -> Middle {
 /// The documents, beside a lab that is there.
 pub async fn hold(world: &World) -> Middle {
     apps::fill(&world.database, "counters", (0..DOCUMENTS).map(|n| doc! { "_id": n })).await;
+    Middle { session: held(world, "counters", HALF).await }
+}
 
+/// A user's open transaction, which has changed one document: what else changes it waits for its end.
+pub async fn held(world: &World, collection: &str, id: impl Into<Bson>) -> ClientSession {
     let client = world.database.client();
     // Longer than the minute that the server gives a transaction.
     let lifetime = doc! { "setParameter": 1, "transactionLifetimeLimitSeconds": 600 };
     client.database("admin").run_command(lifetime).await.unwrap();
     let mut session = client.start_session().await.unwrap();
     session.start_transaction().await.unwrap();
-    let counters = world.database.collection::<Document>("counters");
+    let documents = world.database.collection::<Document>(collection);
     let change = doc! { "$set": { "user": "was here" } };
-    counters.update_one(doc! { "_id": HALF }, change).session(&mut session).await.unwrap();
-    Middle { session }
+    let one = doc! { "_id": id.into() };
+    let changed = documents.update_one(one, change).session(&mut session).await.unwrap();
+    assert_eq!(changed.matched_count, 1);
+    session
 }
 
 /// Values of the lab's release 0.8.0, whose upgrade counts every document up: twice done would show.

@@ -1,13 +1,13 @@
 //! Old pods stopped while their data changes.
 
-use mongodb::ClientSession;
 use mongodb::bson::{Document, doc};
 use serde_json::{Value, json};
 
 use super::apps;
+use super::events::told;
 use super::gate::merged;
 use super::lab;
-use super::middle;
+use super::middle::{self, held};
 use super::runner::{BOTH, FOUR, Scenario, scenario};
 use super::world::{World, report};
 
@@ -16,7 +16,9 @@ pub fn scenarios() -> Vec<Scenario> {
         scenario!(BOTH, nothing_of_the_old_shape_is_written_beside_an_upgrade_that_quiesces),
         scenario!(BOTH, without_quiesce_a_writer_leaves_the_old_shape_behind),
         scenario!(BOTH, nothing_is_stopped_where_nothing_is_pending_or_allowed),
+        scenario!(BOTH, a_condition_that_an_old_pod_breaks_as_it_stops_restores_it),
         scenario!(BOTH, a_failing_upgrade_restores_and_leaves_no_conflict_behind),
+        scenario!(BOTH, an_upgrade_that_fails_half_way_keeps_the_pods_stopped_until_it_is_mended),
         scenario!(BOTH, somebody_who_scales_up_in_the_middle_ends_the_run_and_the_next_finishes),
         scenario!(BOTH, a_hook_that_is_killed_at_any_phase_is_finished_by_the_next),
         scenario!(BOTH, pods_that_do_not_stop_end_the_run_in_time_and_are_restored),
@@ -65,6 +67,15 @@ pub async fn remembered(world: &World) -> Option<Document> {
     world.database.collection::<Document>(apps::METADATA).find_one(id).await.unwrap()
 }
 
+/// The number that is remembered of the only one.
+pub async fn remembered_replicas(world: &World) -> i64 {
+    let remembered = remembered(world).await.unwrap_or_else(|| panic!("nothing is remembered"));
+    let workloads = remembered.get_array("workloads").unwrap();
+    assert_eq!(workloads.len(), 1, "{remembered}");
+    let replicas = workloads[0].as_document().unwrap().get("replicas").unwrap();
+    replicas.as_i64().or(replicas.as_i32().map(i64::from)).unwrap()
+}
+
 /// The report of the newest hook.
 pub async fn hook_report(world: &World) -> Value {
     let pods = world.hook_pods().await;
@@ -72,12 +83,47 @@ pub async fn hook_report(world: &World) -> Value {
 }
 
 async fn nothing_of_the_old_shape_is_written_beside_an_upgrade_that_quiesces(world: &World) {
+    let batches = json!({ "writes": true, "gate": { "settings": { "batchDocuments": 10 } } });
     installed(world, &merged(old(2), json!({ "writes": true }))).await;
-    world.until("a writer", async || (old_shaped(world).await > 20).then_some(())).await;
-    world.upgrade_lab(&merged(new(3), json!({ "writes": true })), &["--wait"]).await.ok();
+    let things = world.database.collection::<Document>("things");
+    let by_old = doc! { "lab": "0.7.0" };
+    let writers = async || {
+        let pods = things.distinct("pod", by_old.clone()).await.unwrap();
+        (pods.len() == 2 && old_shaped(world).await > 40).then_some(())
+    };
+    world.until("two writers", writers).await;
+    let third = things.find_one(doc! {}).sort(doc! { "_id": 1 }).skip(25).await.unwrap().unwrap();
+    let mut user = held(world, "things", third.get_object_id("_id").unwrap()).await;
+
+    // in the third batch, no pod is there, and none wrote since the upgrade began
+    let helm = world.start_lab(&merged(new(3), batches), &["--wait"]).await;
+    let moved = doc! { "b": { "$exists": true } };
+    let half = async || {
+        let moved = apps::count(&world.database, "things", moved.clone()).await;
+        (moved >= 20).then_some(())
+    };
+    world.until("the middle of the upgrade", half).await;
+    let alive = world.list("pods", "app=lab").await.into_iter().filter(is_alive);
+    assert_eq!((replicas(world).await, alive.collect::<Vec<_>>()), (0, vec![]));
+    let record = apps::record(&world.database).await;
+    let began = *record.get_document("journal").unwrap().get_datetime("started").unwrap();
+    let last = things.find_one(by_old.clone()).sort(doc! { "at": -1 }).await.unwrap().unwrap();
+    assert!(*last.get_datetime("at").unwrap() < began, "{last} {began}");
+    let written = apps::count(&world.database, "things", by_old.clone()).await;
+    assert_eq!(apps::count(&world.database, "things", doc! {}).await, written);
+
+    user.commit_transaction().await.unwrap();
+    world.noted(helm).await.ok();
     world.serves("0.8.0").await;
+    assert_eq!(apps::count(&world.database, "things", by_old).await, written);
     assert_eq!(old_shaped(world).await, 0);
     assert_eq!(replicas(world).await, 3);
+    let events = told(world).await;
+    let reasons: Vec<&str> = events.iter().map(|(reason, ..)| reason.as_str()).collect();
+    assert_eq!(reasons, ["UpgradeStarted", "Quiesced", "UpgradeApplied", "GateOpen"], "{events:?}");
+    assert!(events[1].2.starts_with("stopped deployment/lab (2) in "), "{events:?}");
+    let described = world.kubectl(&["describe", "job", &world.hook_job().await.unwrap()]).await;
+    assert!(described.contains(&events[1].2), "{described}");
     let report = hook_report(world).await;
     // with nobody beside it, nothing is found late, and nothing has to be said of it
     assert_eq!(report["upgrades"][0]["late"], 0, "{report}");
@@ -99,23 +145,67 @@ async fn without_quiesce_a_writer_leaves_the_old_shape_behind(world: &World) {
 async fn nothing_is_stopped_where_nothing_is_pending_or_allowed(world: &World) {
     installed(world, &old(1)).await;
     fill(world, 3).await;
-    let before = pods(world).await;
-    // refused at the first look: a document that is marked
+    let scaled = async || world.object("deployment/lab").await["metadata"]["generation"].clone();
+    let before = (pods(world).await, scaled().await);
+    // refused at the first look: by a condition, or for a document that is marked
+    apps::fill(&world.database, "tasks", [doc! { "running": true }]).await;
     let marked = doc! { "_id": "marked", "a": 1, "bad": true };
     apps::fill(&world.database, "things", [marked]).await;
-    let refusing = json!({ "gate": { "extraEnv": [
-        { "name": "SCENARIO_CODE", "value": "0.8.0" },
-        { "name": "SCENARIO_UPGRADES", "value": "0.8.0=refuse" },
-    ] } });
-    world.upgrade_lab(&merged(new(1), refusing), &[]).await.failed();
-    let report = hook_report(world).await;
-    assert!([13, 14].contains(&report["exit_code"].as_i64().unwrap()), "{report}");
-    assert!(report["workloads"].is_null(), "{report}");
+    for (upgrade, code) in [("idle", 13), ("refuse", 14)] {
+        world.upgrade_lab(&merged(new(1), upgrading(upgrade)), &[]).await.failed();
+        let report = hook_report(world).await;
+        assert_eq!(report["exit_code"], code, "{report}");
+        assert!(report["workloads"].is_null(), "{report}");
+        assert_eq!((pods(world).await, scaled().await), before);
+    }
     // nothing pending
     let nothing = json!({ "gate": { "quiesce": { "workloads": ["deployment/lab"] } } });
     world.upgrade_lab(&merged(old(1), nothing), &[]).await.ok();
-    assert_eq!(pods(world).await, before);
+    assert_eq!(pods(world).await, before.0);
     assert_eq!(remembered(world).await, None);
+}
+
+/// Values with this upgrade to 0.8.0 in place of another.
+fn upgrading(upgrade: &str) -> Value {
+    json!({ "gate": { "extraEnv": [
+        { "name": "SCENARIO_CODE", "value": "0.8.0" },
+        { "name": "SCENARIO_UPGRADES", "value": format!("0.8.0={upgrade}") },
+    ] } })
+}
+
+async fn a_condition_that_an_old_pod_breaks_as_it_stops_restores_it(world: &World) {
+    installed(world, &merged(old(2), json!({ "leaves": "tasks" }))).await;
+    fill(world, 3).await;
+    let values = merged(new(3), upgrading("idle"));
+    world.upgrade_lab(&values, &[]).await.failed().says("no task is running");
+    let report = hook_report(world).await;
+    assert_eq!(report["exit_code"], 13, "{report}");
+    assert_eq!(report["workloads"][0]["state"], "restored", "{report}");
+    let reasons: Vec<String> = told(world).await.into_iter().map(|(reason, ..)| reason).collect();
+    let stopped = ["UpgradeStarted", "Quiesced", "Resumed", "UpgradeFailed", "GateClosed"];
+    assert_eq!(reasons, stopped);
+    assert_eq!((replicas(world).await, remembered(world).await), (2, None));
+    assert_eq!(apps::count(&world.database, "tasks", doc! {}).await, 2);
+    let record = apps::record(&world.database).await;
+    assert_eq!(apps::history(&record), ["auto_stamp 0.7.0"]);
+    assert!(!record.contains_key("journal"), "{record}");
+    assert_eq!(old_shaped(world).await, 3);
+    world.serves("0.7.0").await;
+
+    // somebody stops them, ends what they left, and goes on
+    world.kubectl(&["scale", "deployment/lab", "--replicas=0"]).await;
+    let over = async || (!world.list("pods", "app=lab").await.iter().any(is_alive)).then_some(());
+    world.until("the end of the pods", over).await;
+    world.database.collection::<Document>("tasks").drop().await.unwrap();
+    world.upgrade_lab(&values, &["--wait"]).await.ok();
+    world.serves("0.8.0").await;
+    assert_eq!((replicas(world).await, old_shaped(world).await), (3, 0));
+}
+
+/// Whether a pod still runs, or may do so.
+fn is_alive(pod: &Value) -> bool {
+    let phase = &pod["status"]["phase"];
+    phase != "Succeeded" && phase != "Failed"
 }
 
 /// The UIDs of the lab's pods.
@@ -154,6 +244,49 @@ async fn a_failing_upgrade_restores_and_leaves_no_conflict_behind(world: &World)
     assert!(!deployment.contains("upgrade-gate"), "{deployment}");
 }
 
+async fn an_upgrade_that_fails_half_way_keeps_the_pods_stopped_until_it_is_mended(world: &World) {
+    installed(world, &old(2)).await;
+    apps::fill(&world.database, "things", (0..20).map(|n| doc! { "_id": n, "a": n, "n": n })).await;
+    // what only the server knows: the key of the one in the third batch is taken
+    let things = world.database.collection::<Document>("things");
+    let partial = doc! { "unique_key": { "$exists": true } };
+    let unique = doc! { "createIndexes": "things", "indexes": [
+        { "key": { "unique_key": 1 }, "name": "key", "unique": true, "partialFilterExpression": partial },
+    ] };
+    world.database.run_command(unique).await.unwrap();
+    let clash = doc! { "$set": { "clash": true } };
+    things.update_one(doc! { "_id": 12 }, clash).await.unwrap();
+    let batches = json!({ "field": "a", "gate": { "settings": { "batchDocuments": 5 } } });
+    let values = merged(merged(new(3), upgrading("clash")), batches);
+    let keyed = async || {
+        let keyed = doc! { "unique_key": { "$exists": true } };
+        apps::count(&world.database, "things", keyed).await
+    };
+    // however often the same is tried
+    for flags in [&[][..], &["--wait"]] {
+        let failed = world.upgrade_lab(&values, flags).await.failed();
+        failed
+            .says("document 12 of things: duplicate key")
+            .says("0.8.0 is unfinished after 10 documents")
+            .says("mend the document, or deploy code whose upgrade can deal with it, then run it again")
+            .says("deployment/lab must stay at 0 until a run has finished the upgrade");
+        let report = hook_report(world).await;
+        assert_eq!(report["exit_code"], 14, "{report}");
+        assert_eq!(report["unfinished"]["documents"], 10, "{report}");
+        assert_eq!((replicas(world).await, remembered_replicas(world).await), (0, 2));
+        assert!(apps::record(&world.database).await.contains_key("journal"));
+        assert_eq!(keyed().await, 10);
+    }
+
+    things.update_one(doc! { "_id": 12 }, doc! { "$unset": { "clash": "" } }).await.unwrap();
+    world.upgrade_lab(&values, &["--wait"]).await.ok();
+    world.serves("0.8.0").await;
+    assert_eq!((replicas(world).await, keyed().await), (3, 20));
+    let record = apps::record(&world.database).await;
+    assert_eq!(apps::history(&record), ["auto_stamp 0.7.0", "upgrade 0.8.0"]);
+    assert!(!record.contains_key("journal"), "{record}");
+}
+
 async fn somebody_who_scales_up_in_the_middle_ends_the_run_and_the_next_finishes(world: &World) {
     let middle = middle::prepare(world).await;
     let values = merged(middle::upgrade(), quiesce(&["deployment/lab"]));
@@ -178,18 +311,9 @@ async fn somebody_who_scales_up_in_the_middle_ends_the_run_and_the_next_finishes
     middle::finished(world).await;
 }
 
-/// A user's open transaction: the batch that changes this thing alone waits for its end.
-async fn held(world: &World, id: i32) -> ClientSession {
-    let mut session = world.database.client().start_session().await.unwrap();
-    session.start_transaction().await.unwrap();
-    let things = world.database.collection::<Document>("things");
-    let touch = doc! { "$set": { "user": "was here" } };
-    things.update_one(doc! { "_id": id }, touch).session(&mut session).await.unwrap();
-    session
-}
-
 async fn a_hook_that_is_killed_at_any_phase_is_finished_by_the_next(world: &World) {
-    installed(world, &old(3)).await;
+    // they stop so late that the first hook is killed while it waits for them
+    installed(world, &merged(old(3), json!({ "stopAfter": 10 }))).await;
     fill(world, 40).await;
     // a retry of the Job would be the next run at once
     let settings = json!({ "batchDocuments": 10, "lockLease": "3s" });
@@ -197,41 +321,44 @@ async fn a_hook_that_is_killed_at_any_phase_is_finished_by_the_next(world: &Worl
     let values = merged(new(3), once);
     let scaled = async || (replicas(world).await == 0).then_some(());
     let left = async |documents: u64| (old_shaped(world).await == documents).then_some(());
+    let stays = async |documents: u64, journal: bool| {
+        assert_eq!((replicas(world).await, remembered_replicas(world).await), (0, 3));
+        assert_eq!(old_shaped(world).await, documents);
+        let record = apps::record(&world.database).await;
+        assert_eq!(record.contains_key("journal"), journal, "{record}");
+        assert_eq!(record.get_str("version").unwrap(), "0.7.0");
+    };
     // after scaling and before the first write, in the middle, and when nothing but the end is missing
-    let mut first = held(world, 0).await;
     kill_when(world, &values, scaled).await;
-    assert_eq!(old_shaped(world).await, 40);
-    let (mut half, mut last) = (held(world, 10).await, held(world, 39).await);
-    first.commit_transaction().await.unwrap();
+    stays(40, false).await;
+    let mut half = held(world, "things", 10).await;
+    let mut last = held(world, "things", 39).await;
     kill_when(world, &values, async || left(30).await).await;
+    stays(30, true).await;
     half.commit_transaction().await.unwrap();
     kill_when(world, &values, async || left(1).await).await;
+    stays(1, true).await;
     last.commit_transaction().await.unwrap();
-    let remembered = remembered(world).await.unwrap();
-    let entry = remembered.get_array("workloads").unwrap()[0].as_document().unwrap();
-    assert_eq!(entry.get("replicas").unwrap().to_string(), "3", "{entry}");
-    assert_eq!(replicas(world).await, 0);
     world.upgrade_lab(&values, &["--wait"]).await.ok();
     world.serves("0.8.0").await;
     assert_eq!((replicas(world).await, old_shaped(world).await), (3, 0));
     let touched = doc! { "user": "was here", "b": { "$exists": true } };
-    assert_eq!(apps::count(&world.database, "things", touched).await, 3);
+    assert_eq!(apps::count(&world.database, "things", touched).await, 2);
 }
 
-/// Upgrades the lab, and deletes the hook's pod without grace at some moment.
+/// Upgrades the lab, and kills the only run of its hook at some moment.
 async fn kill_when(world: &World, values: &Value, moment: impl AsyncFnMut() -> Option<()>) {
     let killer = async {
         world.until("the moment to kill", moment).await;
-        let pods = world.hook_pods().await;
-        let name = pods.last().unwrap()["metadata"]["name"].as_str().unwrap().to_owned();
-        world.kubectl(&["delete", "pod", &name, "--force", "--grace-period=0"]).await;
-        let jobs = world.list("jobs", "app.kubernetes.io/component=upgrade-gate").await;
-        for job in jobs {
-            let name = job["metadata"]["name"].as_str().unwrap();
-            world.kubectl(&["delete", "job", name, "--cascade=foreground"]).await;
-        }
+        world.signal(&world.hook_pods().await[0], "SIGKILL").await;
     };
-    let (_, ()) = tokio::join!(world.upgrade_lab(values, &["--timeout=60s"]), killer);
+    let (failed, ()) = tokio::join!(world.upgrade_lab(values, &[]), killer);
+    failed.failed();
+    let pods = world.hook_pods().await;
+    let state = |pod: &Value| pod["status"]["containerStatuses"][0]["state"].clone();
+    let codes: Vec<_> =
+        pods.iter().map(|pod| state(pod)["terminated"]["exitCode"].clone()).collect();
+    assert_eq!(codes, [137], "{pods:?}");
 }
 
 async fn pods_that_do_not_stop_end_the_run_in_time_and_are_restored(world: &World) {

@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 use super::gate::merged;
 use super::manual::ended;
 use super::quiesce::*;
-use super::runner::{FOUR, Scenario, scenario};
+use super::runner::{BOTH, FOUR, Scenario, scenario};
 use super::world::World;
 
 pub fn scenarios() -> Vec<Scenario> {
     vec![
         scenario!(FOUR, each_right_that_is_missing_is_named_before_anything_is_stopped),
-        scenario!(FOUR, two_applications_in_one_namespace_keep_out_of_each_others_way),
+        scenario!(BOTH, two_applications_in_one_namespace_keep_out_of_each_others_way),
     ]
 }
 

@@ -21,12 +21,22 @@ pub fn scenarios() -> Vec<Scenario> {
     ]
 }
 
+/// helm gives up while the upgrade stands in its middle: after a time that is enough to get there, and
+/// says so. Returns the id of the run that runs on.
+async fn times_out(world: &World, middle: &Middle, values: &Value, flag: &str) -> String {
+    let helm = world.start_lab(values, &[flag, "--timeout", "12s"]).await;
+    let run = middle.reached(world).await;
+    let text = world.noted(helm).await.failed().text();
+    let says = ["timed out", "context deadline exceeded"];
+    assert!(says.iter().any(|words| text.contains(words)), "{text}");
+    run
+}
+
 async fn a_timeout_of_helm_leaves_the_upgrade_running(world: &World) {
     let middle = middle::prepare(world).await;
-    let helm = world.start_lab(&middle::upgrade(), &["--wait", "--timeout", "3s"]).await;
-    world.noted(helm).await.failed();
+    let run = times_out(world, &middle, &middle::upgrade(), "--wait").await;
     assert_eq!(world.release("lab").await, "failed");
-    middle.reached(world).await;
+    assert_eq!(middle::unfinished(world).await, Some(run), "it runs on");
     middle.pass().await;
     world.job_ends().await;
     assert_eq!(report(&world.hook_pods().await[0])["exit_code"], 0);
@@ -41,10 +51,9 @@ async fn a_timeout_of_helm_leaves_the_upgrade_running(world: &World) {
 
 async fn a_timeout_of_helm_with_the_rollback_flag_keeps_old_pods_out(world: &World) {
     let middle = middle::prepare(world).await;
-    let flags = [world.helm.rollback_flag(), "--timeout", "3s"];
-    world.upgrade_lab(&middle::upgrade(), &flags).await.failed();
+    let run = times_out(world, &middle, &middle::upgrade(), world.helm.rollback_flag()).await;
     assert_eq!(world.release("lab").await, "deployed");
-    middle.reached(world).await;
+    assert_eq!(middle::unfinished(world).await, Some(run), "it runs on");
 
     // An old pod that starts beside the Job stays out: now, and after the upgrade.
     world.kubectl(&["delete", "pod", "--selector=app=lab"]).await;
@@ -75,9 +84,9 @@ fn stopping() -> Value {
 
 async fn a_timeout_of_helm_leaves_the_pods_stopped_until_the_next_command(world: &World) {
     let middle = middle::prepare(world).await;
-    world.upgrade_lab(&stopping(), &["--wait", "--timeout", "4s"]).await.failed();
+    let run = times_out(world, &middle, &stopping(), "--wait").await;
     assert_eq!(world.release("lab").await, "failed");
-    middle.reached(world).await;
+    assert_eq!(middle::unfinished(world).await, Some(run), "it runs on");
     assert_eq!(replicas(world).await, 0);
     middle.pass().await;
     world.job_ends().await;
@@ -93,11 +102,9 @@ async fn a_timeout_of_helm_leaves_the_pods_stopped_until_the_next_command(world:
 
 async fn pods_that_a_rollback_flag_brings_back_beside_the_upgrade_end_it_and_wait(world: &World) {
     let middle = middle::prepare(world).await;
-    let flags = [world.helm.rollback_flag(), "--timeout", "4s"];
-    world.upgrade_lab(&stopping(), &flags).await.failed();
+    let run = times_out(world, &middle, &stopping(), world.helm.rollback_flag()).await;
     // The rollback has its pods again, and waits for them in vain.
     assert_eq!((world.release("lab").await.as_str(), replicas(world).await), ("failed", 1));
-    let run = middle.reached(world).await;
 
     // The Job that runs on ends at a safe point, and the old pods stay out.
     world.job_ends().await;
