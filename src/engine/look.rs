@@ -17,7 +17,7 @@ use crate::server::{self, Deployment};
 use crate::stop::Halt;
 use crate::upgrade::{ActionType, Command, Step, Transform, Unit, UpgradeAction};
 
-/// How many documents a rehearsal may change, as a multiple of one transaction's.
+/// How many documents each step of a rehearsal may change, as a multiple of one transaction's.
 const REHEARSAL: u64 = 10;
 
 /// What was found out about one version.
@@ -314,14 +314,13 @@ async fn rehearse(
     parts: &[usize],
 ) -> Result<Option<Vec<Done>>, Halt> {
     session.start_transaction().await?;
-    let mut most = REHEARSAL * context.batch_documents as u64;
+    let most = REHEARSAL * context.batch_documents as u64;
     let mut all = Vec::new();
     for index in parts {
         let (unit, step, _) = steps[*index];
         let Some(done) = in_transaction(context, session, unit, step, most).await? else {
             return Ok(None);
         };
-        most -= done.documents;
         all.push(done);
     }
     Ok(Some(all))
