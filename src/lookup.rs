@@ -339,7 +339,12 @@ mod tests {
         let (mut keys, mut found) = (Keys::default(), Found::default());
         lookup.wanted(&rawdoc! { "item_id": "a" }, &mut keys);
         lookup.wanted(&rawdoc! { "item_id": 7 }, &mut keys);
-        found.ask(&lookup, keys);
+        assert_eq!(found.ask(&lookup, keys).0.len(), 2);
+        // what was asked for is not asked for again
+        let mut keys = Keys::default();
+        lookup.wanted(&rawdoc! { "item_id": "a" }, &mut keys);
+        lookup.wanted(&rawdoc! { "item_id": "new" }, &mut keys);
+        assert_eq!(found.ask(&lookup, keys).0.len(), 1);
         for document in [
             rawdoc! { "item_id": "a", "n": 3, "$recordId": 30_i64 },
             rawdoc! { "item_id": "a", "n": 1, "$recordId": 4_i64 },

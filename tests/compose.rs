@@ -87,6 +87,7 @@ fn report(output: &Output) -> Value {
 #[test]
 fn the_api_starts_after_the_gate_and_not_without_it() {
     let engine = Engine::start();
+    the_image_is_what_the_dockerfile_says(&engine);
 
     // nobody has said what the database is
     let closed = engine.run(&commands("compose-upgrade"));
@@ -122,4 +123,27 @@ fn the_api_starts_after_the_gate_and_not_without_it() {
     let refused = engine.run(&format!("export GATE_FROM_VERSION=0.9.0\n{stop_and_up}"));
     assert!(text(&refused).contains("exit 16"), "{}", text(&refused));
     assert!(!engine.api_runs());
+}
+
+/// One program and the certificates, for a user who is not root, under the version that the program has.
+fn the_image_is_what_the_dockerfile_says(engine: &Engine) {
+    let version = text(&engine.run("docker run --rm gate:test --version"));
+    let version = version.trim().rsplit(' ').next().unwrap().to_owned();
+    let config = engine.run("docker image inspect --format '{{json .Config}}' gate:test");
+    let config: Value = serde_json::from_slice(&config.stdout).unwrap();
+    assert_eq!(config["Labels"]["org.opencontainers.image.version"], version, "{config}");
+    assert_eq!(config["User"], "65532:65532");
+    let listed = engine.run(
+        "c=$(docker create gate:test); docker export $c | tar -t | grep -v /$; docker rm $c >/dev/null",
+    );
+    let files = text(&listed);
+    let own = ["datalab-upgrade", "etc/ssl/certs/ca-certificates.crt"];
+    // what the engine puts into every container for itself
+    let engines =
+        ["dev/", "etc/hostname", "etc/hosts", "etc/mtab", "etc/resolv.conf", ".dockerenv"];
+    let others = files.lines().filter(|file| !own.contains(file));
+    let strange: Vec<&str> =
+        others.filter(|file| !engines.iter().any(|known| file.starts_with(known))).collect();
+    assert_eq!(strange, [""; 0], "{files}");
+    assert!(own.iter().all(|file| files.lines().any(|line| line == *file)), "{files}");
 }
