@@ -34,7 +34,6 @@ pub(crate) struct Reader<'a> {
 }
 
 /// What the edits of a batch are computed from.
-#[derive(Default)]
 struct Material {
     documents: Vec<RawDocumentBuf>,
     found: Found,

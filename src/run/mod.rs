@@ -22,7 +22,7 @@ use crate::report::{Report, Unfinished, UpgradeReport, UpgradeState};
 use crate::settings::{Initialise, Mode, Settings};
 use crate::stop::{Halt, Stop, within};
 use crate::store::Store;
-use crate::upgrade::{Asked, Unit, Upgrades};
+use crate::upgrade::{Unit, Upgrades};
 use crate::version::Version;
 
 pub(crate) use quiesce::{Quiesce, Unanswered};
@@ -328,10 +328,7 @@ impl<'a> Run<'a> {
             let context = self.context().await?;
             let begun = usize::from(journal.is_some());
             self.check_server(&context, &units)?;
-            self.ask_conditions(&context, &units[begun..], Asked::BeforeAnyWrite).await?;
-            if begun == 0 {
-                self.ask_conditions(&context, &units[..1], Asked::BeforeItsUpgrade).await?;
-            }
+            self.ask_first_conditions(&context, &units, begun).await?;
             let mut session = self.session(&context).await?;
             let looked =
                 look(&context, session.as_mut(), &units, journal.as_ref(), Look::Plan).await;

@@ -139,6 +139,21 @@ impl Run<'_> {
         needs
     }
 
+    /// Asks what can be asked before any write, of all `units` but the `begun` that are journaled.
+    pub(super) async fn ask_first_conditions(
+        &mut self,
+        context: &Context,
+        units: &[&Unit],
+        begun: usize,
+    ) -> Result<(), Failure> {
+        self.ask_conditions(context, &units[begun..], Asked::BeforeAnyWrite).await?;
+        if begun == 0 {
+            // no earlier upgrade changes what these come to
+            self.ask_conditions(context, &units[..1], Asked::BeforeItsUpgrade).await?;
+        }
+        Ok(())
+    }
+
     pub(super) async fn ask_conditions(
         &mut self,
         context: &Context,

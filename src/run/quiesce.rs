@@ -351,7 +351,7 @@ impl Run<'_> {
         let (before, mut left) = (remembered.clone(), entries);
         loop {
             let mut again = Vec::new();
-            for entry in std::mem::take(&mut left) {
+            for entry in left {
                 let starting = timeout_at(deadline, self.start(quiesce, &entry));
                 let no_answer = |_| Started::No("no answer in time".to_owned());
                 match starting.await.unwrap_or_else(no_answer) {

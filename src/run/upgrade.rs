@@ -394,11 +394,7 @@ impl Run<'_> {
     ) -> Result<Vec<Estimate>, Halt> {
         let journal = work.stored().and_then(|record| record.journal.clone());
         let begun = usize::from(journal.is_some());
-        self.ask_conditions(context, &units[begun..], Asked::BeforeAnyWrite).await?;
-        if begun == 0 {
-            // no earlier upgrade changes what these come to
-            self.ask_conditions(context, &units[..1], Asked::BeforeItsUpgrade).await?;
-        }
+        self.ask_first_conditions(context, units, begun).await?;
         let look = look(context, work.session(), units, journal.as_ref(), Look::Upgrade);
         let looked = Box::pin(look).await;
         looked.map_err(|halt| match halt {
