@@ -80,8 +80,8 @@ impl World {
                 "destination": { "name": "here", "namespace": self.namespace },
                 "syncPolicy": {
                     "automated": { "prune": true, "selfHeal": true },
-                    // The default of five retries takes four minutes.
-                    "retry": { "limit": 1, "backoff": { "duration": "1s", "maxDuration": "1s" } },
+                    // As many as by default, without its growing pauses of four minutes in all.
+                    "retry": { "limit": 5, "backoff": { "duration": "1s", "maxDuration": "1s" } },
                 },
             },
         });

@@ -169,7 +169,11 @@ async fn argo_cd_leaves_stopped_pods_alone_and_brings_them_back(world: &World) {
         release(merged(values, json!({ "replicas": 3 })), "argocd")
     };
     let failed = application.changed(&stopping(lab::new())).await;
-    assert_eq!(failed["phase"], "Failed", "{failed:#}");
+    assert_eq!(
+        (&failed["phase"], &failed["retryCount"]),
+        (&json!("Failed"), &json!(5)),
+        "{failed:#}"
+    );
     let left = jobs(world).await;
     let pods = world.pods_of(left[0]["metadata"]["name"].as_str().unwrap()).await;
     let report = report(&pods[0]);
@@ -181,7 +185,8 @@ async fn argo_cd_leaves_stopped_pods_alone_and_brings_them_back(world: &World) {
 
     // In the middle of a sync nobody heals what the gate stopped.
     let middle = middle::hold(world).await;
-    let values = stopping(middle::upgrade());
+    let resume = json!({ "gate": { "quiesce": { "resume": true } } });
+    let values = merged(stopping(middle::upgrade()), resume);
     let synced = application.changed(&values);
     let watched = async {
         middle.reached(world).await;
@@ -200,6 +205,9 @@ async fn argo_cd_leaves_stopped_pods_alone_and_brings_them_back(world: &World) {
     world.serves("0.8.0").await;
     assert_eq!(replicas(world).await, 3);
     middle::finished(world).await;
+    // Mode resume ran after the sync: it found the pods back, and forgot them.
+    let forgotten = async || remembered(world).await.is_none().then_some(());
+    world.until("the hook after the sync", forgotten).await;
     application.delete().await;
 }
 
