@@ -156,7 +156,7 @@ async fn argo_cd_leaves_stopped_pods_alone_and_brings_them_back(world: &World) {
     assert_eq!(first["phase"], "Succeeded", "{first:#}");
     world.serves("0.7.0").await;
 
-    // A hook that fails after it stopped them: each of the tries gives them back.
+    // A hook that fails after it stopped them gives them back, and the tries that follow run no other.
     let things = (0..2).map(|n| doc! { "_id": n, "a": "same" });
     apps::fill(&world.database, "things", things).await;
     let partial = doc! { "b": { "$exists": true } };
@@ -180,6 +180,14 @@ async fn argo_cd_leaves_stopped_pods_alone_and_brings_them_back(world: &World) {
     assert_eq!((left.len(), &report["exit_code"]), (1, &json!(14)), "{report}");
     assert_eq!(report["workloads"][0]["state"], "restored", "{report}");
     assert_eq!((replicas(world).await, remembered(world).await), (2, None));
+    let scaled = |event: &Value| {
+        event["reason"] == "ScalingReplicaSet"
+            && event["message"].as_str().is_some_and(|message| message.ends_with("from 2 to 0"))
+    };
+    let mut events = world.list("events", "").await;
+    events.retain(scaled);
+    let times = events.iter().filter_map(|event| event["count"].as_u64()).sum::<u64>();
+    assert_eq!(times, 1, "{events:#?}");
     world.serves("0.7.0").await;
     world.database.collection::<Document>("things").drop().await.unwrap();
 
