@@ -87,8 +87,9 @@ impl Edits {
 
     /// Exactly what the server makes of `document`, byte for byte.
     pub(crate) fn apply(&self, document: &RawDocument) -> Result<RawDocumentBuf, EditError> {
-        let bytes = rewrite(document, &self.tree()?, Inside::Document, "")?;
-        RawDocumentBuf::from_bytes(bytes).map_err(|_| EditError::malformed())
+        let mut out = Vec::with_capacity(document.as_bytes().len() + 256);
+        rewrite(&mut out, document, &self.tree()?, Inside::Document, None)?;
+        RawDocumentBuf::from_bytes(out).map_err(|_| EditError::malformed())
     }
 
     /// The size of `document` after the edits, in bytes.
@@ -99,7 +100,18 @@ impl Edits {
     /// An entry of the `update` command's `updates` that edits the document of this `_id`.
     pub(crate) fn statement(&self, document: &RawDocument) -> Result<RawDocumentBuf, EditError> {
         self.tree()?;
-        let q = rawdoc! { "_id": { "$eq": id(document)? } };
+        let id = id(document)?;
+        let q = match id {
+            // What can be no operator is named by itself: the server finds it on a shorter way.
+            RawBsonRef::ObjectId(_)
+            | RawBsonRef::String(_)
+            | RawBsonRef::Int32(_)
+            | RawBsonRef::Int64(_)
+            | RawBsonRef::Double(_)
+            | RawBsonRef::DateTime(_)
+            | RawBsonRef::Binary(_) => rawdoc! { "_id": id },
+            _ => rawdoc! { "_id": { "$eq": id } },
+        };
         self.update(rawdoc! { "q": q })
     }
 
@@ -159,14 +171,16 @@ impl Edits {
         for (path, change) in &self.changes {
             let refuse = |reason| Err(EditError::new(path, reason));
             field_name(path)?;
-            if path.split('.').next() == Some("_id") {
-                return refuse("`_id` cannot be edited");
-            }
-            if path.split('.').any(str::is_empty) {
-                return refuse("a part of the path is empty");
-            }
-            if path.split('.').any(|part| part.starts_with('$')) {
-                return refuse("a part of the path begins with `$`");
+            for (depth, part) in path.split('.').enumerate() {
+                if depth == 0 && part == "_id" {
+                    return refuse("`_id` cannot be edited");
+                }
+                if part.is_empty() {
+                    return refuse("a part of the path is empty");
+                }
+                if part.starts_with('$') {
+                    return refuse("a part of the path begins with `$`");
+                }
             }
             if tree.add(path, change).is_none() {
                 return refuse("another edit touches the same field");
@@ -208,6 +222,10 @@ pub(crate) struct EditError {
 impl EditError {
     fn new(path: impl Into<String>, reason: &'static str) -> Self {
         EditError { path: path.into(), reason }
+    }
+
+    fn at(place: &Place<'_>, reason: &'static str) -> Self {
+        EditError::new(place.to_string(), reason)
     }
 
     fn malformed() -> Self {
@@ -295,20 +313,39 @@ enum Inside {
     Array,
 }
 
-/// The bytes of a document or an array, found at `path`, after the edits.
+/// The place of what is edited: its name, in what.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    within: Option<&'a Place<'a>>,
+    name: &'a str,
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.within {
+            Some(within) => write!(f, "{within}.{}", self.name),
+            None => f.write_str(self.name),
+        }
+    }
+}
+
+/// Appends the bytes of a document or an array, which is at `place`, after the edits.
 fn rewrite(
+    out: &mut Vec<u8>,
     document: &RawDocument,
     tree: &Tree<'_>,
     inside: Inside,
-    path: &str,
-) -> Result<Vec<u8>, EditError> {
-    let mut out = vec![0; 4];
+    within: Option<&Place<'_>>,
+) -> Result<(), EditError> {
+    let start = out.len();
+    out.extend([0; 4]);
     let mut missing = vec![true; tree.0.len()];
     let mut length = 0;
     for element in elements(document) {
         let mut element = element?;
-        let position = length.to_string();
+        let position;
         if inside == Inside::Array {
+            position = length.to_string();
             element.name = &position;
         }
         length += 1;
@@ -316,34 +353,35 @@ fn rewrite(
             // Of several fields with one name the server edits the first.
             Ok(index) if missing[index] => {
                 missing[index] = false;
-                edit(&mut out, &element, &tree.0[index].1, inside, &join(path, element.name))?;
+                let place = Place { within, name: element.name };
+                edit(out, &element, &tree.0[index].1, inside, &place)?;
             }
-            _ => element.push_to(&mut out),
+            _ => element.push_to(out),
         }
     }
 
     for ((name, node), missing) in tree.0.iter().zip(missing) {
-        let path = join(path, name);
+        let place = Place { within, name };
         if missing && inside == Inside::Array {
-            let Some(position) = position(name, node, &path)? else { continue };
+            let Some(position) = position(node, &place)? else { continue };
             if position.saturating_sub(length) > MAX_PADDING {
-                return Err(EditError::new(path, "is too far beyond the end of the array"));
+                return Err(EditError::at(&place, "is too far beyond the end of the array"));
             }
             for index in length..position {
-                Element::null(&index.to_string()).push_to(&mut out);
+                Element::null(&index.to_string()).push_to(out);
             }
             length = position + 1;
         }
         if missing {
-            create(&mut out, name, node, &path)?;
+            create(out, node, &place)?;
         }
     }
 
     out.push(0);
-    let size = i32::try_from(out.len())
-        .map_err(|_| EditError::new(path, "would exceed the size of any document"))?;
-    out[..4].copy_from_slice(&size.to_le_bytes());
-    Ok(out)
+    let size = i32::try_from(out.len() - start)
+        .map_err(|_| EditError::new("", "it would exceed the size of any document"))?;
+    out[start..start + 4].copy_from_slice(&size.to_le_bytes());
+    Ok(())
 }
 
 /// Writes an element that is there.
@@ -352,7 +390,7 @@ fn edit(
     element: &Element<'_>,
     node: &Node<'_>,
     inside: Inside,
-    path: &str,
+    place: &Place<'_>,
 ) -> Result<(), EditError> {
     let tree = match node {
         Node::Leaf(Change::Set(value)) => return push_value(out, element.name, value),
@@ -367,25 +405,24 @@ fn edit(
     let inside = match element.kind {
         ElementType::EmbeddedDocument => Inside::Document,
         ElementType::Array => Inside::Array,
-        _ if node.sets() => return Err(EditError::new(path, "is neither a document nor an array")),
+        _ if node.sets() => return Err(EditError::at(place, "is neither a document nor an array")),
         _ => {
             element.push_to(out);
             return Ok(());
         }
     };
     let inner = RawDocument::from_bytes(element.value).map_err(|_| EditError::malformed())?;
-    let value = &rewrite(inner, tree, inside, path)?;
-    Element { value, ..*element }.push_to(out);
-    Ok(())
+    push_name(out, element.kind, element.name);
+    rewrite(out, inner, tree, inside, Some(place))
 }
 
 /// Writes an element that is missing, where anything is set in it.
-fn create(out: &mut Vec<u8>, name: &str, node: &Node<'_>, path: &str) -> Result<(), EditError> {
+fn create(out: &mut Vec<u8>, node: &Node<'_>, place: &Place<'_>) -> Result<(), EditError> {
     match node {
-        Node::Leaf(Change::Set(value)) => push_value(out, name, value)?,
+        Node::Leaf(Change::Set(value)) => push_value(out, place.name, value)?,
         Node::Branch(tree) if node.sets() => {
-            let value = &rewrite(&RawDocumentBuf::new(), tree, Inside::Document, path)?;
-            Element { name, kind: ElementType::EmbeddedDocument, value }.push_to(out);
+            push_name(out, ElementType::EmbeddedDocument, place.name);
+            rewrite(out, &RawDocumentBuf::new(), tree, Inside::Document, Some(place))?;
         }
         Node::Leaf(Change::Unset) | Node::Branch(_) => {}
     }
@@ -393,18 +430,19 @@ fn create(out: &mut Vec<u8>, name: &str, node: &Node<'_>, path: &str) -> Result<
 }
 
 /// The position beyond the end of an array at which something is set; none where nothing is.
-fn position(name: &str, node: &Node<'_>, path: &str) -> Result<Option<usize>, EditError> {
+fn position(node: &Node<'_>, place: &Place<'_>) -> Result<Option<usize>, EditError> {
+    let name = place.name;
     // The server reads `00` as position 0, and one update of `0` and `00` makes MongoDB 6.0 crash.
     let digits = name.bytes().all(|byte| byte.is_ascii_digit());
     if digits && name.len() > 1 && name.starts_with('0') {
-        return Err(EditError::new(path, "a position in an array has no leading zeros"));
+        return Err(EditError::at(place, "a position in an array has no leading zeros"));
     }
     if !node.sets() {
         return Ok(None);
     }
     match name.parse() {
         Ok(position) if digits => Ok(Some(position)),
-        _ => Err(EditError::new(path, "an array has positions, not names")),
+        _ => Err(EditError::at(place, "an array has positions, not names")),
     }
 }
 
@@ -421,11 +459,15 @@ impl<'a> Element<'a> {
     }
 
     fn push_to(&self, out: &mut Vec<u8>) {
-        out.push(self.kind as u8);
-        out.extend(self.name.as_bytes());
-        out.push(0);
+        push_name(out, self.kind, self.name);
         out.extend(self.value);
     }
+}
+
+fn push_name(out: &mut Vec<u8>, kind: ElementType, name: &str) {
+    out.push(kind as u8);
+    out.extend(name.as_bytes());
+    out.push(0);
 }
 
 /// The elements of a document or array, whatever their values hold.
@@ -449,13 +491,6 @@ fn push_value(out: &mut Vec<u8>, name: &str, value: &RawDocument) -> Result<(), 
 
 fn field_name(path: &str) -> Result<&CStr, EditError> {
     path.try_into().map_err(|_| EditError::new(path, "the path holds a zero byte"))
-}
-
-fn join(path: &str, name: &str) -> String {
-    match path {
-        "" => name.to_owned(),
-        path => format!("{path}.{name}"),
-    }
 }
 
 fn id(document: &RawDocument) -> Result<RawBsonRef<'_>, EditError> {

@@ -1,10 +1,12 @@
 //! Look-ups in batch: the documents that the documents of a batch refer to.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 
-use mongodb::bson::raw::cstr;
-use mongodb::bson::{Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc};
+use mongodb::bson::raw::{CString, cstr};
+use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
+use mongodb::error::Error;
 
 use crate::upgrade::StepError;
 
@@ -57,34 +59,41 @@ impl Lookup {
     }
 
     /// The projection with which to read, empty for whole documents.
-    pub(crate) fn projection(&self) -> Document {
-        let mut projection = Document::new();
-        if !self.fields.is_empty() {
-            projection.insert("_id", 0);
-            for field in self.fields.iter().copied().chain([self.field]) {
-                projection.insert(field, 1);
+    pub(crate) fn projection(&self) -> Result<RawDocumentBuf, Error> {
+        let mut projection = RawDocumentBuf::new();
+        if let Some(fields) = self.reads() {
+            projection.append(cstr!("_id"), 0);
+            for field in fields {
+                projection.append(CString::try_from(field)?, 1);
             }
         }
-        projection
+        Ok(projection)
     }
 
     /// Filters that match at least the documents with these values, each of bounded size.
     ///
     /// Read with `showRecordId`, under the collection's own collation, so that an index can serve.
-    pub(crate) fn queries(&self, keys: &Keys) -> Vec<Document> {
+    fn queries<'a>(
+        &self,
+        keys: impl Iterator<Item = &'a Key>,
+    ) -> Result<Vec<RawDocumentBuf>, Error> {
         let mut chunks = vec![];
-        let (mut values, mut bytes) = (vec![], 0);
-        for key in &keys.0 {
+        let (mut values, mut n, mut bytes) = (RawArrayBuf::new(), 0, 0);
+        for key in keys {
             bytes += key.size();
-            if !values.is_empty() && (values.len() == MAX_VALUES || bytes > MAX_BYTES) {
+            if n > 0 && (n == MAX_VALUES || bytes > MAX_BYTES) {
                 chunks.push(std::mem::take(&mut values));
-                bytes = key.size();
+                (n, bytes) = (0, key.size());
             }
-            values.extend(key.value());
+            values.push(key.value()?);
+            n += 1;
         }
-        chunks.push(values);
-        chunks.retain(|values| !values.is_empty());
-        chunks.into_iter().map(|values| doc! { self.field: { "$in": values } }).collect()
+        if n > 0 {
+            chunks.push(values);
+        }
+        let field = CString::try_from(self.field)?;
+        let query = |values| RawDocumentBuf::from_iter([(&field, rawdoc! { "$in": values })]);
+        Ok(chunks.into_iter().map(query).collect())
     }
 }
 
@@ -96,7 +105,7 @@ impl fmt::Debug for Lookup {
 
 /// The values that a look-up is asked for.
 #[derive(Default)]
-pub struct Keys(BTreeSet<Key>);
+pub struct Keys(Vec<Key>);
 
 impl Keys {
     /// Adds a value; one that can find nothing is left out.
@@ -106,19 +115,21 @@ impl Keys {
 }
 
 /// A value in its canonical form: equal for values that are the same in type and value.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Key {
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Key {
     /// A whole number, whether int, long or double.
     Integer(i64),
     /// Any other double but NaN, by its bits.
     Double(u64),
+    /// A string.
+    String(String),
     /// Any other value, as the bytes of a document that holds it under an empty name.
     Other(Vec<u8>),
 }
 
 impl Key {
     /// The key of a value, unless it is one that equals nothing.
-    pub(crate) fn of(value: RawBsonRef<'_>) -> Option<Self> {
+    fn of(value: RawBsonRef<'_>) -> Option<Self> {
         /// 2^63, the first double beyond what a long can be.
         const LIMIT: f64 = 9_223_372_036_854_775_808.0;
         match value {
@@ -131,6 +142,7 @@ impl Key {
                 Some(Key::Integer(value as i64))
             }
             RawBsonRef::Double(value) => Some(Key::Double(value.to_bits())),
+            RawBsonRef::String(value) => Some(Key::String(value.to_owned())),
             RawBsonRef::Array(_)
             | RawBsonRef::Document(_)
             | RawBsonRef::RegularExpression(_)
@@ -140,20 +152,22 @@ impl Key {
     }
 
     /// A value with this key.
-    fn value(&self) -> Option<Bson> {
-        match self {
-            Key::Integer(value) => Some(Bson::Int64(*value)),
-            Key::Double(bits) => Some(Bson::Double(f64::from_bits(*bits))),
+    fn value(&self) -> Result<RawBsonRef<'_>, Error> {
+        Ok(match self {
+            Key::Integer(value) => RawBsonRef::Int64(*value),
+            Key::Double(bits) => RawBsonRef::Double(f64::from_bits(*bits)),
+            Key::String(value) => RawBsonRef::String(value),
             Key::Other(bytes) => {
-                RawDocument::from_bytes(bytes).ok()?.get("").ok()??.try_into().ok()
+                RawDocument::from_bytes(bytes)?.get("")?.unwrap_or(RawBsonRef::Null)
             }
-        }
+        })
     }
 
     /// How many bytes the value takes in a filter, about.
     fn size(&self) -> usize {
         match self {
             Key::Integer(_) | Key::Double(_) => 16,
+            Key::String(value) => value.len() + 16,
             Key::Other(bytes) => bytes.len() + 8,
         }
     }
@@ -163,8 +177,8 @@ impl Key {
 #[derive(Default)]
 pub struct Found(HashMap<&'static str, HashMap<Key, Documents>>);
 
-/// Documents by their place in natural order. On a sharded cluster two may have the same.
-type Documents = BTreeMap<Place, Vec<RawDocumentBuf>>;
+/// Documents in natural order. On a sharded cluster two may have the same place.
+type Documents = Vec<(Place, RawDocumentBuf)>;
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
@@ -192,15 +206,25 @@ impl Found {
                 StepError::refused(format!("look-up `{name}` was not asked for this value"))
             })?),
         };
-        Ok(found.into_iter().flat_map(|found| found.values().flatten()).map(|found| &**found))
+        Ok(found.into_iter().flatten().map(|(_, document)| &**document))
     }
 
-    /// Remembers which values a look-up asks for, and returns those that it had not asked for yet.
-    pub(crate) fn ask(&mut self, lookup: &Lookup, mut keys: Keys) -> Keys {
+    /// Remembers which values a look-up asks for, and returns filters for those that it had not asked for
+    /// yet.
+    pub(crate) fn ask(
+        &mut self,
+        lookup: &Lookup,
+        keys: Keys,
+    ) -> Result<Vec<RawDocumentBuf>, Error> {
         let answers = self.0.entry(lookup.name).or_default();
-        keys.0.retain(|key| !answers.contains_key(key));
-        answers.extend(keys.0.iter().map(|key| (key.clone(), Documents::new())));
-        keys
+        let mut new = vec![];
+        for key in keys.0 {
+            if let Entry::Vacant(vacant) = answers.entry(key) {
+                new.push(vacant.key().clone());
+                vacant.insert(Documents::new());
+            }
+        }
+        lookup.queries(new.iter())
     }
 
     /// Takes a document that the server matched, read with `showRecordId`. It counts where the first
@@ -210,18 +234,27 @@ impl Found {
         lookup: &Lookup,
         document: RawDocumentBuf,
     ) -> Result<(), StepError> {
-        let malformed = || StepError::refused("a looked-up document is not valid BSON");
-        let place = match document.get("$recordId").map_err(|_| malformed())? {
+        let (mut place, mut value) = (None, None);
+        for field in &document {
+            let (name, held) =
+                field.map_err(|_| StepError::refused("a looked-up document is not valid BSON"))?;
+            if name == "$recordId" {
+                place = Some(held);
+            } else if name == lookup.field && value.is_none() {
+                value = Some(held);
+            }
+        }
+        let place = match place {
             Some(RawBsonRef::Int64(number)) => Place::Number(number),
             Some(RawBsonRef::Binary(binary)) => Place::Bytes(binary.bytes.to_vec()),
             _ => return Err(StepError::refused("the server did not tell a document's place")),
         };
-        let key = document.get(lookup.field).map_err(|_| malformed())?.and_then(Key::of);
-        let answers = self.0.get_mut(lookup.name);
-        if let Some(found) = answers.zip(key).and_then(|(answers, key)| answers.get_mut(&key)) {
-            let found = found.entry(place).or_default();
-            if !found.contains(&document) {
-                found.push(document);
+        let answers = self.0.get_mut(lookup.name).zip(value.and_then(Key::of));
+        if let Some(found) = answers.and_then(|(answers, key)| answers.get_mut(&key)) {
+            let end = found.partition_point(|(other, _)| *other <= place);
+            let twice = |(other, same): &(Place, _)| *other == place && *same == document;
+            if !found[..end].iter().any(twice) {
+                found.insert(end, (place, document));
             }
         }
         Ok(())
@@ -232,7 +265,7 @@ impl Found {
 mod tests {
     use mongodb::bson::oid::ObjectId;
     use mongodb::bson::spec::BinarySubtype;
-    use mongodb::bson::{Binary, DateTime, RawBson, Regex, Timestamp, rawbson, rawdoc};
+    use mongodb::bson::{Binary, DateTime, RawBson, Regex, Timestamp, rawbson};
 
     use super::*;
 
@@ -286,8 +319,7 @@ mod tests {
             for (other_class, other) in &values {
                 assert_eq!(key(value) == key(other), class == other_class, "{value:?} {other:?}");
             }
-            let again = RawBson::try_from(key(value).unwrap().value().unwrap()).unwrap();
-            assert!(key(&again) == key(value), "{value:?}");
+            assert!(Key::of(key(value).unwrap().value().unwrap()) == key(value), "{value:?}");
         }
     }
 
@@ -301,11 +333,15 @@ mod tests {
             assert!(key(value).is_none(), "{value:?}");
             keys.add(value);
         }
-        assert!(lookup().queries(&keys).is_empty());
-        found.ask(&lookup(), keys);
+        assert!(found.ask(&lookup(), keys).unwrap().is_empty());
         for value in &nothing {
             assert_eq!(found.all("refcode", value.into()).unwrap().count(), 0, "{value:?}");
         }
+    }
+
+    fn in_filter(query: &RawDocument) -> usize {
+        let values = query.get_document("item_id").unwrap().get_array("$in").unwrap();
+        values.into_iter().count()
     }
 
     #[test]
@@ -318,17 +354,12 @@ mod tests {
         for n in 0..9 {
             keys.add(format!("{n}{}", "x".repeat(MAX_BYTES / 4)).as_str());
         }
-        let queries = lookup().queries(&keys);
         let mut asked = 0;
-        for query in queries {
-            let size = RawDocumentBuf::try_from(&query).unwrap().as_bytes().len();
-            let values = query.get_document("item_id").unwrap().get_array("$in").unwrap();
-            assert!(
-                values.len() <= MAX_VALUES && size < MAX_BYTES + 100,
-                "{} {size}",
-                values.len()
-            );
-            asked += values.len();
+        for query in Found::default().ask(&lookup(), keys).unwrap() {
+            let size = query.as_bytes().len();
+            let n = in_filter(&query);
+            assert!(n <= MAX_VALUES && size < MAX_BYTES + 100, "{n} {size}");
+            asked += n;
         }
         assert_eq!(asked, 25_009);
     }
@@ -339,12 +370,14 @@ mod tests {
         let (mut keys, mut found) = (Keys::default(), Found::default());
         lookup.wanted(&rawdoc! { "item_id": "a" }, &mut keys);
         lookup.wanted(&rawdoc! { "item_id": 7 }, &mut keys);
-        assert_eq!(found.ask(&lookup, keys).0.len(), 2);
+        let asked = found.ask(&lookup, keys).unwrap();
+        assert_eq!((asked.len(), in_filter(&asked[0])), (1, 2));
         // what was asked for is not asked for again
         let mut keys = Keys::default();
         lookup.wanted(&rawdoc! { "item_id": "a" }, &mut keys);
         lookup.wanted(&rawdoc! { "item_id": "new" }, &mut keys);
-        assert_eq!(found.ask(&lookup, keys).0.len(), 1);
+        let asked = found.ask(&lookup, keys).unwrap();
+        assert_eq!((asked.len(), in_filter(&asked[0])), (1, 1));
         for document in [
             rawdoc! { "item_id": "a", "n": 3, "$recordId": 30_i64 },
             rawdoc! { "item_id": "a", "n": 1, "$recordId": 4_i64 },

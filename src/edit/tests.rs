@@ -436,7 +436,7 @@ fn path(random: &mut Rng, document: &RawDocument) -> String {
             Some(RawBsonRef::Array(array)) => name.parse().ok().and_then(|n| array.get(n).unwrap()),
             _ => None,
         };
-        path = join(&path, &name);
+        path = if path.is_empty() { name } else { format!("{path}.{name}") };
         let deeper = matches!(at, Some(RawBsonRef::Document(_) | RawBsonRef::Array(_)));
         if random.u8(..8) < if deeper { 2 } else { 6 } {
             return path;

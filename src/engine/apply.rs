@@ -9,13 +9,12 @@ use mongodb::bson::{Bson, DateTime};
 use tokio::time::Instant;
 
 use crate::checkpoint::Point;
-use crate::engine::batch::{self, Batch, Edited, Purpose};
-use crate::engine::reader::{Ahead, Reader};
+use crate::engine::batch::{self, Ahead, Batch, Edited, Purpose};
+use crate::engine::reader::Reader;
 use crate::engine::transact::{PATIENCE, jittered, together};
 use crate::engine::{Context, Estimate, actions, closed, command, failed, refused};
 use crate::failure::Failure;
 use crate::handle::Handle;
-use crate::lookup::Found;
 use crate::progress::Progress;
 use crate::record::{Applied, Done, Journal, Pass, Position, Record};
 use crate::server::{self, Deployment};
@@ -194,9 +193,9 @@ impl<'a> Work<'a> {
                     &mut self.stored,
                     PATIENCE,
                     async |session, stored, limit| {
-                        let found = Found::default();
+                        let ahead = Ahead::default();
                         let batch =
-                            write_batch(context, session, unit, transform, place, limit, found)
+                            write_batch(context, session, unit, transform, place, limit, ahead)
                                 .await?;
                         let documents = batch.edited.len() as u64;
                         let to = base(stored, None)?.found_late(documents);
@@ -279,8 +278,9 @@ impl<'a> Work<'a> {
         let step = journal.step;
         let mut pass = Pass::First;
         let mut after = journal.position.clone().map(|position| position.after);
-        let mut reader = Reader::new(context, unit, transform, Purpose::Write, after.clone());
-        let mut ahead = None;
+        let purpose = if self.session.is_some() { Purpose::Write } else { Purpose::WriteGuarded };
+        let mut reader = Reader::new(context, unit, transform, purpose, after.clone());
+        let mut next = None;
         let mut progress =
             Progress::new(&unit.version, &unit.description(), transform.collection, documents);
         loop {
@@ -307,12 +307,12 @@ impl<'a> Work<'a> {
             }
             let (changed, last) = match (&self.session, pass) {
                 (Some(_), Pass::First) => {
-                    self.batch_and_ahead(unit, transform, after.as_ref(), &mut reader, &mut ahead)
+                    self.batch_and_ahead(unit, transform, after.as_ref(), &mut reader, &mut next)
                         .await?
                 }
                 (Some(_), Pass::Late) => {
-                    let found = Found::default();
-                    self.batch_in_transaction(unit, transform, after.as_ref(), found).await?
+                    let ahead = Ahead::default();
+                    self.batch_in_transaction(unit, transform, after.as_ref(), ahead).await?
                 }
                 (None, _) => {
                     self.batch_guarded(unit, transform, after.as_ref(), &mut reader).await?
@@ -323,45 +323,45 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// One batch in a transaction; meanwhile, what the next one refers to is looked up.
+    /// One batch in a transaction; meanwhile the next one is read ahead.
     async fn batch_and_ahead(
         &mut self,
         unit: &Unit,
         transform: &Transform,
         after: Option<&Bson>,
         reader: &mut Reader<'_>,
-        ahead: &mut Option<Ahead>,
+        next: &mut Option<(Option<Bson>, Ahead)>,
     ) -> Result<(u64, Option<Bson>), Halt> {
-        let found = match ahead.take() {
-            Some(ahead) if ahead.after.as_ref() == after => ahead.found,
+        let ahead = match next.take() {
+            Some((from, ahead)) if from.as_ref() == after => ahead,
             // the first batch, or one that ended elsewhere than it was foreseen
             _ => {
                 reader.seek(after.cloned());
-                reader.look_ahead().await?.found
+                reader.read_ahead().await?.1
             }
         };
-        let writing = self.batch_in_transaction(unit, transform, after, found);
-        let (written, next) = tokio::join!(writing, reader.look_ahead());
+        let writing = self.batch_in_transaction(unit, transform, after, ahead);
+        let (written, read) = tokio::join!(writing, reader.read_ahead());
         let written = written?;
-        *ahead = Some(next?);
+        *next = Some(read?);
         Ok(written)
     }
 
-    /// One batch and its place in the journal, in one transaction; `found` was looked up before.
+    /// One batch and its place in the journal, in one transaction.
     async fn batch_in_transaction(
         &mut self,
         unit: &Unit,
         transform: &Transform,
         after: Option<&Bson>,
-        found: Found,
+        ahead: Ahead,
     ) -> Result<(u64, Option<Bson>), Halt> {
         let context = self.context;
         let session = needed(&mut self.session)?;
-        let mut found = Some(found);
+        let mut ahead = Some(ahead);
         together(context, session, &mut self.stored, PATIENCE, async |session, stored, limit| {
-            // when it is tried again, it is looked up again
-            let found = found.take().unwrap_or_default();
-            let batch = write_batch(context, session, unit, transform, after, limit, found).await?;
+            // when it is tried again, it is computed again
+            let ahead = ahead.take().unwrap_or_default();
+            let batch = write_batch(context, session, unit, transform, after, limit, ahead).await?;
             let done = batch.done();
             let to = base(stored, None)?.advanced(&context.writer, |journal| {
                 journal.advance(&done, batch.last.clone(), transform.convergent);
@@ -504,11 +504,11 @@ async fn write_batch(
     transform: &Transform,
     after: Option<&Bson>,
     limit: usize,
-    found: Found,
+    ahead: Ahead,
 ) -> Result<Batch, Halt> {
     let database = context.database();
     let mut batch =
-        batch::read(database, &mut *session, unit, transform, after, limit, found).await?;
+        batch::read(database, &mut *session, unit, transform, after, limit, ahead).await?;
     cut(&mut batch);
     batch::write(database, session, unit, transform, &batch).await?;
     Ok(batch)
@@ -542,9 +542,9 @@ pub(crate) async fn in_transaction(
             let (mut done, mut after) = (Done::default(), None);
             loop {
                 let limit = context.batch_documents;
-                let found = Found::default();
+                let ahead = Ahead::default();
                 let batch =
-                    write_batch(context, session, unit, transform, after.as_ref(), limit, found)
+                    write_batch(context, session, unit, transform, after.as_ref(), limit, ahead)
                         .await?;
                 done.add(&batch.done());
                 after = batch.last;

@@ -23,6 +23,9 @@ const COMMAND_BYTES: usize = 12 * 1024 * 1024;
 /// How many statements or documents the server takes in one command.
 const COMMAND_ITEMS: usize = 100_000;
 
+/// How many documents the server may send at once for a look-up; its default of 101 would ask twice.
+const LOOK_UP_BATCH: i32 = 100_000;
+
 /// For how long the author's code may compute edits before the run's other tasks get their turn.
 const TURN: Duration = Duration::from_millis(2);
 
@@ -32,8 +35,10 @@ const SIZE: &str = "upgrade_gate_size";
 /// How a batch is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// To be written.
+    /// To be written in a transaction.
     Write,
+    /// To be written outside transactions.
+    WriteGuarded,
     /// To find out beforehand whether it could be written.
     Look,
     /// To find out beforehand whether it could be written outside transactions.
@@ -51,13 +56,31 @@ pub(crate) struct Batch {
     pub(crate) last: Option<Bson>,
 }
 
-/// A document as it was read, and its edits.
+/// A document as it was read, and its edits, of which there may be none.
 pub(crate) struct Edited {
     pub(crate) document: RawDocumentBuf,
     pub(crate) edits: Edits,
+    /// What edits it on the server; none where it is not itself to be written.
+    statement: Option<RawDocumentBuf>,
+}
+
+/// A batch that was read and computed before the transaction that writes it.
+#[derive(Default)]
+pub(crate) struct Ahead {
+    /// Every document of it.
+    pub(crate) documents: Vec<Edited>,
+    /// What they refer to.
+    pub(crate) found: Found,
 }
 
 impl Batch {
+    /// The batch of these documents, which were read together.
+    pub(crate) fn of(mut documents: Vec<Edited>) -> Result<Self, Error> {
+        let (read, last) = (documents.len() as u64, last(documents.iter().map(|d| &d.document))?);
+        documents.retain(|edited| !edited.edits.is_empty());
+        Ok(Batch { edited: documents, read, last })
+    }
+
     /// What writing the batch does.
     pub(crate) fn done(&self) -> Done {
         let mut done = Done::default();
@@ -65,9 +88,10 @@ impl Batch {
         done
     }
 
-    /// The documents that are changed themselves, not only the cause of others.
-    fn changed(&self) -> Vec<&Edited> {
-        self.edited.iter().filter(|edited| edited.edits.changes_document()).collect()
+    /// The documents that are changed themselves, not only the cause of others, and the statements that
+    /// do so.
+    fn statements(&self) -> (Vec<&Edited>, Vec<&RawDocumentBuf>) {
+        self.edited.iter().filter_map(|edited| Some((edited, edited.statement.as_ref()?))).unzip()
     }
 
     /// The bytes of the documents that change, as read, and of those that are added.
@@ -80,7 +104,12 @@ impl Edited {
     pub(crate) fn count(&self, done: &mut Done) {
         done.documents += 1;
         for (name, n) in self.edits.counts() {
-            *done.counts.entry(name.to_owned()).or_default() += n;
+            match done.counts.get_mut(name) {
+                Some(count) => *count += n,
+                None => {
+                    done.counts.insert(name.to_owned(), n);
+                }
+            }
         }
     }
 
@@ -95,8 +124,8 @@ impl Edited {
     }
 }
 
-/// Reads the next batch after `after` in the session's transaction and computes its edits; `found` is what
-/// its documents may refer to, as far as that was looked up before.
+/// Reads the next batch after `after` in the session's transaction, with its edits: those of `ahead` for
+/// the documents that are still what they were computed from.
 pub(crate) async fn read(
     database: &Database,
     session: &mut ClientSession,
@@ -104,45 +133,53 @@ pub(crate) async fn read(
     transform: &Transform,
     after: Option<&Bson>,
     limit: usize,
-    found: Found,
+    ahead: Ahead,
 ) -> Result<Batch, Halt> {
     let finds = finds(transform, after, limit, In::Transaction);
-    let documents = documents(database, Some(&mut *session), finds).await?;
-    let found = look_up(database, Some(session), unit, transform, &documents, found).await?;
-    computed(unit, transform, documents, &found, Purpose::Write).await
+    let mut read = documents(database, Some(&mut *session), finds).await?;
+    let Ahead { documents: mut edited, mut found } = ahead;
+    let same =
+        |(now, then): &(&RawDocumentBuf, &Edited)| now.as_bytes() == then.document.as_bytes();
+    edited.truncate(read.iter().zip(&edited).take_while(same).count());
+    let changed = read.split_off(edited.len());
+    for (position, find) in look_ups(transform, &changed, &mut found, In::Transaction)? {
+        let answer = query(database, Some(&mut *session), find).await?;
+        take(unit, transform, &mut found, position, answer)?;
+    }
+    edited.extend(compute(unit, transform, changed, &found, Purpose::Write).await?);
+    Ok(Batch::of(edited)?)
 }
 
 /// Computes the edits of documents that were read together.
-pub(crate) async fn computed(
+pub(crate) async fn compute(
     unit: &Unit,
     transform: &Transform,
-    mut documents: Vec<RawDocumentBuf>,
+    documents: Vec<RawDocumentBuf>,
     found: &Found,
     purpose: Purpose,
-) -> Result<Batch, Halt> {
+) -> Result<Vec<Edited>, Halt> {
     for document in &documents {
         check_id(document).map_err(|e| refused(e, unit, &place(transform, document)))?;
     }
-    let last = last(&documents)?;
-    let mut batch = Batch { edited: vec![], read: documents.len() as u64, last };
+    let mut edited = Vec::with_capacity(documents.len());
     let mut began = Instant::now();
-    for document in documents.drain(..) {
+    for document in documents {
         // the lease is renewed, and a stop seen, only while this does not hold the thread
         if began.elapsed() > TURN {
             tokio::task::yield_now().await;
             began = Instant::now();
         }
-        let edits = compute(unit, transform, &document, found, purpose)?;
-        if !edits.is_empty() {
-            batch.edited.push(Edited { document, edits });
-        }
+        let (edits, statement) = edits_of(unit, transform, &document, found, purpose)?;
+        edited.push(Edited { document, edits, statement });
     }
-    Ok(batch)
+    Ok(edited)
 }
 
 /// The `_id` of the last of these documents.
-pub(crate) fn last(documents: &[RawDocumentBuf]) -> Result<Option<Bson>, Error> {
-    match documents.last() {
+pub(crate) fn last<'a>(
+    mut documents: impl DoubleEndedIterator<Item = &'a RawDocumentBuf>,
+) -> Result<Option<Bson>, Error> {
+    match documents.next_back() {
         Some(document) => Ok(document.get("_id")?.map(Bson::try_from).transpose()?),
         None => Ok(None),
     }
@@ -181,6 +218,7 @@ pub(crate) async fn documents(
     finds: Vec<Document>,
 ) -> Result<Vec<RawDocumentBuf>, Error> {
     for find in finds {
+        let find = RawDocumentBuf::try_from(&find)?;
         let documents = query(database, session.as_deref_mut(), find).await?;
         if !documents.is_empty() {
             return Ok(documents);
@@ -250,21 +288,21 @@ fn check_id(document: &RawDocument) -> Result<(), StepError> {
 }
 
 /// Runs a `find` to its end.
-async fn query(
+pub(crate) async fn query(
     database: &Database,
     session: Option<&mut ClientSession>,
-    find: Document,
+    find: RawDocumentBuf,
 ) -> Result<Vec<RawDocumentBuf>, Error> {
     let mut documents = Vec::new();
     match session {
         Some(session) => {
-            let mut cursor = database.run_cursor_command(find).session(&mut *session).await?;
+            let mut cursor = database.run_raw_cursor_command(find).session(&mut *session).await?;
             while cursor.advance(session).await? {
                 documents.push(cursor.current().to_owned());
             }
         }
         None => {
-            let mut cursor = database.run_cursor_command(find).await?;
+            let mut cursor = database.run_raw_cursor_command(find).await?;
             while cursor.advance().await? {
                 documents.push(cursor.current().to_owned());
             }
@@ -273,66 +311,80 @@ async fn query(
     Ok(documents)
 }
 
-/// Looks up what the documents refer to, as far as `found` does not know it.
-pub(crate) async fn look_up(
-    database: &Database,
-    mut session: Option<&mut ClientSession>,
-    unit: &Unit,
+/// The queries for what the documents refer to, as far as `found` has not asked for it: each with the
+/// position of its look-up.
+pub(crate) fn look_ups(
     transform: &Transform,
     documents: &[RawDocumentBuf],
-    mut found: Found,
-) -> Result<Found, Halt> {
-    for lookup in &transform.lookups {
+    found: &mut Found,
+    place: In,
+) -> Result<Vec<(usize, RawDocumentBuf)>, Error> {
+    let mut finds = Vec::new();
+    for (position, lookup) in transform.lookups.iter().enumerate() {
         let mut keys = Keys::default();
         for document in documents {
             lookup.wanted(document, &mut keys);
         }
-        let keys = found.ask(lookup, keys);
-        for filter in lookup.queries(&keys) {
-            let mut find = doc! {
+        for filter in found.ask(lookup, keys)? {
+            let mut find = rawdoc! {
                 "find": lookup.collection,
                 "filter": filter,
-                "projection": lookup.projection(),
+                "projection": lookup.projection()?,
                 // natural order, which the engine restores, is the order of record ids
                 "showRecordId": true,
+                "batchSize": LOOK_UP_BATCH,
             };
-            if session.is_none() {
-                find.insert("readConcern", doc! { "level": "majority" });
+            if place == In::Plain {
+                find.append(cstr!("readConcern"), rawdoc! { "level": "majority" });
             }
-            for document in query(database, session.as_deref_mut(), find).await? {
-                found.add(lookup, document).map_err(|e| refused(e, unit, lookup.name))?;
-            }
+            finds.push((position, find));
         }
     }
-    Ok(found)
+    Ok(finds)
 }
 
-fn compute(
+/// Takes what a query of [`look_ups`] found.
+pub(crate) fn take(
+    unit: &Unit,
+    transform: &Transform,
+    found: &mut Found,
+    position: usize,
+    documents: Vec<RawDocumentBuf>,
+) -> Result<(), Halt> {
+    let Some(lookup) = transform.lookups.get(position) else { return Ok(()) };
+    for document in documents {
+        found.add(lookup, document).map_err(|error| refused(error, unit, lookup.name))?;
+    }
+    Ok(())
+}
+
+fn edits_of(
     unit: &Unit,
     transform: &Transform,
     document: &RawDocument,
     found: &Found,
     purpose: Purpose,
-) -> Result<Edits, Halt> {
-    let refuse = |reason: StepError| refused(reason, unit, &place(transform, document));
+) -> Result<(Edits, Option<RawDocumentBuf>), Halt> {
     let mut edits = Edits::default();
-    (transform.edit)(document, found, &mut edits).map_err(refuse)?;
-    if edits.is_empty() {
-        return Ok(edits);
-    }
-    let refuse =
-        |reason: String| refused(StepError::Refused(reason), unit, &place(transform, document));
-    check(transform, document, &edits, purpose).map_err(refuse)?;
-    Ok(edits)
+    let edit = || {
+        (transform.edit)(document, found, &mut edits)?;
+        let statement = match edits.is_empty() {
+            true => None,
+            false => checked(transform, document, &edits, purpose).map_err(StepError::Refused)?,
+        };
+        Ok((edits, statement))
+    };
+    edit().map_err(|reason| refused(reason, unit, &place(transform, document)))
 }
 
-/// What the author's edits must keep to, as far as it can be told without the server.
-fn check(
+/// The statement of the author's edits, if they are to be written; an error where they do not keep to
+/// what they must, as far as it can be told without the server.
+fn checked(
     transform: &Transform,
     document: &RawDocument,
     edits: &Edits,
     purpose: Purpose,
-) -> Result<(), String> {
+) -> Result<Option<RawDocumentBuf>, String> {
     for insert in edits.inserts() {
         let insert = insert.map_err(|error| error.to_string())?;
         if !transform.inserts_into.contains(&insert.collection) {
@@ -349,19 +401,22 @@ fn check(
             "it edits {field}, which the transform does not name among its fields"
         ));
     }
-    if edits.changes_document() {
-        let after = edits.grown(document).map_err(|error| error.to_string())?;
-        let read = document.as_bytes().len();
-        // what is read of it may have the size in a field of its own
-        let field = if document.get_i32(SIZE).is_ok() { SIZE.len() + 6 } else { 0 };
-        if whole(document) + field + after > MAX_DOCUMENT_SIZE + read {
-            return Err("it would grow beyond the server's limit of 16 MiB".to_owned());
-        }
-        if purpose == Purpose::LookForGuarded {
-            edits.guarded_statement(document).map_err(|error| error.to_string())?;
-        }
+    if !edits.changes_document() {
+        return Ok(None);
     }
-    Ok(())
+    let after = edits.grown(document).map_err(|error| error.to_string())?;
+    let read = document.as_bytes().len();
+    // what is read of it may have the size in a field of its own
+    let field = if document.get_i32(SIZE).is_ok() { SIZE.len() + 6 } else { 0 };
+    if whole(document) + field + after > MAX_DOCUMENT_SIZE + read {
+        return Err("it would grow beyond the server's limit of 16 MiB".to_owned());
+    }
+    let statement = match purpose {
+        Purpose::Look => return Ok(None),
+        Purpose::Write => edits.statement(document),
+        Purpose::LookForGuarded | Purpose::WriteGuarded => edits.guarded_statement(document),
+    };
+    statement.map(Some).map_err(|error| error.to_string())
 }
 
 /// How large a document is as it is stored, also where only some fields of it were read.
@@ -406,13 +461,8 @@ pub(crate) async fn write(
             }
         }
     }
-    let changed = batch.changed();
-    let statements = changed
-        .iter()
-        .map(|edited| edited.edits.statement(&edited.document))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| failed(format!("upgrade {}: {error}", unit.version), CORRECT))?;
-    for (first, command) in commands("update", transform.collection, "updates", &statements, None) {
+    let (changed, statements) = batch.statements();
+    for (first, command) in commands("update", transform.collection, "updates", statements, None) {
         let answer = database.run_raw_command(command).session(&mut *session).await?;
         fail_on_write_error(&answer, unit, transform, &changed[first..])?;
     }
@@ -450,16 +500,11 @@ pub(crate) async fn write_guarded(
             fail_on_write_concern(&answer)?;
         }
     }
-    let changed = batch.changed();
-    let statements = changed
-        .iter()
-        .map(|edited| edited.edits.guarded_statement(&edited.document))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| failed(format!("upgrade {}: {error}", unit.version), CORRECT))?;
+    let (changed, statements) = batch.statements();
     let unchanged = (batch.edited.len() - changed.len()) as u64;
     let mut written = Written { documents: unchanged, refusal: None };
     for (first, command) in
-        commands("update", transform.collection, "updates", &statements, Some(&concern))
+        commands("update", transform.collection, "updates", statements, Some(&concern))
     {
         let answer = database.run_raw_command(command).await?;
         fail_on_write_concern(&answer)?;
@@ -507,6 +552,7 @@ async fn there(
         .map(Bson::try_from)
         .collect::<Result<_, _>>()?;
     let find = doc! { "find": collection, "filter": { "_id": { "$in": ids } } };
+    let find = RawDocumentBuf::try_from(&find)?;
     let mut there = HashMap::new();
     for document in query(database, session, find).await? {
         there.insert(id_bytes(&document), document);
@@ -588,9 +634,9 @@ fn commands<'a>(
                 if *bytes + size <= COMMAND_BYTES && position - *first < COMMAND_ITEMS =>
             {
                 *bytes += size;
-                array.push(item.clone());
+                array.push(&**item);
             }
-            _ => groups.push((position, size, RawArrayBuf::from_iter([item.clone()]))),
+            _ => groups.push((position, size, RawArrayBuf::from_iter([&**item]))),
         }
     }
     let name = |text: &str| CString::try_from(text).unwrap_or(cstr!("").to_owned());

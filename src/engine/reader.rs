@@ -6,7 +6,7 @@ use mongodb::bson::{Bson, RawDocumentBuf};
 use mongodb::error::Error;
 use tokio::task::JoinSet;
 
-use crate::engine::batch::{self, Batch, In, Purpose};
+use crate::engine::batch::{self, Ahead, Batch, In, Purpose};
 use crate::engine::transact::jittered;
 use crate::engine::{Context, Halt};
 use crate::failure::Failure;
@@ -29,21 +29,31 @@ pub(crate) struct Reader<'a> {
     ready: Option<Material>,
     /// The document up to which was read.
     read_to: Option<Bson>,
+    /// The batch after that, if its look-ups were sent already.
+    looking: Option<Looking>,
+    /// The document up to which look-ups were sent.
+    sent_to: Option<Bson>,
     /// The query for what comes after that, if it was sent already; given up with the reader.
-    ahead: JoinSet<Result<Vec<RawDocumentBuf>, Error>>,
+    finding: JoinSet<Result<Vec<RawDocumentBuf>, Error>>,
 }
+
+/// Documents whose look-ups are on their way.
+struct Looking {
+    documents: Vec<RawDocumentBuf>,
+    /// The last of them.
+    last: Option<Bson>,
+    found: Found,
+    /// What is being looked up; given up with this.
+    answers: JoinSet<Result<Answers, Error>>,
+}
+
+/// What look-ups found, each with its position among the transform's.
+type Answers = Vec<(usize, Vec<RawDocumentBuf>)>;
 
 /// What the edits of a batch are computed from.
 struct Material {
     documents: Vec<RawDocumentBuf>,
     found: Found,
-}
-
-/// What the documents of a batch refer to, looked up before they are read to be written.
-pub(crate) struct Ahead {
-    /// The document after which the batch begins.
-    pub(crate) after: Option<Bson>,
-    pub(crate) found: Found,
 }
 
 impl<'a> Reader<'a> {
@@ -54,8 +64,18 @@ impl<'a> Reader<'a> {
         purpose: Purpose,
         after: Option<Bson>,
     ) -> Self {
-        let (read_to, ready, ahead) = (after.clone(), None, JoinSet::new());
-        Reader { context, unit, transform, purpose, after, ready, read_to, ahead }
+        Reader {
+            context,
+            unit,
+            transform,
+            purpose,
+            ready: None,
+            read_to: after.clone(),
+            looking: None,
+            sent_to: after.clone(),
+            finding: JoinSet::new(),
+            after,
+        }
     }
 
     /// Goes on after another document.
@@ -64,8 +84,15 @@ impl<'a> Reader<'a> {
             self.read_to.clone_from(&after);
             self.after = after;
             self.ready = None;
-            self.ahead = JoinSet::new();
+            self.start_over();
         }
+    }
+
+    /// Gives up what is on its way.
+    fn start_over(&mut self) {
+        self.sent_to.clone_from(&self.read_to);
+        self.looking = None;
+        self.finding = JoinSet::new();
     }
 
     /// The next batch; at the end one without documents.
@@ -80,9 +107,9 @@ impl<'a> Reader<'a> {
         let (read, batch) = tokio::join!(
             biased;
             async { if more { self.read().await.map(Some) } else { Ok(None) } },
-            batch::computed(unit, transform, documents, &found, purpose),
+            batch::compute(unit, transform, documents, &found, purpose),
         );
-        let batch = batch?;
+        let batch = Batch::of(batch?)?;
         self.ready = read?;
         if batch.last.is_some() {
             self.after.clone_from(&batch.last);
@@ -90,12 +117,15 @@ impl<'a> Reader<'a> {
         Ok(batch)
     }
 
-    /// What the documents of the next batch refer to; moves on past them.
-    pub(crate) async fn look_ahead(&mut self) -> Result<Ahead, Halt> {
+    /// The next batch, for a transaction that will read it again, and the document after which it begins;
+    /// moves on past it.
+    pub(crate) async fn read_ahead(&mut self) -> Result<(Option<Bson>, Ahead), Halt> {
         let after = self.after.clone();
-        let Material { found, .. } = self.read().await?;
+        let Material { documents, found } = self.read().await?;
         self.after.clone_from(&self.read_to);
-        Ok(Ahead { after, found })
+        let (unit, transform, purpose) = (self.unit, self.transform, self.purpose);
+        let documents = batch::compute(unit, transform, documents, &found, purpose).await?;
+        Ok((after, Ahead { documents, found }))
     }
 
     /// A transform that adds documents to its own collection must meet them.
@@ -112,33 +142,66 @@ impl<'a> Reader<'a> {
                 Err(Halt::Driver(error)) if server::passing(&error) && tries < TRIES => tries += 1,
                 ended => return ended,
             }
-            self.ahead = JoinSet::new();
+            self.start_over();
             stop.sleep(jittered(Duration::from_millis(50) * tries)).await?;
         }
     }
 
     async fn try_to_read(&mut self) -> Result<Material, Halt> {
-        let database = self.context.database();
-        let documents = match self.ahead.join_next().await {
-            Some(Ok(answer)) => answer?,
-            Some(Err(_)) => return Err(Failure::bug("a query was given up on its way").into()),
-            None => batch::documents(database, None, self.finds(self.read_to.as_ref())).await?,
+        let looking = match self.looking.take() {
+            Some(looking) => looking,
+            None => self.look_up().await?,
         };
-        let last = batch::last(&documents)?;
-        if last.is_some() && self.reads_ahead() {
-            let (database, finds) = (database.clone(), self.finds(last.as_ref()));
-            self.ahead.spawn(async move { batch::documents(&database, None, finds).await });
+        if looking.last.is_some() && self.reads_ahead() {
+            // the next look-ups are on their way before the answers to these are read
+            self.looking = Some(self.look_up().await?);
         }
-        let (unit, transform, found) = (self.unit, self.transform, Found::default());
-        let found = batch::look_up(database, None, unit, transform, &documents, found).await?;
+        let Looking { documents, last, mut found, mut answers } = looking;
+        while let Some(answer) = answers.join_next().await {
+            for (position, answer) in answer.map_err(|_| given_up())?? {
+                batch::take(self.unit, self.transform, &mut found, position, answer)?;
+            }
+        }
         if last.is_some() {
             self.read_to = last;
         }
         Ok(Material { documents, found })
     }
 
+    /// Reads documents and sends their look-ups.
+    async fn look_up(&mut self) -> Result<Looking, Halt> {
+        let database = self.context.database();
+        let documents = match self.finding.join_next().await {
+            Some(answer) => answer.map_err(|_| given_up())??,
+            None => batch::documents(database, None, self.finds(self.sent_to.as_ref())).await?,
+        };
+        let last = batch::last(documents.iter())?;
+        if last.is_some() {
+            self.sent_to.clone_from(&last);
+        }
+        if last.is_some() && self.reads_ahead() {
+            let (database, finds) = (database.clone(), self.finds(last.as_ref()));
+            self.finding.spawn(async move { batch::documents(&database, None, finds).await });
+        }
+        let mut found = Found::default();
+        let queries = batch::look_ups(self.transform, &documents, &mut found, In::Plain)?;
+        let (database, mut answers) = (database.clone(), JoinSet::new());
+        answers.spawn(async move {
+            let mut answers = Vec::new();
+            for (position, query) in queries {
+                answers.push((position, batch::query(&database, None, query).await?));
+            }
+            Ok(answers)
+        });
+        Ok(Looking { documents, last, found, answers })
+    }
+
     fn finds(&self, after: Option<&Bson>) -> Vec<mongodb::bson::Document> {
         let limit = self.context.batch_documents;
         batch::finds(self.transform, after, limit, In::Plain)
     }
+}
+
+fn given_up() -> Halt {
+    Failure::bug("a query was given up on its way").into()
 }
