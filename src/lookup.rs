@@ -21,6 +21,9 @@ type Wanted = dyn Fn(&RawDocument, &mut Keys) + Send + Sync;
 /// Two values are the same when type and value are: numbers by value whether int, long or double,
 /// everything else by its bytes, whatever the collation. NaN, undefined, arrays, documents and regular
 /// expressions find nothing, and an array that holds the value is not that value.
+///
+/// Where a version goes in parts, documents are looked up while one or two earlier batches are written: the
+/// edits do not follow a found document that changes in these moments.
 pub struct Lookup {
     pub(crate) name: &'static str,
     pub(crate) collection: &'static str,

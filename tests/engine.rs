@@ -749,6 +749,20 @@ async fn what_old_code_writes_behind_a_large_upgrade_is_found_before_the_version
 }
 
 #[tokio::test]
+async fn a_document_that_changes_after_it_was_computed_is_computed_again() {
+    for batch in ["10", "1000"] {
+        let database = fresh(40).await;
+        let gate = scenario(&database.uri, "0.8.0", "0.8.0=overtaken");
+        let run = gate.set("GATE_BATCH_DOCUMENTS", batch).run().await;
+        assert_code(&run, 0);
+        assert_eq!(counted(&run, "0.8.0", "copied"), 40, "{run}");
+        assert_eq!(count(&database, "things", doc! { "_id": 15, "n": 1000 }).await, 1, "{run}");
+        let copied = doc! { "$expr": { "$eq": ["$m", "$n"] } };
+        assert_eq!(count(&database, "things", copied).await, 40, "{run}");
+    }
+}
+
+#[tokio::test]
 async fn a_fault_after_the_commit_never_applies_a_version_twice() {
     let server = Server::replica_set().await;
     let database = server.database().await;

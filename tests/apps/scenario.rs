@@ -3,10 +3,11 @@
 //! functions that fail are those of the next release, which do not.
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use upgrade_gate::bson::{Bson, RawBsonRef, RawDocument, doc, rawdoc};
-use upgrade_gate::mongodb::IndexModel;
+use upgrade_gate::bson::{Bson, Document, RawBsonRef, RawDocument, doc, rawdoc};
 use upgrade_gate::mongodb::options::IndexOptions;
+use upgrade_gate::mongodb::{Client, IndexModel};
 use upgrade_gate::{
     ActionType, Command, Condition, Edits, Found, Gate, Handle, Keys, Lookup, StepError,
     Transaction, Transform, Upgrade, UpgradeAction,
@@ -64,6 +65,14 @@ fn upgrade(version: &str, name: &str) -> Upgrade {
                 .named("narrow")
                 .fields(["n"])
                 .action(ActionType::Update, "counted", "Count {n} document(s) up"),
+        ),
+        // somebody changes a document just after its edits were computed to be written
+        "overtaken" => new("copy n to m in things").step(
+            Transform::new("things", overtaken)
+                .named("copy")
+                .filter(doc! { "m": { "$exists": false } })
+                .action(ActionType::Update, "copied", "Copy n to m in {n} thing(s)")
+                .convergent(),
         ),
         // refuses documents that are marked
         "refuse" => new("mark things").step(
@@ -309,6 +318,29 @@ fn extract(document: &RawDocument, _: &Found, edits: &mut Edits) -> Result<(), S
         edits.count("extracted", 1);
     }
     Ok(())
+}
+
+fn overtaken(thing: &RawDocument, _: &Found, edits: &mut Edits) -> Result<(), StepError> {
+    static COMPUTED: AtomicUsize = AtomicUsize::new(0);
+    let Some(n) = get(thing, "n")? else { return Ok(()) };
+    edits.set("m", n);
+    edits.count("copied", 1);
+    // the first time it is only looked at
+    if get(thing, "_id")? == Some(RawBsonRef::Int32(15))
+        && COMPUTED.fetch_add(1, Ordering::Relaxed) == 1
+    {
+        std::thread::spawn(change).join().expect("the change is made");
+    }
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn change() {
+    let uri = std::env::var("GATE_MONGODB_URI").expect("a connection string");
+    let database = Client::with_uri_str(uri).await.expect("a client").default_database();
+    let things = database.expect("a database").collection::<Document>("things");
+    let change = things.update_one(doc! { "_id": 15 }, doc! { "$set": { "n": 1000 } });
+    assert_eq!(change.await.expect("an answer").modified_count, 1);
 }
 
 fn twice(document: &RawDocument, _: &Found, edits: &mut Edits) -> Result<(), StepError> {
