@@ -470,3 +470,16 @@ async fn a_holder_that_lost_its_lease_before_a_command_does_not_send_it() {
     assert_eq!(lock(&database).await.unwrap().get_str("run_id").unwrap(), "another");
     assert_eq!(run.report["unfinished"]["step"], json!("Drop old"), "{run}");
 }
+
+#[tokio::test]
+async fn a_lease_that_cannot_be_verified_at_once_is_asked_for_again() {
+    let database = fresh().await;
+    // the record's two updates pass
+    let passing = doc! { "errorCode": 251, "errorLabels": [] };
+    let fault = Fault::after(&database, 2, &["update"], passing).await;
+    let running = scenario(&faulty(&database), "0.8.0", "0.8.0=drop").spawn();
+    fault.met(1).await;
+    fault.end().await;
+    assert_code(&running.wait().await, 0);
+    assert_eq!(uuid(&database, "old").await, None);
+}

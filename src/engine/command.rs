@@ -182,10 +182,12 @@ pub(crate) async fn run(
 ) -> Result<(), Halt> {
     let mut attempts = 0;
     loop {
-        context.lock.verify(&context.stop).await?;
-        context.reached(Point::BeforeCommand).await;
-        let sent = context.stop.guard(send(context.database(), command, identity)).await;
-        match sent {
+        let sending = async {
+            context.lock.verify(&context.stop).await?;
+            context.reached(Point::BeforeCommand).await;
+            context.stop.guard(send(context.database(), command, identity)).await
+        };
+        match sending.await {
             Ok(()) => {}
             Err(Halt::Driver(error)) if attempts < ATTEMPTS && server::passing(&error) => {
                 attempts += 1;
