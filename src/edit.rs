@@ -314,7 +314,6 @@ enum Inside {
 }
 
 /// The place of what is edited: its name, in what.
-#[derive(Clone, Copy)]
 struct Place<'a> {
     within: Option<&'a Place<'a>>,
     name: &'a str,
@@ -329,7 +328,7 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// Appends the bytes of a document or an array, which is at `place`, after the edits.
+/// Appends the bytes of a document or an array after the edits; `within` is its place, the top has none.
 fn rewrite(
     out: &mut Vec<u8>,
     document: &RawDocument,

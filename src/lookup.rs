@@ -76,10 +76,7 @@ impl Lookup {
     /// Filters that match at least the documents with these values, each of bounded size.
     ///
     /// Read with `showRecordId`, under the collection's own collation, so that an index can serve.
-    fn queries<'a>(
-        &self,
-        keys: impl Iterator<Item = &'a Key>,
-    ) -> Result<Vec<RawDocumentBuf>, Error> {
+    fn queries(&self, keys: &[Key]) -> Result<Vec<RawDocumentBuf>, Error> {
         let mut chunks = vec![];
         let (mut values, mut n, mut bytes) = (RawArrayBuf::new(), 0, 0);
         for key in keys {
@@ -227,7 +224,7 @@ impl Found {
                 vacant.insert(Documents::new());
             }
         }
-        lookup.queries(new.iter())
+        lookup.queries(&new)
     }
 
     /// Takes a document that the server matched, read with `showRecordId`. It counts where the first

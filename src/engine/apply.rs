@@ -278,7 +278,7 @@ impl<'a> Work<'a> {
         let step = journal.step;
         let mut pass = Pass::First;
         let mut after = journal.position.clone().map(|position| position.after);
-        let purpose = if self.session.is_some() { Purpose::Write } else { Purpose::WriteGuarded };
+        let purpose = if self.session.is_some() { Purpose::Write } else { Purpose::Guarded };
         let mut reader = Reader::new(context, unit, transform, purpose, after.clone());
         let mut next = None;
         let mut progress =

@@ -37,12 +37,10 @@ const SIZE: &str = "upgrade_gate_size";
 pub(crate) enum Purpose {
     /// To be written in a transaction.
     Write,
-    /// To be written outside transactions.
-    WriteGuarded,
-    /// To find out beforehand whether it could be written.
+    /// To find out beforehand whether it could be.
     Look,
-    /// To find out beforehand whether it could be written outside transactions.
-    LookForGuarded,
+    /// To be written outside transactions, or to find out whether it could be.
+    Guarded,
 }
 
 /// Documents of a transform, read and computed together.
@@ -414,7 +412,7 @@ fn checked(
     let statement = match purpose {
         Purpose::Look => return Ok(None),
         Purpose::Write => edits.statement(document),
-        Purpose::LookForGuarded | Purpose::WriteGuarded => edits.guarded_statement(document),
+        Purpose::Guarded => edits.guarded_statement(document),
     };
     statement.map(Some).map_err(|error| error.to_string())
 }

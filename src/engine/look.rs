@@ -219,7 +219,7 @@ async fn scan(
     let after: Option<Bson> = from.and_then(|j| j.position.clone()).map(|place| place.after);
     let purpose = match context.server.deployment {
         Deployment::WithTransactions => Purpose::Look,
-        Deployment::Standalone => Purpose::LookForGuarded,
+        Deployment::Standalone => Purpose::Guarded,
     };
     let mut reader = Reader::new(context, unit, transform, purpose, after);
     let (mut done, mut bytes) = (Done::default(), 0);

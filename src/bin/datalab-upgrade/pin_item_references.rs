@@ -48,19 +48,10 @@ fn references(item: &RawDocument) -> Result<Vec<Reference<'_>>, Error> {
     };
     for (position, entry) in entries.into_iter().enumerate() {
         let RawBsonRef::Document(entry) = entry? else { continue };
-        let (mut refcode, mut item_id) = (None, None);
-        for field in entry.iter_elements() {
-            let field = field?;
-            match field.key().as_str() {
-                "refcode" if refcode.is_none() => refcode = Some(field.value()?),
-                "item_id" if item_id.is_none() => item_id = Some(field.value()?),
-                _ => {}
-            }
-        }
-        if refcode.is_some_and(is_truthy) {
+        if entry.get("refcode")?.is_some_and(is_truthy) {
             continue;
         }
-        if let Some(item_id) = item_id.filter(|item_id| is_truthy(*item_id)) {
+        if let Some(item_id) = entry.get("item_id")?.filter(|item_id| is_truthy(*item_id)) {
             references.push(Reference { position, entry, item_id });
         }
     }
