@@ -161,6 +161,22 @@ fn every_pod_is_restricted() {
 }
 
 #[test]
+fn a_tag_may_be_all_digits() {
+    let folder = std::env::temp_dir().join(format!("upgrade-gate-tag-{}", std::process::id()));
+    let mut copy = Command::new("cp");
+    copy.arg("-r").arg("deploy/kubernetes").arg(&folder).current_dir(ROOT);
+    assert!(copy.status().unwrap().success());
+    let file = folder.join("kustomization.yaml");
+    let changed = std::fs::read_to_string(&file).unwrap().replace("0.8.0", "20261126");
+    std::fs::write(file, changed).unwrap();
+    let objects = kustomize(&folder);
+    std::fs::remove_dir_all(&folder).unwrap();
+    for pod in pods(&objects) {
+        assert_eq!(gate(pod)["image"], "ghcr.io/datalab-org/datalab-upgrade:20261126");
+    }
+}
+
+#[test]
 fn another_kustomization_builds_on_the_gate_alone() {
     let folder = std::env::temp_dir().join(format!("upgrade-gate-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();

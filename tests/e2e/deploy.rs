@@ -22,8 +22,8 @@ pub fn scenarios() -> Vec<Scenario> {
 /// What the guide says to change in a copy of `deploy/`: images, and the application.
 const CHANGES: &str = r#"
 images:
-  - { name: ghcr.io/datalab-org/datalab-upgrade, newName: GATE, newTag: GATE_TAG }
-  - { name: datalab, newName: LAB, newTag: LAB_TAG }
+  - { name: ghcr.io/datalab-org/datalab-upgrade, newName: GATE, newTag: "GATE_TAG" }
+  - { name: datalab, newName: LAB, newTag: "LAB_TAG" }
 patches:
   - target: { kind: Deployment }
     patch: |
