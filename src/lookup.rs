@@ -14,6 +14,9 @@ use crate::upgrade::StepError;
 const MAX_VALUES: usize = 10_000;
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
+/// The field in which the server tells a document's record id.
+const PLACE: &str = "$recordId";
+
 type Wanted = dyn Fn(&RawDocument, &mut Keys) + Send + Sync;
 
 /// Documents of a collection, found by the value of one field.
@@ -22,8 +25,8 @@ type Wanted = dyn Fn(&RawDocument, &mut Keys) + Send + Sync;
 /// everything else by its bytes, whatever the collation. NaN, undefined, arrays, documents and regular
 /// expressions find nothing, and an array that holds the value is not that value.
 ///
-/// Where a version goes in parts, documents are looked up while one or two earlier batches are written: the
-/// edits do not follow a found document that changes in these moments.
+/// Where a version goes in parts, documents are looked up while up to three earlier batches are written:
+/// the edits do not follow a found document that changes in these moments.
 pub struct Lookup {
     pub(crate) name: &'static str,
     pub(crate) collection: &'static str,
@@ -75,7 +78,7 @@ impl Lookup {
 
     /// Filters that match at least the documents with these values, each of bounded size.
     ///
-    /// Read with `showRecordId`, under the collection's own collation, so that an index can serve.
+    /// Read under the collection's own collation, so that an index can serve.
     fn queries(&self, keys: &[Key]) -> Result<Vec<RawDocumentBuf>, Error> {
         let mut chunks = vec![];
         let (mut values, mut n, mut bytes) = (RawArrayBuf::new(), 0, 0);
@@ -175,10 +178,34 @@ impl Key {
 
 /// What the look-ups of a batch found.
 #[derive(Default)]
-pub struct Found(HashMap<&'static str, HashMap<Key, Documents>>);
+pub struct Found(HashMap<&'static str, Answers>);
 
-/// Documents in natural order. On a sharded cluster two may have the same place.
-type Documents = Vec<(Place, RawDocumentBuf)>;
+/// What one look-up found.
+#[derive(Default)]
+struct Answers {
+    documents: HashMap<Key, Documents>,
+    /// The values to be asked for again, for they have several documents, whose order matters.
+    again: Vec<Key>,
+}
+
+/// The documents of one value.
+enum Documents {
+    None,
+    One(RawDocumentBuf),
+    /// In natural order. On a sharded cluster two may have the same place.
+    Several(Vec<(Place, RawDocumentBuf)>),
+}
+
+impl Documents {
+    fn iter(&self) -> impl DoubleEndedIterator<Item = &RawDocument> {
+        let (one, several) = match self {
+            Documents::None => (None, &[][..]),
+            Documents::One(document) => (Some(document), &[][..]),
+            Documents::Several(documents) => (None, &documents[..]),
+        };
+        one.into_iter().chain(several.iter().map(|(_, document)| document)).map(|found| &**found)
+    }
+}
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
@@ -202,11 +229,11 @@ impl Found {
             .ok_or_else(|| StepError::refused(format!("no look-up has the name `{name}`")))?;
         let found = match Key::of(value) {
             None => None,
-            Some(key) => Some(answers.get(&key).ok_or_else(|| {
+            Some(key) => Some(answers.documents.get(&key).ok_or_else(|| {
                 StepError::refused(format!("look-up `{name}` was not asked for this value"))
             })?),
         };
-        Ok(found.into_iter().flatten().map(|(_, document)| &**document))
+        Ok(found.into_iter().flat_map(Documents::iter))
     }
 
     /// Remembers which values a look-up asks for, and returns filters for those that it had not asked for
@@ -219,16 +246,25 @@ impl Found {
         let answers = self.0.entry(lookup.name).or_default();
         let mut new = vec![];
         for key in keys.0 {
-            if let Entry::Vacant(vacant) = answers.entry(key) {
+            if let Entry::Vacant(vacant) = answers.documents.entry(key) {
                 new.push(vacant.key().clone());
-                vacant.insert(Documents::new());
+                vacant.insert(Documents::None);
             }
         }
         lookup.queries(&new)
     }
 
-    /// Takes a document that the server matched, read with `showRecordId`. It counts where the first
-    /// field of the look-up's name has exactly a value asked for; met twice, it counts once.
+    /// Filters for the values that have several documents, to be read with `showRecordId`: natural order
+    /// is the order of record ids. Nobody pays for them where there is no order.
+    pub(crate) fn ask_again(&mut self, lookup: &Lookup) -> Result<Vec<RawDocumentBuf>, Error> {
+        match self.0.get_mut(lookup.name) {
+            Some(answers) => lookup.queries(&std::mem::take(&mut answers.again)),
+            None => Ok(vec![]),
+        }
+    }
+
+    /// Takes a document that the server matched. It counts where the first field of the look-up's name
+    /// has exactly a value asked for; met twice, it counts once.
     pub(crate) fn add(
         &mut self,
         lookup: &Lookup,
@@ -236,28 +272,60 @@ impl Found {
     ) -> Result<(), StepError> {
         let (mut place, mut value) = (None, None);
         for field in &document {
-            let (name, held) =
-                field.map_err(|_| StepError::refused("a looked-up document is not valid BSON"))?;
-            if name == "$recordId" {
-                place = Some(held);
+            let (name, held) = field.map_err(|_| malformed())?;
+            if name == PLACE {
+                place = Some(Place::of(held)?);
             } else if name == lookup.field && value.is_none() {
                 value = Some(held);
             }
         }
-        let place = match place {
-            Some(RawBsonRef::Int64(number)) => Place::Number(number),
-            Some(RawBsonRef::Binary(binary)) => Place::Bytes(binary.bytes.to_vec()),
-            _ => return Err(StepError::refused("the server did not tell a document's place")),
-        };
-        let answers = self.0.get_mut(lookup.name).zip(value.and_then(Key::of));
-        if let Some(found) = answers.and_then(|(answers, key)| answers.get_mut(&key)) {
-            let end = found.partition_point(|(other, _)| *other <= place);
-            let twice = |(other, same): &(Place, _)| *other == place && *same == document;
-            if !found[..end].iter().any(twice) {
-                found.insert(end, (place, document));
+        let key = value.and_then(Key::of);
+        let Some((answers, key)) = self.0.get_mut(lookup.name).zip(key) else { return Ok(()) };
+        let Some(found) = answers.documents.get_mut(&key) else { return Ok(()) };
+        match (found, place) {
+            (found @ Documents::None, None) => *found = Documents::One(document),
+            (found @ Documents::One(_), None) => {
+                *found = Documents::Several(vec![]);
+                answers.again.push(key);
             }
+            (Documents::Several(several), Some(place)) => {
+                let document = without_place(&document)?;
+                let end = several.partition_point(|(other, _)| *other <= place);
+                let twice = |(other, same): &(Place, _)| *other == place && *same == document;
+                if !several[..end].iter().any(twice) {
+                    several.insert(end, (place, document));
+                }
+            }
+            // it is asked for again, or was by a value that the server takes for the same
+            (Documents::Several(_), None) | (_, Some(_)) => {}
         }
         Ok(())
+    }
+}
+
+/// A document as it is stored, from what `showRecordId` made of it.
+fn without_place(document: &RawDocument) -> Result<RawDocumentBuf, StepError> {
+    let mut stored = RawDocumentBuf::new();
+    for field in document {
+        let (name, value) = field.map_err(|_| malformed())?;
+        if name != PLACE {
+            stored.append(name, value);
+        }
+    }
+    Ok(stored)
+}
+
+fn malformed() -> StepError {
+    StepError::refused("a looked-up document is not valid BSON")
+}
+
+impl Place {
+    fn of(value: RawBsonRef<'_>) -> Result<Self, StepError> {
+        match value {
+            RawBsonRef::Int64(number) => Ok(Place::Number(number)),
+            RawBsonRef::Binary(binary) => Ok(Place::Bytes(binary.bytes.to_vec())),
+            _ => Err(StepError::refused("the server did not tell a document's place")),
+        }
     }
 }
 
@@ -378,17 +446,35 @@ mod tests {
         lookup.wanted(&rawdoc! { "item_id": "new" }, &mut keys);
         let asked = found.ask(&lookup, keys).unwrap();
         assert_eq!((asked.len(), in_filter(&asked[0])), (1, 1));
+        let read = |(document, place): (RawDocumentBuf, i64)| {
+            let mut read = document;
+            read.append(cstr!("$recordId"), place);
+            read
+        };
         for document in [
-            rawdoc! { "item_id": "a", "n": 3, "$recordId": 30_i64 },
-            rawdoc! { "item_id": "a", "n": 1, "$recordId": 4_i64 },
-            rawdoc! { "item_id": "A", "n": 9, "$recordId": 5_i64 },
-            rawdoc! { "item_id": ["a"], "n": 9, "$recordId": 6_i64 },
-            rawdoc! { "n": 9, "$recordId": 7_i64 },
-            rawdoc! { "item_id": "a", "n": 2, "$recordId": 20_i64 },
-            rawdoc! { "item_id": "a", "n": 1, "$recordId": 4_i64 },
-            rawdoc! { "item_id": 7.0, "n": 7, "$recordId": 8_i64 },
+            rawdoc! { "item_id": "a", "n": 3 },
+            rawdoc! { "item_id": "a", "n": 1 },
+            rawdoc! { "item_id": "A", "n": 9 },
+            rawdoc! { "item_id": ["a"], "n": 9 },
+            rawdoc! { "n": 9 },
+            rawdoc! { "item_id": "a", "n": 2 },
+            rawdoc! { "item_id": 7.0, "n": 7 },
         ] {
             found.add(&lookup, document).unwrap();
+        }
+        // only what has an order is asked for again, and once
+        let asked = found.ask_again(&lookup).unwrap();
+        assert_eq!(asked, [rawdoc! { "item_id": { "$in": ["a"] } }]);
+        assert_eq!(found.ask_again(&lookup).unwrap(), [] as [RawDocumentBuf; 0]);
+        for document in [
+            (rawdoc! { "item_id": "a", "n": 3 }, 30),
+            (rawdoc! { "item_id": "a", "n": 1 }, 4),
+            (rawdoc! { "item_id": "A", "n": 9 }, 5),
+            (rawdoc! { "item_id": "a", "n": 2 }, 20),
+            (rawdoc! { "item_id": "a", "n": 1 }, 4),
+            (rawdoc! { "item_id": 7.0, "n": 8 }, 8),
+        ] {
+            found.add(&lookup, read(document)).unwrap();
         }
         let numbers = |value: RawBsonRef<'_>| -> Vec<i32> {
             let found = found.all("refcode", value).unwrap();
@@ -399,6 +485,9 @@ mod tests {
         assert_eq!(numbers(f64::NAN.into()), [0; 0]);
         assert!(found.all("refcode", "b".into()).is_err(), "a value that was not asked for");
         assert!(found.all("recode", "a".into()).is_err(), "a name that no look-up has");
-        assert!(found.add(&lookup, rawdoc! { "item_id": "a" }).is_err(), "no place");
+        let document = found.all("refcode", "a".into()).unwrap().next().unwrap();
+        assert_eq!(document, &*rawdoc! { "item_id": "a", "n": 1 }, "as it is stored");
+        let odd = rawdoc! { "item_id": "a", "$recordId": "?" };
+        assert!(found.add(&lookup, odd).is_err(), "no place");
     }
 }

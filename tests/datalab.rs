@@ -118,6 +118,38 @@ async fn items_with_nothing_to_upgrade_are_not_read() {
     assert!(!numbers.is_empty() && numbers.iter().all(|number| *number <= 1), "{numbers:?}");
 }
 
+#[tokio::test]
+async fn an_item_id_that_is_no_text_matters_only_without_a_refcode() {
+    for (refcode, code) in [("there", 0), ("", 14)] {
+        let database = Server::shared().await.database().await;
+        let id = ObjectId::new();
+        let item = rawdoc! {
+            "_id": id,
+            "relationships": [{ "item_id": "sample" }, { "item_id": "odd!", "refcode": refcode }],
+        };
+        let mut bytes = item.into_bytes();
+        let odd = bytes.windows(4).position(|four| four == b"odd!").unwrap();
+        bytes[odd + 3] = 0xff; // in no text that is UTF-8
+        let sample = rawdoc! { "_id": ObjectId::new(), "item_id": "sample", "refcode": "it" };
+        insert(&database, [RawDocumentBuf::from_bytes(bytes).unwrap(), sample]).await;
+        let before = items(&database).await;
+        let run = gate(&database).run().await;
+        assert_eq!(run.code, Some(code), "{run}");
+        if code == 0 {
+            let entries = items(&database).await.swap_remove(0);
+            let entries = entries.get_array("relationships").unwrap();
+            let first = entries.get(0).unwrap().unwrap().as_document().unwrap();
+            assert_eq!(first.get_str("refcode").unwrap(), "it");
+            let second = entries.get(1).unwrap().unwrap().as_document().unwrap();
+            assert_eq!(second.get_str("refcode").unwrap(), "there");
+            assert!(second.get("item_id").is_err(), "what is no text stays as it is");
+        } else {
+            assert!(items(&database).await == before, "no item was written");
+            assert!(run.report["message"].as_str().unwrap().contains(&id.to_hex()), "{run}");
+        }
+    }
+}
+
 /// Upgrades the database, and compares every item with what the rule says, byte for byte; then once
 /// more, as if it had never been done.
 async fn upgrades_by_the_rule(database: &Fresh) {

@@ -749,6 +749,24 @@ async fn what_old_code_writes_behind_a_large_upgrade_is_found_before_the_version
 }
 
 #[tokio::test]
+async fn what_is_added_after_the_end_was_foreseen_is_written() {
+    let database = fresh(40).await;
+    let gate =
+        scenario(&faulty(&database), "0.8.0", "0.8.0=move_field").set("GATE_BATCH_DOCUMENTS", "10");
+    // the last batch waits, and the end behind it was read
+    let fault =
+        Fault::block(&database, &["commitTransaction"], Duration::from_millis(500), 4).await;
+    let running = gate.spawn();
+    fault.met(4).await;
+    fill(&database, "things", (0..25).map(|i| doc! { "_id": 1000 + i, "a": i })).await;
+    let run = running.wait().await;
+    fault.end().await;
+    assert_code(&run, 0);
+    assert_eq!(counted(&run, "0.8.0", "moved"), 65, "{run}");
+    assert_eq!(count(&database, "things", doc! { "b": { "$exists": true } }).await, 65);
+}
+
+#[tokio::test]
 async fn a_document_that_changes_after_it_was_computed_is_computed_again() {
     for batch in ["10", "1000"] {
         let database = fresh(40).await;

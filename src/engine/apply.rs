@@ -1,15 +1,17 @@
 //! Applying a version: at once, in one transaction with the record, or in parts, through the journal.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use mongodb::ClientSession;
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, DateTime};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::checkpoint::Point;
-use crate::engine::batch::{self, Ahead, Batch, Edited, Purpose};
+use crate::engine::batch::{self, Ahead, Batch, Edited, Purpose, Sizes};
 use crate::engine::reader::Reader;
 use crate::engine::transact::{PATIENCE, jittered, together};
 use crate::engine::{Context, Estimate, actions, closed, command, failed, refused};
@@ -26,6 +28,9 @@ pub(crate) const TRANSACTION_BYTES: usize = 16 * 1024 * 1024;
 
 /// How long a version is tried at once before it is tried in parts.
 const AT_ONCE: Duration = Duration::from_secs(15);
+
+/// How many batches that were read and computed may wait for the one that is written.
+const FORESEEN: usize = 1;
 
 /// How often a batch is read again on a standalone because its documents changed meanwhile.
 const REREADS: u32 = 200;
@@ -222,9 +227,8 @@ impl<'a> Work<'a> {
             let journal = self.journal()?;
             let position = journal.step;
             let Some(step) = unit.steps().nth(position) else { break };
-            let documents = estimate.documents_of(position);
             match step {
-                Step::Transform(transform) => self.transform(unit, transform, documents).await?,
+                Step::Transform(transform) => self.transform(unit, transform, estimate).await?,
                 Step::Transaction(_) => self.transaction(unit, step).await?,
                 Step::Command(command) => self.command(unit, command).await?,
             }
@@ -271,16 +275,18 @@ impl<'a> Work<'a> {
         &mut self,
         unit: &Unit,
         transform: &Transform,
-        documents: u64,
+        estimate: &Estimate,
     ) -> Result<(), Halt> {
         let context = self.context;
         let journal = self.journal()?;
         let step = journal.step;
+        let documents = estimate.documents_of(step);
+        // where all are small, they are written without being asked how large they are
+        let sizes = if estimate.is_small(step) { Sizes::NotAsked } else { Sizes::Asked };
         let mut pass = Pass::First;
         let mut after = journal.position.clone().map(|position| position.after);
         let purpose = if self.session.is_some() { Purpose::Write } else { Purpose::Guarded };
         let mut reader = Reader::new(context, unit, transform, purpose, after.clone());
-        let mut next = None;
         let mut progress =
             Progress::new(&unit.version, &unit.description(), transform.collection, documents);
         loop {
@@ -305,46 +311,78 @@ impl<'a> Work<'a> {
                     continue;
                 }
             }
-            let (changed, last) = match (&self.session, pass) {
+            after = match (&self.session, pass) {
                 (Some(_), Pass::First) => {
-                    self.batch_and_ahead(unit, transform, after.as_ref(), &mut reader, &mut next)
-                        .await?
+                    self.batches_foreseen(unit, transform, after, sizes, &mut progress).await?
                 }
                 (Some(_), Pass::Late) => {
                     let ahead = Ahead::default();
-                    self.batch_in_transaction(unit, transform, after.as_ref(), ahead).await?
+                    let (changed, last) =
+                        self.batch_in_transaction(unit, transform, after.as_ref(), ahead).await?;
+                    progress.advance(changed);
+                    last
                 }
                 (None, _) => {
-                    self.batch_guarded(unit, transform, after.as_ref(), &mut reader).await?
+                    let (changed, last) =
+                        self.batch_guarded(unit, transform, after.as_ref(), &mut reader).await?;
+                    progress.advance(changed);
+                    last
                 }
             };
-            progress.advance(changed);
-            after = last;
         }
     }
 
-    /// One batch in a transaction; meanwhile the next one is read ahead.
-    async fn batch_and_ahead(
+    /// Batch after batch of the first pass, each in a transaction, while the next ones are read and
+    /// computed. Returns where it ended: at the pass's end, or where a batch ended elsewhere than it was
+    /// foreseen.
+    async fn batches_foreseen(
         &mut self,
         unit: &Unit,
         transform: &Transform,
-        after: Option<&Bson>,
-        reader: &mut Reader<'_>,
-        next: &mut Option<(Option<Bson>, Ahead)>,
-    ) -> Result<(u64, Option<Bson>), Halt> {
-        let ahead = match next.take() {
-            Some((from, ahead)) if from.as_ref() == after => ahead,
-            // the first batch, or one that ended elsewhere than it was foreseen
-            _ => {
-                reader.seek(after.cloned());
-                reader.read_ahead().await?.1
+        mut after: Option<Bson>,
+        sizes: Sizes,
+        progress: &mut Progress,
+    ) -> Result<Option<Bson>, Halt> {
+        let reader = Reader::new(self.context, unit, transform, Purpose::Write, after.clone());
+        let mut reader = reader.sizes(sizes);
+        let (sender, mut foreseen) = mpsc::channel(FORESEEN);
+        let reading = async move {
+            loop {
+                let ahead = reader.read_ahead().await;
+                let more = ahead.as_ref().is_ok_and(|(_, ahead)| !ahead.documents.is_empty());
+                if sender.send(ahead).await.is_err() || !more {
+                    break;
+                }
             }
+            // nothing more will come: the writing ends by itself
+            drop(sender);
+            std::future::pending::<Infallible>().await
         };
-        let writing = self.batch_in_transaction(unit, transform, after, ahead);
-        let (written, read) = tokio::join!(writing, reader.read_ahead());
-        let written = written?;
-        *next = Some(read?);
-        Ok(written)
+        let writing = async {
+            let mut begun = false;
+            while let Some(ahead) = foreseen.recv().await {
+                // what was wrong with this one comes after what is right before it
+                let (from, ahead) = ahead?;
+                // the first one begins here, even if the `_id` is one that does not equal itself
+                if begun && from != after {
+                    break;
+                }
+                begun = true;
+                let (changed, last) =
+                    self.batch_in_transaction(unit, transform, after.as_ref(), ahead).await?;
+                progress.advance(changed);
+                after = last;
+                if after.is_none() {
+                    break;
+                }
+            }
+            Ok(after)
+        };
+        tokio::select! {
+            biased;
+            ended = writing => ended,
+            never = reading => match never {},
+        }
     }
 
     /// One batch and its place in the journal, in one transaction.

@@ -12,7 +12,7 @@ use mongodb::{ClientSession, Database};
 
 use crate::edit::{Edits, MAX_DOCUMENT_SIZE};
 use crate::engine::{Halt, failed, refused};
-use crate::lookup::{Found, Keys};
+use crate::lookup::{Found, Keys, Lookup};
 use crate::record::Done;
 use crate::server;
 use crate::upgrade::{StepError, Transform, Unit};
@@ -27,7 +27,7 @@ const COMMAND_ITEMS: usize = 100_000;
 const LOOK_UP_BATCH: i32 = 100_000;
 
 /// For how long the author's code may compute edits before the run's other tasks get their turn.
-const TURN: Duration = Duration::from_millis(2);
+const TURN: Duration = Duration::from_micros(300);
 
 /// The field in which a look-ahead asks for the size of the whole document.
 const SIZE: &str = "upgrade_gate_size";
@@ -69,6 +69,7 @@ pub(crate) struct Ahead {
     pub(crate) documents: Vec<Edited>,
     /// What they refer to.
     pub(crate) found: Found,
+    pub(crate) sizes: Sizes,
 }
 
 impl Batch {
@@ -91,11 +92,6 @@ impl Batch {
     fn statements(&self) -> (Vec<&Edited>, Vec<&RawDocumentBuf>) {
         self.edited.iter().filter_map(|edited| Some((edited, edited.statement.as_ref()?))).unzip()
     }
-
-    /// The bytes of the documents that change, as read, and of those that are added.
-    pub(crate) fn bytes(&self) -> usize {
-        self.edited.iter().map(Edited::bytes).sum()
-    }
 }
 
 impl Edited {
@@ -111,6 +107,7 @@ impl Edited {
         }
     }
 
+    /// The bytes of the document, as far as its size was asked for, and of those that it adds.
     pub(crate) fn bytes(&self) -> usize {
         let inserted: usize =
             self.edits.inserts().flatten().map(|insert| insert.document.as_bytes().len()).sum();
@@ -133,9 +130,9 @@ pub(crate) async fn read(
     limit: usize,
     ahead: Ahead,
 ) -> Result<Batch, Halt> {
-    let finds = finds(transform, after, limit, In::Transaction);
+    let Ahead { documents: mut edited, mut found, sizes } = ahead;
+    let finds = finds(transform, after, limit, In::Transaction, sizes);
     let mut read = documents(database, Some(&mut *session), finds).await?;
-    let Ahead { documents: mut edited, mut found } = ahead;
     let same =
         |(now, then): &(&RawDocumentBuf, &Edited)| now.as_bytes() == then.document.as_bytes();
     edited.truncate(read.iter().zip(&edited).take_while(same).count());
@@ -144,6 +141,7 @@ pub(crate) async fn read(
         let answer = query(database, Some(&mut *session), find).await?;
         take(unit, transform, &mut found, position, answer)?;
     }
+    take_in_order(database, Some(&mut *session), unit, transform, &mut found).await?;
     edited.extend(compute(unit, transform, changed, &found, Purpose::Write).await?);
     Ok(Batch::of(edited)?)
 }
@@ -192,14 +190,24 @@ pub(crate) enum In {
     Plain,
 }
 
+/// Whether the server is asked how large the documents are of which only some fields are read. It takes
+/// the server a tenth of the reading.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Sizes {
+    #[default]
+    Asked,
+    NotAsked,
+}
+
 /// The queries for the batch after `after`; each is for where those before it found nothing.
 pub(crate) fn finds(
     transform: &Transform,
     after: Option<&Bson>,
     limit: usize,
     place: In,
+    sizes: Sizes,
 ) -> Vec<Document> {
-    let find = |from| find(transform, from, limit, place);
+    let find = |from| find(transform, from, limit, place, sizes);
     match after {
         None => vec![find(Place::Start)],
         // nothing comes after it, and the server takes no such bound
@@ -237,7 +245,7 @@ enum Place<'a> {
 }
 
 /// Index bounds, not `$gt`, go on after a document: a comparison sees one BSON type only.
-fn find(transform: &Transform, place: Place<'_>, limit: usize, read: In) -> Document {
+fn find(transform: &Transform, place: Place<'_>, limit: usize, read: In, sizes: Sizes) -> Document {
     let but = |id: Bson| doc! { "$and": [{ "_id": id }, transform.filter.clone()] };
     let filter = match place {
         Place::Start => transform.filter.clone(),
@@ -264,9 +272,9 @@ fn find(transform: &Transform, place: Place<'_>, limit: usize, read: In) -> Docu
         projection.insert(*field, 1);
     }
     if !projection.is_empty() {
-        projection.insert(SIZE, doc! { "$bsonSize": "$$ROOT" });
-    }
-    if !projection.is_empty() {
+        if sizes == Sizes::Asked {
+            projection.insert(SIZE, doc! { "$bsonSize": "$$ROOT" });
+        }
         find.insert("projection", projection);
     }
     if read == In::Plain {
@@ -324,21 +332,23 @@ pub(crate) fn look_ups(
             lookup.wanted(document, &mut keys);
         }
         for filter in found.ask(lookup, keys)? {
-            let mut find = rawdoc! {
-                "find": lookup.collection,
-                "filter": filter,
-                "projection": lookup.projection()?,
-                // natural order, which the engine restores, is the order of record ids
-                "showRecordId": true,
-                "batchSize": LOOK_UP_BATCH,
-            };
-            if place == In::Plain {
-                find.append(cstr!("readConcern"), rawdoc! { "level": "majority" });
-            }
-            finds.push((position, find));
+            finds.push((position, look_up(lookup, filter, place)?));
         }
     }
     Ok(finds)
+}
+
+fn look_up(lookup: &Lookup, filter: RawDocumentBuf, place: In) -> Result<RawDocumentBuf, Error> {
+    let mut find = rawdoc! {
+        "find": lookup.collection,
+        "filter": filter,
+        "projection": lookup.projection()?,
+        "batchSize": LOOK_UP_BATCH,
+    };
+    if place == In::Plain {
+        find.append(cstr!("readConcern"), rawdoc! { "level": "majority" });
+    }
+    Ok(find)
 }
 
 /// Takes what a query of [`look_ups`] found.
@@ -352,6 +362,26 @@ pub(crate) fn take(
     let Some(lookup) = transform.lookups.get(position) else { return Ok(()) };
     for document in documents {
         found.add(lookup, document).map_err(|error| refused(error, unit, lookup.name))?;
+    }
+    Ok(())
+}
+
+/// Reads what was found several times for one value again, in its order.
+pub(crate) async fn take_in_order(
+    database: &Database,
+    mut session: Option<&mut ClientSession>,
+    unit: &Unit,
+    transform: &Transform,
+    found: &mut Found,
+) -> Result<(), Halt> {
+    let place = if session.is_some() { In::Transaction } else { In::Plain };
+    for (position, lookup) in transform.lookups.iter().enumerate() {
+        for filter in found.ask_again(lookup)? {
+            let mut find = look_up(lookup, filter, place)?;
+            find.append(cstr!("showRecordId"), true);
+            let documents = query(database, session.as_deref_mut(), find).await?;
+            take(unit, transform, found, position, documents)?;
+        }
     }
     Ok(())
 }

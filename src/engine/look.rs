@@ -7,7 +7,7 @@ use mongodb::ClientSession;
 use mongodb::bson::{Bson, RawDocumentBuf, doc};
 
 use crate::engine::apply::{TRANSACTION_BYTES, in_transaction};
-use crate::engine::batch::Purpose;
+use crate::engine::batch::{Edited, Purpose};
 use crate::engine::reader::Reader;
 use crate::engine::transact::abort;
 use crate::engine::{Context, command, step_actions};
@@ -32,20 +32,40 @@ pub(crate) struct Estimate {
 #[derive(Debug)]
 struct Finding {
     /// What it would do; none where that depends on what earlier steps leave.
-    done: Option<Done>,
+    known: Option<Known>,
     /// What a plan says of it.
     actions: Vec<UpgradeAction>,
+}
+
+/// What a step would do.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    done: Done,
+    /// The bytes of the documents that it changes or adds.
+    bytes: usize,
+    /// Whether as many of them as a batch can hold, each as large as the largest, are small enough for
+    /// one transaction.
+    small: bool,
 }
 
 impl Estimate {
     /// How many documents a step changes, as far as is known.
     pub(crate) fn documents_of(&self, step: usize) -> u64 {
-        self.steps.get(step).and_then(|f| f.done.as_ref()).map_or(0, |done| done.documents)
+        self.known(step).map_or(0, |known| known.done.documents)
+    }
+
+    /// Whether no batch of a step's documents is too large for a transaction, as far as is known.
+    pub(crate) fn is_small(&self, step: usize) -> bool {
+        self.known(step).is_some_and(|known| known.small)
+    }
+
+    fn known(&self, step: usize) -> Option<&Known> {
+        self.steps.get(step)?.known.as_ref()
     }
 
     /// Whether the counts are those that a run would report.
     pub(crate) fn is_exact(&self) -> bool {
-        self.steps.iter().all(|finding| finding.done.is_some())
+        self.steps.iter().all(|finding| finding.known.is_some())
     }
 
     /// What a plan lists.
@@ -82,13 +102,13 @@ pub(crate) async fn look(
             unit.steps().enumerate().map(move |(position, step)| (*unit, step, position))
         })
         .collect();
-    let mut findings: Vec<Option<(Done, usize)>> = Vec::new();
+    let mut findings: Vec<Option<Known>> = Vec::new();
     // what earlier steps change, and what they move away
     let (mut written, mut moved) = (HashSet::<&str>::new(), HashSet::<&str>::new());
     let finished = journal.map_or(0, |journal| journal.step);
     for (index, (unit, step, position)) in steps.iter().enumerate() {
         if index < finished {
-            findings.push(Some((Done::default(), 0)));
+            findings.push(Some(Known::default()));
             continue;
         }
         let begun = journal.filter(|_| index == *position);
@@ -109,7 +129,7 @@ pub(crate) async fn look(
                     None
                 } else {
                     let actions = if done { vec![] } else { vec![command.action()] };
-                    Some((Done { actions, ..Done::default() }, 0))
+                    Some(Known { done: Done { actions, ..Done::default() }, ..Known::default() })
                 }
             }
             _ => None,
@@ -139,10 +159,10 @@ pub(crate) async fn look(
         let (own, others) = findings.split_at(unit.steps().count());
         findings = others;
         let steps = unit.steps().zip(own).map(|(step, found)| match found {
-            Some((done, _)) => {
-                Finding { actions: step_actions(step, done), done: Some(done.clone()) }
+            Some(known) => {
+                Finding { actions: step_actions(step, &known.done), known: Some(known.clone()) }
             }
-            None => Finding { actions: inexact(step), done: None },
+            None => Finding { actions: inexact(step), known: None },
         });
         let fits_at_once = fits_at_once(context, unit, own).await?;
         estimates.push(Estimate { steps: steps.collect(), fits_at_once });
@@ -180,7 +200,7 @@ fn inexact(step: &Step) -> Vec<UpgradeAction> {
 async fn fits_at_once(
     context: &Context,
     unit: &Unit,
-    findings: &[Option<(Done, usize)>],
+    findings: &[Option<Known>],
 ) -> Result<bool, Halt> {
     if context.server.deployment == Deployment::Standalone {
         return Ok(false);
@@ -189,9 +209,9 @@ async fn fits_at_once(
     for (step, finding) in unit.steps().zip(findings) {
         match (step, finding) {
             (Step::Command(_), _) => return Ok(false),
-            (_, Some((done, own))) => {
-                documents += done.documents;
-                bytes += own;
+            (_, Some(known)) => {
+                documents += known.done.documents;
+                bytes += known.bytes;
             }
             // nobody knows yet which documents: at the most, all of them
             (Step::Transform(transform), None) => documents += all_of(context, transform).await?,
@@ -213,7 +233,7 @@ async fn scan(
     unit: &Unit,
     transform: &Transform,
     journal: Option<&Journal>,
-) -> Result<(Done, usize), Halt> {
+) -> Result<Known, Halt> {
     // the late pass of a journaled step starts over from the first document
     let from = journal.filter(|journal| journal.pass == Pass::First);
     let after: Option<Bson> = from.and_then(|j| j.position.clone()).map(|place| place.after);
@@ -222,17 +242,21 @@ async fn scan(
         Deployment::Standalone => Purpose::Guarded,
     };
     let mut reader = Reader::new(context, unit, transform, purpose, after);
-    let (mut done, mut bytes) = (Done::default(), 0);
+    let (mut known, mut largest) = (Known::default(), 0);
     let all = all_of(context, transform).await?;
     let mut progress = Progress::new(&unit.version, "look", transform.collection, all);
     loop {
         let batch = reader.next().await?;
-        done.add(&batch.done());
-        bytes += batch.bytes();
+        known.done.add(&batch.done());
+        for bytes in batch.edited.iter().map(Edited::bytes) {
+            known.bytes += bytes;
+            largest = largest.max(bytes);
+        }
         progress.advance(batch.read);
         if batch.last.is_none() {
             progress.finish();
-            return Ok((done, bytes));
+            known.small = largest.saturating_mul(context.batch_documents) <= TRANSACTION_BYTES;
+            return Ok(known);
         }
     }
 }
@@ -243,11 +267,11 @@ async fn rehearse_into(
     session: &mut ClientSession,
     steps: &[(&Unit, &Step, usize)],
     finished: usize,
-    findings: &mut [Option<(Done, usize)>],
+    findings: &mut [Option<Known>],
 ) -> Result<(), Halt> {
     let parts = rehearsed(steps, finished, findings);
     let known: u64 =
-        parts.iter().filter_map(|i| findings[*i].as_ref()).map(|(done, _)| done.documents).sum();
+        parts.iter().filter_map(|i| findings[*i].as_ref()).map(|known| known.done.documents).sum();
     if known > REHEARSAL * context.batch_documents as u64 {
         return Ok(());
     }
@@ -259,7 +283,7 @@ async fn rehearse_into(
             Ok(None) => return Ok(()),
             Ok(Some(done)) => {
                 for (index, done) in parts.iter().zip(done) {
-                    findings[*index] = Some((done, 0));
+                    findings[*index] = Some(Known { done, ..Known::default() });
                 }
                 return Ok(());
             }
@@ -278,7 +302,7 @@ async fn rehearse_into(
 fn rehearsed(
     steps: &[(&Unit, &Step, usize)],
     finished: usize,
-    findings: &[Option<(Done, usize)>],
+    findings: &[Option<Known>],
 ) -> Vec<usize> {
     let mut out_of_reach: HashSet<&str> = HashSet::new();
     let mut wanted = Vec::new();

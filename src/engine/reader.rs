@@ -6,7 +6,7 @@ use mongodb::bson::{Bson, RawDocumentBuf};
 use mongodb::error::Error;
 use tokio::task::JoinSet;
 
-use crate::engine::batch::{self, Ahead, Batch, In, Purpose};
+use crate::engine::batch::{self, Ahead, Batch, In, Purpose, Sizes};
 use crate::engine::transact::jittered;
 use crate::engine::{Context, Halt};
 use crate::failure::Failure;
@@ -23,6 +23,7 @@ pub(crate) struct Reader<'a> {
     unit: &'a Unit,
     transform: &'a Transform,
     purpose: Purpose,
+    sizes: Sizes,
     /// The document after which the next batch begins; none at the first.
     after: Option<Bson>,
     /// The next batch, where it was read while the last one was computed.
@@ -69,6 +70,7 @@ impl<'a> Reader<'a> {
             unit,
             transform,
             purpose,
+            sizes: Sizes::Asked,
             ready: None,
             read_to: after.clone(),
             looking: None,
@@ -76,6 +78,12 @@ impl<'a> Reader<'a> {
             finding: JoinSet::new(),
             after,
         }
+    }
+
+    /// Reads with sizes or without.
+    pub(crate) fn sizes(mut self, sizes: Sizes) -> Self {
+        self.sizes = sizes;
+        self
     }
 
     /// Goes on after another document.
@@ -125,7 +133,7 @@ impl<'a> Reader<'a> {
         self.after.clone_from(&self.read_to);
         let (unit, transform, purpose) = (self.unit, self.transform, self.purpose);
         let documents = batch::compute(unit, transform, documents, &found, purpose).await?;
-        Ok((after, Ahead { documents, found }))
+        Ok((after, Ahead { documents, found, sizes: self.sizes }))
     }
 
     /// A transform that adds documents to its own collection must meet them.
@@ -162,6 +170,8 @@ impl<'a> Reader<'a> {
                 batch::take(self.unit, self.transform, &mut found, position, answer)?;
             }
         }
+        let (database, unit, transform) = (self.context.database(), self.unit, self.transform);
+        batch::take_in_order(database, None, unit, transform, &mut found).await?;
         if last.is_some() {
             self.read_to = last;
         }
@@ -198,7 +208,7 @@ impl<'a> Reader<'a> {
 
     fn finds(&self, after: Option<&Bson>) -> Vec<mongodb::bson::Document> {
         let limit = self.context.batch_documents;
-        batch::finds(self.transform, after, limit, In::Plain)
+        batch::finds(self.transform, after, limit, In::Plain, self.sizes)
     }
 }
 

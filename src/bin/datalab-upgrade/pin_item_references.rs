@@ -1,6 +1,7 @@
 //! datalab 0.8.0: a relationship that names its item by `item_id`, which may change, gets its refcode.
 
 use upgrade_gate::bson::error::Error;
+use upgrade_gate::bson::raw::RawElement;
 use upgrade_gate::bson::{RawBsonRef, RawDocument, doc};
 use upgrade_gate::{ActionType, Edits, Found, Keys, Lookup, StepError, Transform, Upgrade};
 
@@ -48,14 +49,37 @@ fn references(item: &RawDocument) -> Result<Vec<Reference<'_>>, Error> {
     };
     for (position, entry) in entries.into_iter().enumerate() {
         let RawBsonRef::Document(entry) = entry? else { continue };
-        if entry.get("refcode")?.is_some_and(is_truthy) {
-            continue;
-        }
-        if let Some(item_id) = entry.get("item_id")?.filter(|item_id| is_truthy(*item_id)) {
-            references.push(Reference { position, entry, item_id });
+        let [refcode, item_id] = elements(entry, ["refcode", "item_id"])?;
+        let truthy = |element: Option<RawElement<'_>>| match element {
+            Some(element) => element.value().map(is_truthy),
+            None => Ok(false),
+        };
+        // an `item_id` beside a refcode is not looked at
+        if !truthy(refcode)?
+            && let Some(item_id) = item_id
+        {
+            let item_id = item_id.value()?;
+            if is_truthy(item_id) {
+                references.push(Reference { position, entry, item_id });
+            }
         }
     }
     Ok(references)
+}
+
+/// The first element of each name, found on one way through the document.
+fn elements<'a, const N: usize>(
+    document: &'a RawDocument,
+    names: [&str; N],
+) -> Result<[Option<RawElement<'a>>; N], Error> {
+    let mut found = [const { None }; N];
+    for element in document.iter_elements() {
+        let element = element?;
+        if let Some(at) = names.iter().position(|name| element.key() == *name) {
+            found[at].get_or_insert(element);
+        }
+    }
+    Ok(found)
 }
 
 /// Truth as Python has it, for the values that its driver reads.
