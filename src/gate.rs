@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use mongodb::Database;
 use mongodb::bson::oid::ObjectId;
 use tokio::time::Instant;
 
@@ -18,7 +17,7 @@ use crate::record::{Names, Writer};
 use crate::remembered::Memory;
 use crate::report::Report;
 use crate::run::{POLL, Quiesce, Run, SAY, no_answer};
-use crate::server::connect;
+use crate::server::{Connected, connect};
 use crate::settings::{Events, Mode, Settings};
 use crate::stop::{Stop, caught, within};
 use crate::store::Store;
@@ -201,7 +200,7 @@ impl Gate {
     ) -> Result<String, Failure> {
         let (code, upgrades) = self.check()?;
         let deadline = settings.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let database = stop
+        let Connected { database, direct } = stop
             .guard(connected(settings, deadline))
             .await
             .map_err(|halt| closed(halt, "connecting"))?;
@@ -218,7 +217,7 @@ impl Gate {
             host: writer.host.clone(),
             lease: settings.lock_lease,
         };
-        let store = Store { database, names: self.names.clone() };
+        let store = Store { database, direct, names: self.names.clone() };
         let quiesce = self.workloads.clone().map(|workloads| Quiesce {
             memory: Memory::new(&store.database, &self.names),
             quiet: Quiet::new(workloads.clone()),
@@ -276,7 +275,7 @@ fn last_notice(report: &Report) -> Notice {
 }
 
 /// The database; asks again where no name server answers, for as long as a run waits for a server.
-async fn connected(settings: &Settings, deadline: Option<Instant>) -> Result<Database, Failure> {
+async fn connected(settings: &Settings, deadline: Option<Instant>) -> Result<Connected, Failure> {
     let patience = settings.patience();
     let until = match settings.mode {
         Mode::Wait => deadline,

@@ -16,6 +16,14 @@ use crate::stop::Halt;
 /// The wire version of MongoDB 6.0, whose `drop` and `renameCollection` take a `collectionUUID`.
 const WIRE_VERSION_6_0: i32 = 17;
 
+/// A database, and how it is reached.
+pub(crate) struct Connected {
+    pub(crate) database: Database,
+    /// Whether the connection string names one member, to be read from whatever it is
+    /// (`directConnection=true`).
+    pub(crate) direct: bool,
+}
+
 /// Connects to `database` at `uri`: reads from the primary what a majority has, and writes so that a
 /// majority has it, on disk.
 ///
@@ -28,7 +36,7 @@ pub(crate) async fn connect(
     uri: &str,
     database: &str,
     patience: Duration,
-) -> Result<Database, Failure> {
+) -> Result<Connected, Failure> {
     let mut options = ClientOptions::parse(uri).await.map_err(|error| wrong_uri(&error))?;
     options.server_selection_timeout = Some(patience);
     options.connect_timeout = Some(patience.min(Duration::from_secs(10)));
@@ -37,8 +45,9 @@ pub(crate) async fn connect(
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
     options.write_concern =
         Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
+    let direct = options.direct_connection == Some(true);
     let client = Client::with_options(options).map_err(|error| wrong_uri(&error))?;
-    Ok(client.database(database))
+    Ok(Connected { database: client.database(database), direct })
 }
 
 fn wrong_uri(error: &Error) -> Failure {
@@ -72,8 +81,8 @@ fn is_router(hello: &Document) -> bool {
     hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid")
 }
 
-/// Makes sure that what is read next is read from a primary: over a direct connection the driver reads
-/// from any member, and one that lags behind knows only what once was.
+/// Makes sure that the member of a direct connection is the primary: the driver reads from any, and one
+/// that lags behind knows only what once was.
 ///
 /// # Errors
 ///

@@ -22,6 +22,8 @@ const ATTEMPTS: u32 = 8;
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     pub(crate) database: Database,
+    /// Whether the driver reads from one member, whatever it is.
+    pub(crate) direct: bool,
     pub(crate) names: Names,
 }
 
@@ -30,7 +32,7 @@ impl Store {
     ///
     /// A lease of `run_id` is not another run's.
     pub(crate) async fn observe(&self, run_id: &str) -> Result<Observed, Halt> {
-        server::primary(&self.database).await?;
+        self.make_sure_of_primary().await?;
         let pipeline = vec![
             doc! { "$match": { "_id": { "$in": [&self.names.record, LOCK_ID] } } },
             doc! { "$replaceWith": { "document": "$$ROOT", "now": "$$NOW" } },
@@ -60,9 +62,14 @@ impl Store {
         })
     }
 
+    /// The driver reads from the primary of a set that it knows; a direct connection may be to any member.
+    async fn make_sure_of_primary(&self) -> Result<(), Halt> {
+        if self.direct { server::primary(&self.database).await } else { Ok(()) }
+    }
+
     /// The record's document as it is stored.
     pub(crate) async fn document(&self) -> Result<Option<RawDocumentBuf>, Halt> {
-        server::primary(&self.database).await?;
+        self.make_sure_of_primary().await?;
         let records = self.database.collection(&self.names.collection);
         Ok(records.find_one(doc! { "_id": &self.names.record }).await?)
     }
