@@ -666,6 +666,25 @@ async fn documents_of_which_no_two_fit_one_answer_are_all_done() {
     assert_eq!(count(&database, "counters", doc! { "n": 1 }).await, 5);
 }
 
+#[tokio::test]
+async fn large_documents_are_upgraded_in_the_memory_that_the_chart_allows() {
+    const CHART_LIMIT_KIB: u64 = 128 * 1024;
+    for (size, n) in [(500_000, 120), (15_000_000, 6_u32)] {
+        let database = Server::shared().await.database().await;
+        let load = "y".repeat(size);
+        for i in 0..n {
+            fill(&database, "counters", [doc! { "_id": i, "n": 0, "load": &load }]).await;
+        }
+        let gate = scenario(&database.uri, "0.8.0", "0.8.0=increment");
+        let measure = gate.binary().with_file_name("measure");
+        let program = gate.binary().to_str().unwrap();
+        let run = Gate::new(measure).with_settings_of(&gate).arg(program).run().await;
+        assert_eq!(run.report["code"], 0, "{run}");
+        assert!(run.report["kib"].as_u64().unwrap() < CHART_LIMIT_KIB, "{size}: {run}");
+        assert_eq!(count(&database, "counters", doc! { "n": 1 }).await, u64::from(n), "{run}");
+    }
+}
+
 /// The transactions in which the documents of a collection were changed, by the oplog.
 async fn transactions(client: &Client, namespace: &str) -> usize {
     let pipeline = [

@@ -348,6 +348,10 @@ impl<'a> Work<'a> {
         let (sender, mut foreseen) = mpsc::channel(FORESEEN);
         let reading = async move {
             loop {
+                if reader.is_oversized() {
+                    // not before the last one was taken
+                    drop(sender.reserve().await);
+                }
                 let ahead = reader.read_ahead().await;
                 let more = ahead.as_ref().is_ok_and(|(_, ahead)| !ahead.documents.is_empty());
                 if sender.send(ahead).await.is_err() || !more {

@@ -17,6 +17,10 @@ use crate::upgrade::{Transform, Unit};
 /// How often documents are read again after errors that may pass.
 const TRIES: u32 = 5;
 
+/// How many bytes a batch should have, at about the most. Several are held at a time, and a pod has little
+/// memory: of large documents there are fewer in a batch.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+
 /// Reads batch after batch.
 pub(crate) struct Reader<'a> {
     context: &'a Context,
@@ -24,6 +28,10 @@ pub(crate) struct Reader<'a> {
     transform: &'a Transform,
     purpose: Purpose,
     sizes: Sizes,
+    /// How many documents the next batch should have at the most.
+    limit: usize,
+    /// Whether the last batch had far more bytes than it should.
+    oversized: bool,
     /// The document after which the next batch begins; none at the first.
     after: Option<Bson>,
     /// The next batch, where it was read while the last one was computed.
@@ -71,6 +79,8 @@ impl<'a> Reader<'a> {
             transform,
             purpose,
             sizes: Sizes::Asked,
+            limit: context.batch_documents,
+            oversized: false,
             ready: None,
             read_to: after.clone(),
             looking: None,
@@ -136,9 +146,24 @@ impl<'a> Reader<'a> {
         Ok((after, Ahead { documents, found, sizes: self.sizes }))
     }
 
-    /// A transform that adds documents to its own collection must meet them.
+    /// A transform that adds documents to its own collection must meet them; and of batches that are too
+    /// large, of one document each, no more than one is held.
     fn reads_ahead(&self) -> bool {
-        !self.transform.inserts_into.contains(&self.transform.collection)
+        !self.oversized && !self.transform.inserts_into.contains(&self.transform.collection)
+    }
+
+    /// Whether the last batch had far more bytes than it should, so that the next one had better wait.
+    pub(crate) fn is_oversized(&self) -> bool {
+        self.oversized
+    }
+
+    /// Makes the next batches as small as these documents are large.
+    fn adapt(&mut self, documents: &[RawDocumentBuf]) {
+        let bytes: usize = documents.iter().map(|document| document.as_bytes().len()).sum();
+        self.oversized = bytes > 2 * BATCH_BYTES;
+        if let Some(limit) = (documents.len() * BATCH_BYTES).checked_div(bytes) {
+            self.limit = limit.clamp(1, self.context.batch_documents);
+        }
     }
 
     /// Reads documents and what they refer to, again after errors that may pass, and moves on.
@@ -185,6 +210,7 @@ impl<'a> Reader<'a> {
             Some(answer) => answer.map_err(|_| given_up())??,
             None => batch::documents(database, None, self.finds(self.sent_to.as_ref())).await?,
         };
+        self.adapt(&documents);
         let last = batch::last(documents.iter())?;
         if last.is_some() {
             self.sent_to.clone_from(&last);
@@ -207,8 +233,7 @@ impl<'a> Reader<'a> {
     }
 
     fn finds(&self, after: Option<&Bson>) -> Vec<mongodb::bson::Document> {
-        let limit = self.context.batch_documents;
-        batch::finds(self.transform, after, limit, In::Plain, self.sizes)
+        batch::finds(self.transform, after, self.limit, In::Plain, self.sizes)
     }
 }
 
