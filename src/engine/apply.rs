@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::checkpoint::Point;
 use crate::engine::batch::{self, Ahead, Batch, Edited, Purpose, Sizes};
-use crate::engine::reader::Reader;
+use crate::engine::reader::{Foreseen, Reader};
 use crate::engine::transact::{PATIENCE, jittered, together};
 use crate::engine::{Context, Estimate, actions, closed, command, failed, refused};
 use crate::failure::Failure;
@@ -123,8 +123,8 @@ impl<'a> Work<'a> {
     async fn at_once(&mut self, unit: &Unit, patience: Duration) -> Result<Applied, Halt> {
         let session = needed(&mut self.session)?;
         let (context, begin) = (self.context, self.begin.as_ref());
-        let began = Instant::now();
-        together(context, session, &mut self.stored, patience, async |session, stored, _| {
+        let (began, all) = (Instant::now(), usize::MAX);
+        together(context, session, &mut self.stored, patience, all, async |session, stored, _| {
             let mut done = Vec::new();
             for step in unit.steps() {
                 done.extend(in_transaction(context, session, unit, step, u64::MAX).await?);
@@ -197,6 +197,7 @@ impl<'a> Work<'a> {
                     session,
                     &mut self.stored,
                     PATIENCE,
+                    look.read as usize,
                     async |session, stored, limit| {
                         let ahead = Ahead::default();
                         let batch =
@@ -258,8 +259,8 @@ impl<'a> Work<'a> {
 
     async fn transaction(&mut self, unit: &Unit, step: &Step) -> Result<(), Halt> {
         let context = self.context;
-        let session = needed(&mut self.session)?;
-        together(context, session, &mut self.stored, PATIENCE, async |session, stored, _| {
+        let (session, all) = (needed(&mut self.session)?, usize::MAX);
+        together(context, session, &mut self.stored, PATIENCE, all, async |session, stored, _| {
             let done = in_transaction(context, session, unit, step, u64::MAX).await?;
             let done = done.unwrap_or_default();
             let to = base(stored, None)?.advanced(&context.writer, |journal| {
@@ -281,12 +282,16 @@ impl<'a> Work<'a> {
         let journal = self.journal()?;
         let step = journal.step;
         let documents = estimate.documents_of(step);
-        // where all are small, they are written without being asked how large they are
-        let sizes = if estimate.is_small(step) { Sizes::NotAsked } else { Sizes::Asked };
         let mut pass = Pass::First;
         let mut after = journal.position.clone().map(|position| position.after);
-        let purpose = if self.session.is_some() { Purpose::Write } else { Purpose::Guarded };
-        let mut reader = Reader::new(context, unit, transform, purpose, after.clone());
+        let (purpose, sizes) = match &self.session {
+            // where all are small, they are written without being asked how large they are
+            Some(_) if estimate.is_small(step) => (Purpose::Write, Sizes::NotAsked),
+            Some(_) => (Purpose::Write, Sizes::Asked),
+            None => (Purpose::Guarded, Sizes::Asked),
+        };
+        let reader = Reader::new(context, unit, transform, purpose, after.clone());
+        let mut reader = reader.sizes(sizes);
         let mut progress =
             Progress::new(&unit.version, &unit.description(), transform.collection, documents);
         loop {
@@ -295,6 +300,7 @@ impl<'a> Work<'a> {
                 progress.finish();
                 return Ok(());
             }
+            let mut limit = context.batch_documents;
             if journal.pass == Pass::Late {
                 if pass == Pass::First {
                     pass = Pass::Late;
@@ -310,25 +316,25 @@ impl<'a> Work<'a> {
                     after = look.last;
                     continue;
                 }
+                if look.read > 0 {
+                    limit = look.read as usize;
+                }
             }
-            after = match (&self.session, pass) {
+            let at = after.as_ref();
+            let (changed, last) = match (&self.session, pass) {
                 (Some(_), Pass::First) => {
-                    self.batches_foreseen(unit, transform, after, sizes, &mut progress).await?
+                    after = self
+                        .batches_foreseen(unit, transform, after, &mut reader, &mut progress)
+                        .await?;
+                    continue;
                 }
                 (Some(_), Pass::Late) => {
-                    let ahead = Ahead::default();
-                    let (changed, last) =
-                        self.batch_in_transaction(unit, transform, after.as_ref(), ahead).await?;
-                    progress.advance(changed);
-                    last
+                    self.batch_in_transaction(unit, transform, at, limit, Ahead::default()).await?
                 }
-                (None, _) => {
-                    let (changed, last) =
-                        self.batch_guarded(unit, transform, after.as_ref(), &mut reader).await?;
-                    progress.advance(changed);
-                    last
-                }
+                (None, _) => self.batch_guarded(unit, transform, at, &mut reader).await?,
             };
+            progress.advance(changed);
+            after = last;
         }
     }
 
@@ -340,11 +346,10 @@ impl<'a> Work<'a> {
         unit: &Unit,
         transform: &Transform,
         mut after: Option<Bson>,
-        sizes: Sizes,
+        reader: &mut Reader<'_>,
         progress: &mut Progress,
     ) -> Result<Option<Bson>, Halt> {
-        let reader = Reader::new(self.context, unit, transform, Purpose::Write, after.clone());
-        let mut reader = reader.sizes(sizes);
+        reader.restart(after.clone());
         let (sender, mut foreseen) = mpsc::channel(FORESEEN);
         let reading = async move {
             loop {
@@ -352,9 +357,9 @@ impl<'a> Work<'a> {
                     // not before the last one was taken
                     drop(sender.reserve().await);
                 }
-                let ahead = reader.read_ahead().await;
-                let more = ahead.as_ref().is_ok_and(|(_, ahead)| !ahead.documents.is_empty());
-                if sender.send(ahead).await.is_err() || !more {
+                let next = reader.read_ahead().await;
+                let more = next.as_ref().is_ok_and(|next| !next.ahead.documents.is_empty());
+                if sender.send(next).await.is_err() || !more {
                     break;
                 }
             }
@@ -364,16 +369,17 @@ impl<'a> Work<'a> {
         };
         let writing = async {
             let mut begun = false;
-            while let Some(ahead) = foreseen.recv().await {
+            while let Some(next) = foreseen.recv().await {
                 // what was wrong with this one comes after what is right before it
-                let (from, ahead) = ahead?;
+                let Foreseen { after: from, limit, ahead } = next?;
                 // the first one begins here, even if the `_id` is one that does not equal itself
                 if begun && from != after {
                     break;
                 }
                 begun = true;
+                let at = after.as_ref();
                 let (changed, last) =
-                    self.batch_in_transaction(unit, transform, after.as_ref(), ahead).await?;
+                    self.batch_in_transaction(unit, transform, at, limit, ahead).await?;
                 progress.advance(changed);
                 after = last;
                 if after.is_none() {
@@ -395,12 +401,14 @@ impl<'a> Work<'a> {
         unit: &Unit,
         transform: &Transform,
         after: Option<&Bson>,
+        limit: usize,
         ahead: Ahead,
     ) -> Result<(u64, Option<Bson>), Halt> {
         let context = self.context;
         let session = needed(&mut self.session)?;
         let mut ahead = Some(ahead);
-        together(context, session, &mut self.stored, PATIENCE, async |session, stored, limit| {
+        let stored = &mut self.stored;
+        together(context, session, stored, PATIENCE, limit, async |session, stored, limit| {
             // when it is tried again, it is computed again
             let ahead = ahead.take().unwrap_or_default();
             let batch = write_batch(context, session, unit, transform, after, limit, ahead).await?;
@@ -512,7 +520,7 @@ async fn edit_guarded(
                 return Ok(batch.last);
             }
             Ok(written) => {
-                reader.seek(after.cloned());
+                reader.reread(after.cloned(), batch.read);
                 let again = reader.next().await?;
                 count_written(&batch, &again, written.documents, done);
                 if let Some(refusal) = written.refusal {

@@ -131,8 +131,6 @@ pub(crate) async fn read(
     ahead: Ahead,
 ) -> Result<Batch, Halt> {
     let Ahead { documents: mut edited, mut found, sizes } = ahead;
-    // no more than was foreseen, for that was as much as should be held
-    let limit = if edited.is_empty() { limit } else { limit.min(edited.len()) };
     let finds = finds(transform, after, limit, In::Transaction, sizes);
     let mut read = documents(database, Some(&mut *session), finds).await?;
     let same =

@@ -46,8 +46,18 @@ pub(crate) struct Reader<'a> {
     finding: JoinSet<Result<Vec<RawDocumentBuf>, Error>>,
 }
 
+/// A batch for a transaction that will read it again.
+pub(crate) struct Foreseen {
+    /// The document after which it begins.
+    pub(crate) after: Option<Bson>,
+    /// How many documents it was to have at the most.
+    pub(crate) limit: usize,
+    pub(crate) ahead: Ahead,
+}
+
 /// Documents whose look-ups are on their way.
 struct Looking {
+    limit: usize,
     documents: Vec<RawDocumentBuf>,
     /// The last of them.
     last: Option<Bson>,
@@ -63,6 +73,7 @@ type Answers = Vec<(usize, Vec<RawDocumentBuf>)>;
 struct Material {
     documents: Vec<RawDocumentBuf>,
     found: Found,
+    limit: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -99,11 +110,22 @@ impl<'a> Reader<'a> {
     /// Goes on after another document.
     pub(crate) fn seek(&mut self, after: Option<Bson>) {
         if self.after != after {
-            self.read_to.clone_from(&after);
-            self.after = after;
-            self.ready = None;
-            self.start_over();
+            self.restart(after);
         }
+    }
+
+    /// Reads anew what comes after a document, also where a reading was given up half-way.
+    pub(crate) fn restart(&mut self, after: Option<Bson>) {
+        self.read_to.clone_from(&after);
+        self.after = after;
+        self.ready = None;
+        self.start_over();
+    }
+
+    /// Reads a batch of as many documents anew.
+    pub(crate) fn reread(&mut self, after: Option<Bson>, documents: u64) {
+        self.restart(after);
+        self.limit = (documents as usize).max(1);
     }
 
     /// Gives up what is on its way.
@@ -115,7 +137,7 @@ impl<'a> Reader<'a> {
 
     /// The next batch; at the end one without documents.
     pub(crate) async fn next(&mut self) -> Result<Batch, Halt> {
-        let Material { documents, found } = match self.ready.take() {
+        let Material { documents, found, .. } = match self.ready.take() {
             Some(ready) => ready,
             None => self.read().await?,
         };
@@ -135,19 +157,18 @@ impl<'a> Reader<'a> {
         Ok(batch)
     }
 
-    /// The next batch, for a transaction that will read it again, and the document after which it begins;
-    /// moves on past it.
-    pub(crate) async fn read_ahead(&mut self) -> Result<(Option<Bson>, Ahead), Halt> {
+    /// The next batch, for a transaction that will read it again; moves on past it.
+    pub(crate) async fn read_ahead(&mut self) -> Result<Foreseen, Halt> {
         let after = self.after.clone();
-        let Material { documents, found } = self.read().await?;
+        let Material { documents, found, limit } = self.read().await?;
         self.after.clone_from(&self.read_to);
         let (unit, transform, purpose) = (self.unit, self.transform, self.purpose);
         let documents = batch::compute(unit, transform, documents, &found, purpose).await?;
-        Ok((after, Ahead { documents, found, sizes: self.sizes }))
+        Ok(Foreseen { after, limit, ahead: Ahead { documents, found, sizes: self.sizes } })
     }
 
-    /// A transform that adds documents to its own collection must meet them; and of batches that are too
-    /// large, of one document each, no more than one is held.
+    /// A transform that adds documents to its own collection must meet them; and after a batch that was
+    /// far too large, nothing is read before it is taken.
     fn reads_ahead(&self) -> bool {
         !self.oversized && !self.transform.inserts_into.contains(&self.transform.collection)
     }
@@ -189,7 +210,7 @@ impl<'a> Reader<'a> {
             // the next look-ups are on their way before the answers to these are read
             self.looking = Some(self.look_up().await?);
         }
-        let Looking { documents, last, mut found, mut answers } = looking;
+        let Looking { limit, documents, last, mut found, mut answers } = looking;
         while let Some(answer) = answers.join_next().await {
             for (position, answer) in answer.map_err(|_| given_up())?? {
                 batch::take(self.unit, self.transform, &mut found, position, answer)?;
@@ -200,7 +221,7 @@ impl<'a> Reader<'a> {
         if last.is_some() {
             self.read_to = last;
         }
-        Ok(Material { documents, found })
+        Ok(Material { documents, found, limit })
     }
 
     /// Reads documents and sends their look-ups.
@@ -210,6 +231,7 @@ impl<'a> Reader<'a> {
             Some(answer) => answer.map_err(|_| given_up())??,
             None => batch::documents(database, None, self.finds(self.sent_to.as_ref())).await?,
         };
+        let limit = self.limit;
         self.adapt(&documents);
         let last = batch::last(documents.iter())?;
         if last.is_some() {
@@ -229,7 +251,7 @@ impl<'a> Reader<'a> {
             }
             Ok(answers)
         });
-        Ok(Looking { documents, last, found, answers })
+        Ok(Looking { limit, documents, last, found, answers })
     }
 
     fn finds(&self, after: Option<&Bson>) -> Vec<mongodb::bson::Document> {

@@ -37,8 +37,8 @@ enum Attempt<T> {
 /// Commits what `body` writes in the session's transaction together with the record that it returns,
 /// and returns its value.
 ///
-/// `body` is given the stored record and how many documents to change at the most, fewer after every
-/// conflict; it may run several times. The record is moved from exactly the state in `stored`, so that
+/// `body` is given the stored record and how many documents to change at the most: `limit`, and fewer after
+/// every conflict; it may run several times. The record is moved from exactly the state in `stored`, so that
 /// of all attempts, of this run and of others, one at most takes effect.
 ///
 /// # Errors
@@ -50,10 +50,10 @@ pub(crate) async fn together<T>(
     session: &mut ClientSession,
     stored: &mut Option<Record>,
     patience: Duration,
+    mut limit: usize,
     mut body: impl AsyncFnMut(&mut ClientSession, Option<&Record>, usize) -> Result<(T, Record), Halt>,
 ) -> Result<T, Halt> {
     let deadline = Instant::now() + patience;
-    let mut limit = context.batch_documents;
     let mut in_doubt: Option<(T, Record)> = None;
     let mut pause = Duration::from_millis(4);
     let mut said = Instant::now();

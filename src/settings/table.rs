@@ -67,7 +67,8 @@ pub const SETTINGS: &[Setting] = &[
     always("GATE_LOCK_LEASE", Value("30s"),
         "how long a lock lives that its holder does not renew; at most `1h`"),
     always("GATE_BATCH_DOCUMENTS", Value("1000"),
-        "documents changed in one transaction, at most 100000; larger upgrades go in batches"),
+        "documents changed in one transaction, at most 100000; larger upgrades go in batches, \
+        smaller ones of large documents"),
     always("GATE_LOG", Value("info"),
         "`error`, `warn`, `info`, `debug`, `trace` or `off`; also by module, as in \
          `info,upgrade_gate=debug`"),
