@@ -3,6 +3,8 @@
 
 #[path = "chart/dependency.rs"]
 mod dependency;
+#[path = "support/folder.rs"]
+mod folder;
 #[path = "chart/helm.rs"]
 mod helm;
 #[path = "chart/hooks.rs"]

@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use support::folder::{Folder, copy};
 use upgrade_gate::Outcome;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -31,6 +32,15 @@ fn kustomize(folder: &Path) -> Vec<Value> {
     assert!(rendered.status.success(), "{}", text(&rendered));
     let objects = serde_norway::Deserializer::from_slice(&rendered.stdout);
     objects.map(|object| Value::deserialize(object).unwrap()).collect()
+}
+
+/// What a kustomization in another folder makes, which is told the way to the manifests.
+fn kustomized(name: &str, text: impl Fn(&str) -> String) -> Vec<Value> {
+    let folder = Folder::new(name);
+    let up = "../".repeat(folder.path().components().count() - 1);
+    let deploy = format!("{up}{}/deploy/kubernetes", ROOT.trim_start_matches('/'));
+    folder.write("kustomization.yaml", &text(&deploy));
+    kustomize(folder.path())
 }
 
 fn manifests() -> Vec<Value> {
@@ -162,15 +172,12 @@ fn every_pod_is_restricted() {
 
 #[test]
 fn a_tag_may_be_all_digits() {
-    let folder = std::env::temp_dir().join(format!("upgrade-gate-tag-{}", std::process::id()));
-    let mut copy = Command::new("cp");
-    copy.arg("-r").arg("deploy/kubernetes").arg(&folder).current_dir(ROOT);
-    assert!(copy.status().unwrap().success());
-    let file = folder.join("kustomization.yaml");
-    let changed = std::fs::read_to_string(&file).unwrap().replace("0.8.0", "20261126");
-    std::fs::write(file, changed).unwrap();
-    let objects = kustomize(&folder);
-    std::fs::remove_dir_all(&folder).unwrap();
+    let folder = Folder::new("tag");
+    copy(&Path::new(ROOT).join("deploy/kubernetes"), folder.path());
+    let file = "kustomization.yaml";
+    let shipped = std::fs::read_to_string(folder.path().join(file)).unwrap();
+    folder.write(file, &shipped.replace("0.8.0", "20261126"));
+    let objects = kustomize(folder.path());
     for pod in pods(&objects) {
         assert_eq!(gate(pod)["image"], "ghcr.io/datalab-org/datalab-upgrade:20261126");
     }
@@ -178,17 +185,12 @@ fn a_tag_may_be_all_digits() {
 
 #[test]
 fn another_kustomization_builds_on_the_gate_alone() {
-    let folder = std::env::temp_dir().join(format!("upgrade-gate-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let up = "../".repeat(folder.components().count() - 1);
-    let overlay = format!(
-        "resources: [{up}{}/deploy/kubernetes/gate]\nnamespace: lab\nimages: [{{name: \
-         ghcr.io/datalab-org/datalab-upgrade, newName: mine, newTag: '1'}}]\n",
-        ROOT.trim_start_matches('/'),
-    );
-    std::fs::write(folder.join("kustomization.yaml"), overlay).unwrap();
-    let objects = kustomize(&folder);
-    std::fs::remove_dir_all(&folder).unwrap();
+    let objects = kustomized("overlay", |deploy| {
+        format!(
+            "resources: [{deploy}/gate]\nnamespace: lab\nimages: [{{name: \
+             ghcr.io/datalab-org/datalab-upgrade, newName: mine, newTag: '1'}}]\n"
+        )
+    });
     let kinds: Vec<_> = objects.iter().map(|object| object["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["ServiceAccount", "Role", "RoleBinding", "CronJob", "Job"]);
     for object in &objects {
@@ -200,14 +202,9 @@ fn another_kustomization_builds_on_the_gate_alone() {
 
 #[test]
 fn a_component_gives_what_quiesce_and_events_need_to_the_gate_alone() {
-    let folder = std::env::temp_dir().join(format!("upgrade-gate-quiesce-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let up = "../".repeat(folder.components().count() - 1);
-    let deploy = format!("{up}{}/deploy/kubernetes", ROOT.trim_start_matches('/'));
-    let overlay = format!("resources: [{deploy}]\ncomponents: [{deploy}/quiesce]\n");
-    std::fs::write(folder.join("kustomization.yaml"), overlay).unwrap();
-    let objects = kustomize(&folder);
-    std::fs::remove_dir_all(&folder).unwrap();
+    let objects = kustomized("quiesce", |deploy| {
+        format!("resources: [{deploy}]\ncomponents: [{deploy}/quiesce]\n")
+    });
     let rule = |group: &str, resource: &str, verbs: Value| {
         let mut rule = json!({ "apiGroups": [group], "resources": [resource], "verbs": verbs });
         if group == "apps" {

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::helm::{CHART, Folder, Release, Rendered, copy, env, pod, text_at};
+use crate::folder::{Folder, copy};
+use crate::helm::{CHART, Release, Rendered, env, pod, text_at};
 
 /// A chart whose Deployment takes the init container of dependencies with these aliases.
 fn parent(folder: &Folder, aliases: &[&str]) {

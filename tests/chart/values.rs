@@ -6,7 +6,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::helm::{CHART, Folder, Release, SECRET, copy, lint, render, yaml};
+use crate::folder::{Folder, copy};
+use crate::helm::{CHART, Release, SECRET, lint, render, yaml};
 
 fn file(name: &str) -> String {
     fs::read_to_string(Path::new(CHART).join(name)).unwrap()

@@ -4,9 +4,9 @@ use mongodb::bson::doc;
 use serde_json::json;
 
 use super::command::{repository, required};
-use super::gate::copy;
 use super::guide::Operator;
 use super::runner::{FOUR, Scenario, scenario};
+use super::support::folder::copy;
 use super::support::guide::{URI, commands};
 use super::support::{Fresh, fixture};
 use super::world::{World, report};

@@ -4,7 +4,8 @@
 use serde_json::{Value, json};
 
 use super::command::{Output, Running, repository};
-use super::gate::{copy, image, merged, scenario};
+use super::gate::{image, merged, scenario};
+use super::support::folder::copy;
 use super::world::World;
 
 /// Values of the lab's release 0.7.0, whose documents have the field `a`; its gate has no upgrade.

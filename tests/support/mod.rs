@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod fixture;
+pub mod folder;
 mod gate;
 pub mod guide;
 mod mongod;
