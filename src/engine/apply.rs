@@ -320,7 +320,6 @@ impl<'a> Work<'a> {
                     limit = look.read as usize;
                 }
             }
-            let at = after.as_ref();
             let (changed, last) = match (&self.session, pass) {
                 (Some(_), Pass::First) => {
                     after = self
@@ -329,9 +328,12 @@ impl<'a> Work<'a> {
                     continue;
                 }
                 (Some(_), Pass::Late) => {
-                    self.batch_in_transaction(unit, transform, at, limit, Ahead::default()).await?
+                    let next = Foreseen { after, limit, ahead: Ahead::default() };
+                    self.batch_in_transaction(unit, transform, next).await?
                 }
-                (None, _) => self.batch_guarded(unit, transform, at, &mut reader).await?,
+                (None, _) => {
+                    self.batch_guarded(unit, transform, after.as_ref(), &mut reader).await?
+                }
             };
             progress.advance(changed);
             after = last;
@@ -371,15 +373,13 @@ impl<'a> Work<'a> {
             let mut begun = false;
             while let Some(next) = foreseen.recv().await {
                 // what was wrong with this one comes after what is right before it
-                let Foreseen { after: from, limit, ahead } = next?;
+                let next = next?;
                 // the first one begins here, even if the `_id` is one that does not equal itself
-                if begun && from != after {
+                if begun && next.after != after {
                     break;
                 }
                 begun = true;
-                let at = after.as_ref();
-                let (changed, last) =
-                    self.batch_in_transaction(unit, transform, at, limit, ahead).await?;
+                let (changed, last) = self.batch_in_transaction(unit, transform, next).await?;
                 progress.advance(changed);
                 after = last;
                 if after.is_none() {
@@ -400,17 +400,16 @@ impl<'a> Work<'a> {
         &mut self,
         unit: &Unit,
         transform: &Transform,
-        after: Option<&Bson>,
-        limit: usize,
-        ahead: Ahead,
+        next: Foreseen,
     ) -> Result<(u64, Option<Bson>), Halt> {
         let context = self.context;
         let session = needed(&mut self.session)?;
-        let mut ahead = Some(ahead);
+        let Foreseen { after, limit, mut ahead } = next;
         let stored = &mut self.stored;
         together(context, session, stored, PATIENCE, limit, async |session, stored, limit| {
             // when it is tried again, it is computed again
-            let ahead = ahead.take().unwrap_or_default();
+            let ahead = std::mem::take(&mut ahead);
+            let after = after.as_ref();
             let batch = write_batch(context, session, unit, transform, after, limit, ahead).await?;
             let done = batch.done();
             let to = base(stored, None)?.advanced(&context.writer, |journal| {
