@@ -1,11 +1,13 @@
 //! What an author's transform does to one document, and the statements that do so on the server.
 
 use std::cmp::Ordering;
-use std::fmt;
+use std::fmt::{self, Write};
 
 use mongodb::bson::raw::{BindRawBsonRef, CStr, cstr};
 use mongodb::bson::spec::ElementType;
 use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
+
+use crate::upgrade::StepError;
 
 /// The size that the server allows a document (BSONObjMaxUserSize).
 pub(crate) const MAX_DOCUMENT_SIZE: usize = 16 * 1024 * 1024;
@@ -22,9 +24,15 @@ const MAX_PADDING: usize = 1_500_000;
 #[derive(Default)]
 pub struct Edits {
     changes: Vec<(String, Change)>,
-    inserts: Vec<(&'static str, RawDocumentBuf)>,
-    counts: Vec<(&'static str, u64)>,
+    inserts: Inserts,
+    counts: Counts,
 }
+
+/// Documents to add, each with its collection.
+pub(crate) type Inserts = Vec<(&'static str, RawDocumentBuf)>;
+
+/// Numbers by counter.
+pub(crate) type Counts = Vec<(&'static str, u64)>;
 
 enum Change {
     /// The value, under an empty name.
@@ -65,11 +73,6 @@ impl Edits {
         self.changes.is_empty() && self.inserts.is_empty()
     }
 
-    /// Whether the document itself changes.
-    pub(crate) fn changes_document(&self) -> bool {
-        !self.changes.is_empty()
-    }
-
     /// The top-level fields that the edits touch, repeated where several do.
     pub(crate) fn fields(&self) -> impl Iterator<Item = &str> {
         self.changes.iter().map(|(path, _)| path.split('.').next().unwrap_or(path))
@@ -80,26 +83,55 @@ impl Edits {
         self.inserts.iter().map(|(collection, document)| Insert::new(collection, document))
     }
 
-    /// What was counted, repeated where it was counted several times; nothing where nothing is edited.
-    pub(crate) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.counts.iter().copied().filter(|_| !self.is_empty())
+    /// What was counted, repeated where it was counted several times, and the documents to add.
+    pub(crate) fn into_counts_and_inserts(self) -> (Counts, Inserts) {
+        (self.counts, self.inserts)
     }
 
+    /// The changes of the document itself, if there are any and every path is found to be one.
+    pub(crate) fn changes(&self) -> Result<Option<Changes<'_>>, EditError> {
+        if self.changes.is_empty() {
+            return Ok(None);
+        }
+        let mut tree = Tree::default();
+        for (path, change) in &self.changes {
+            let refuse = |reason| Err(EditError::new(path, reason));
+            field_name(path)?;
+            for (depth, part) in path.split('.').enumerate() {
+                if depth == 0 && part == "_id" {
+                    return refuse("`_id` cannot be edited");
+                }
+                if part.is_empty() {
+                    return refuse("a part of the path is empty");
+                }
+                if part.starts_with('$') {
+                    return refuse("a part of the path begins with `$`");
+                }
+            }
+            if tree.add(path, change).is_none() {
+                return refuse("another edit touches the same field");
+            }
+        }
+        Ok(Some(Changes { list: &self.changes, tree }))
+    }
+}
+
+/// The changes of a document whose paths are right.
+pub(crate) struct Changes<'a> {
+    list: &'a [(String, Change)],
+    tree: Tree<'a>,
+}
+
+impl Changes<'_> {
     /// Exactly what the server makes of `document`, byte for byte.
-    pub(crate) fn apply(&self, document: &RawDocument) -> Result<RawDocumentBuf, EditError> {
+    pub(crate) fn apply(&self, document: &RawDocument) -> Result<Vec<u8>, EditError> {
         let mut out = Vec::with_capacity(document.as_bytes().len() + 256);
-        rewrite(&mut out, document, &self.tree()?, Inside::Document, None)?;
-        RawDocumentBuf::from_bytes(out).map_err(|_| EditError::malformed())
-    }
-
-    /// The size of `document` after the edits, in bytes.
-    pub(crate) fn grown(&self, document: &RawDocument) -> Result<usize, EditError> {
-        Ok(self.apply(document)?.as_bytes().len())
+        rewrite(&mut out, document, &self.tree, Inside::Document, None)?;
+        Ok(out)
     }
 
     /// An entry of the `update` command's `updates` that edits the document of this `_id`.
     pub(crate) fn statement(&self, document: &RawDocument) -> Result<RawDocumentBuf, EditError> {
-        self.tree()?;
         let id = id(document)?;
         let q = match id {
             // What can be no operator is named by itself: the server finds it on a shorter way.
@@ -125,9 +157,8 @@ impl Edits {
         &self,
         document: &RawDocument,
     ) -> Result<RawDocumentBuf, EditError> {
-        self.tree()?;
         let mut guards = self
-            .changes
+            .list
             .iter()
             .map(|(path, _)| Guard::of(document, path))
             .collect::<Result<Vec<_>, _>>()?;
@@ -143,7 +174,7 @@ impl Edits {
     /// Completes a statement with what it does.
     fn update(&self, mut statement: RawDocumentBuf) -> Result<RawDocumentBuf, EditError> {
         let (mut set, mut unset) = (RawDocumentBuf::new(), RawDocumentBuf::new());
-        for (path, change) in &self.changes {
+        for (path, change) in self.list {
             match change {
                 Change::Set(value) => {
                     let value = value.get("").ok().flatten().ok_or_else(EditError::malformed)?;
@@ -163,30 +194,6 @@ impl Edits {
             return Err(EditError::new("", "the update needs more than 16 MiB"));
         }
         Ok(statement)
-    }
-
-    /// The edits by the parts of their paths, once every path is found to be one.
-    fn tree(&self) -> Result<Tree<'_>, EditError> {
-        let mut tree = Tree::default();
-        for (path, change) in &self.changes {
-            let refuse = |reason| Err(EditError::new(path, reason));
-            field_name(path)?;
-            for (depth, part) in path.split('.').enumerate() {
-                if depth == 0 && part == "_id" {
-                    return refuse("`_id` cannot be edited");
-                }
-                if part.is_empty() {
-                    return refuse("a part of the path is empty");
-                }
-                if part.starts_with('$') {
-                    return refuse("a part of the path begins with `$`");
-                }
-            }
-            if tree.add(path, change).is_none() {
-                return refuse("another edit touches the same field");
-            }
-        }
-        Ok(tree)
     }
 }
 
@@ -242,7 +249,11 @@ impl fmt::Display for EditError {
     }
 }
 
-impl std::error::Error for EditError {}
+impl From<EditError> for StepError {
+    fn from(error: EditError) -> Self {
+        StepError::refused(error.to_string())
+    }
+}
 
 /// Edits by the next part of their path, in the order in which the server carries them out.
 #[derive(Default)]
@@ -297,9 +308,7 @@ impl Node<'_> {
 /// Names that begin with a digit other than a leading zero count as numbers, as in the server's
 /// `cmpPathsAndArrayIndexes` (MongoDB 5.0 and later).
 fn server_order(a: &str, b: &str) -> Ordering {
-    let number = |name: &str| {
-        name == "0" || name.starts_with(|c: char| c.is_ascii_digit()) && !name.starts_with('0')
-    };
+    let number = |name: &str| name == "0" || matches!(name.as_bytes().first(), Some(b'1'..=b'9'));
     match number(a) && number(b) {
         true => a.len().cmp(&b.len()).then_with(|| a.cmp(b)),
         false => a.cmp(b),
@@ -340,12 +349,13 @@ fn rewrite(
     out.extend([0; 4]);
     let mut missing = vec![true; tree.0.len()];
     let mut length = 0;
+    let mut digits = String::new();
     for element in elements(document) {
         let mut element = element?;
-        let position;
         if inside == Inside::Array {
-            position = length.to_string();
-            element.name = &position;
+            digits.clear();
+            let _ = write!(digits, "{length}");
+            element.name = &digits;
         }
         length += 1;
         match tree.find(element.name) {

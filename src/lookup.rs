@@ -1,7 +1,7 @@
 //! Look-ups in batch: the documents that the documents of a batch refer to.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use mongodb::bson::raw::{CString, cstr};
@@ -178,7 +178,7 @@ impl Key {
 
 /// What the look-ups of a batch found.
 #[derive(Default)]
-pub struct Found(HashMap<&'static str, Answers>);
+pub struct Found(BTreeMap<&'static str, Answers>);
 
 /// What one look-up found.
 #[derive(Default)]

@@ -123,8 +123,8 @@ impl<'a> Work<'a> {
     async fn at_once(&mut self, unit: &Unit, patience: Duration) -> Result<Applied, Halt> {
         let session = needed(&mut self.session)?;
         let (context, begin) = (self.context, self.begin.as_ref());
-        let (began, all) = (Instant::now(), usize::MAX);
-        together(context, session, &mut self.stored, patience, all, async |session, stored, _| {
+        let began = Instant::now();
+        together(context, session, &mut self.stored, patience, async |session, stored, _| {
             let mut done = Vec::new();
             for step in unit.steps() {
                 done.extend(in_transaction(context, session, unit, step, u64::MAX).await?);
@@ -181,9 +181,7 @@ impl<'a> Work<'a> {
         transform: &Transform,
         late: &mut u64,
     ) -> Result<(), Halt> {
-        let context = self.context;
-        let Some(session) = &mut self.session else { return Ok(()) };
-        let mut reader = Reader::new(context, unit, transform, Purpose::Write, None);
+        let mut reader = Reader::new(self.context, unit, transform, Purpose::Write, None);
         let mut after = None;
         loop {
             reader.seek(after.clone());
@@ -191,25 +189,13 @@ impl<'a> Work<'a> {
             if look.edited.is_empty() {
                 after = look.last;
             } else {
-                let place = after.as_ref();
-                let (documents, last) = together(
-                    context,
-                    session,
-                    &mut self.stored,
-                    PATIENCE,
-                    look.read as usize,
-                    async |session, stored, limit| {
-                        let ahead = Ahead::default();
-                        let batch =
-                            write_batch(context, session, unit, transform, place, limit, ahead)
-                                .await?;
-                        let documents = batch.edited.len() as u64;
-                        let to = base(stored, None)?.found_late(documents);
-                        Ok(((documents, batch.last), to))
-                    },
-                )
-                .await?;
-                *late += documents;
+                let limit = look.read as usize;
+                let next = Foreseen { after, limit, ahead: Ahead::default() };
+                let counted =
+                    |stored: &Record, batch: &Batch| stored.found_late(batch.edited.len() as u64);
+                let (changed, last) =
+                    self.batch_in_transaction(unit, transform, next, counted).await?;
+                *late += changed;
                 after = last;
             }
             if after.is_none() {
@@ -259,8 +245,8 @@ impl<'a> Work<'a> {
 
     async fn transaction(&mut self, unit: &Unit, step: &Step) -> Result<(), Halt> {
         let context = self.context;
-        let (session, all) = (needed(&mut self.session)?, usize::MAX);
-        together(context, session, &mut self.stored, PATIENCE, all, async |session, stored, _| {
+        let session = needed(&mut self.session)?;
+        together(context, session, &mut self.stored, PATIENCE, async |session, stored, _| {
             let done = in_transaction(context, session, unit, step, u64::MAX).await?;
             let done = done.unwrap_or_default();
             let to = base(stored, None)?.advanced(&context.writer, |journal| {
@@ -300,17 +286,23 @@ impl<'a> Work<'a> {
                 progress.finish();
                 return Ok(());
             }
+            if journal.pass != pass {
+                pass = journal.pass;
+                let name = transform.collection;
+                let late = Progress::new(&unit.version, "look once more", name, documents);
+                std::mem::replace(&mut progress, late).finish();
+            }
+            if pass == Pass::First && self.session.is_some() {
+                after = self
+                    .batches_foreseen(unit, transform, after, &mut reader, &mut progress)
+                    .await?;
+                continue;
+            }
             let mut limit = context.batch_documents;
-            if journal.pass == Pass::Late {
-                if pass == Pass::First {
-                    pass = Pass::Late;
-                    let name = transform.collection;
-                    let late = Progress::new(&unit.version, "look once more", name, documents);
-                    std::mem::replace(&mut progress, late).finish();
-                }
-                // past a batch without edits it goes on without a commit, but not past the end
+            if pass == Pass::Late {
                 reader.seek(after.clone());
                 let look = reader.next().await?;
+                // past a batch without edits it goes on without a commit, but not past the end
                 if look.edited.is_empty() && look.last.is_some() {
                     progress.advance(look.read);
                     after = look.last;
@@ -320,20 +312,13 @@ impl<'a> Work<'a> {
                     limit = look.read as usize;
                 }
             }
-            let (changed, last) = match (&self.session, pass) {
-                (Some(_), Pass::First) => {
-                    after = self
-                        .batches_foreseen(unit, transform, after, &mut reader, &mut progress)
-                        .await?;
-                    continue;
-                }
-                (Some(_), Pass::Late) => {
+            let (changed, last) = match &self.session {
+                Some(_) => {
                     let next = Foreseen { after, limit, ahead: Ahead::default() };
-                    self.batch_in_transaction(unit, transform, next).await?
+                    let moved = past(context, transform);
+                    self.batch_in_transaction(unit, transform, next, moved).await?
                 }
-                (None, _) => {
-                    self.batch_guarded(unit, transform, after.as_ref(), &mut reader).await?
-                }
+                None => self.batch_guarded(unit, transform, after.as_ref(), &mut reader).await?,
             };
             progress.advance(changed);
             after = last;
@@ -351,17 +336,16 @@ impl<'a> Work<'a> {
         reader: &mut Reader<'_>,
         progress: &mut Progress,
     ) -> Result<Option<Bson>, Halt> {
+        let context = self.context;
         reader.restart(after.clone());
         let (sender, mut foreseen) = mpsc::channel(FORESEEN);
         let reading = async move {
-            loop {
-                if reader.is_oversized() {
-                    // not before the last one was taken
-                    drop(sender.reserve().await);
-                }
+            // not before the last one was taken: each takes memory
+            while let Ok(place) = sender.reserve().await {
                 let next = reader.read_ahead().await;
                 let more = next.as_ref().is_ok_and(|next| !next.ahead.documents.is_empty());
-                if sender.send(next).await.is_err() || !more {
+                place.send(next);
+                if !more {
                     break;
                 }
             }
@@ -379,7 +363,9 @@ impl<'a> Work<'a> {
                     break;
                 }
                 begun = true;
-                let (changed, last) = self.batch_in_transaction(unit, transform, next).await?;
+                let moved = past(context, transform);
+                let (changed, last) =
+                    self.batch_in_transaction(unit, transform, next, moved).await?;
                 progress.advance(changed);
                 after = last;
                 if after.is_none() {
@@ -395,27 +381,25 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// One batch and its place in the journal, in one transaction.
+    /// One batch in one transaction, together with what it makes of the record.
     async fn batch_in_transaction(
         &mut self,
         unit: &Unit,
         transform: &Transform,
         next: Foreseen,
+        record: impl Fn(&Record, &Batch) -> Record,
     ) -> Result<(u64, Option<Bson>), Halt> {
         let context = self.context;
         let session = needed(&mut self.session)?;
         let Foreseen { after, limit, mut ahead } = next;
-        let stored = &mut self.stored;
-        together(context, session, stored, PATIENCE, limit, async |session, stored, limit| {
-            // when it is tried again, it is computed again
+        together(context, session, &mut self.stored, PATIENCE, async |session, stored, tried| {
+            // when it is tried again, it is computed again, and of fewer documents
             let ahead = std::mem::take(&mut ahead);
+            let limit = limit.checked_shr(tried).unwrap_or(0).max(1);
             let after = after.as_ref();
             let batch = write_batch(context, session, unit, transform, after, limit, ahead).await?;
-            let done = batch.done();
-            let to = base(stored, None)?.advanced(&context.writer, |journal| {
-                journal.advance(&done, batch.last.clone(), transform.convergent);
-            });
-            Ok(((done.documents, batch.last), to))
+            let to = record(&base(stored, None)?, &batch);
+            Ok(((batch.edited.len() as u64, batch.last), to))
         })
         .await
     }
@@ -488,6 +472,15 @@ impl<'a> Work<'a> {
 /// The record from which a write starts.
 fn base(stored: Option<&Record>, begin: Option<&Record>) -> Result<Record, Halt> {
     stored.or(begin).cloned().ok_or_else(|| Failure::bug("an upgrade without a record").into())
+}
+
+/// What a batch makes of the record: the journal moves past it.
+fn past(context: &Context, transform: &Transform) -> impl Fn(&Record, &Batch) -> Record {
+    |stored, batch| {
+        stored.advanced(&context.writer, |journal| {
+            journal.advance(&batch.done(), batch.last.clone(), transform.convergent);
+        })
+    }
 }
 
 fn needed(session: &mut Option<ClientSession>) -> Result<&mut ClientSession, Halt> {

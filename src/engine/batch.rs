@@ -10,7 +10,7 @@ use mongodb::bson::{
 use mongodb::error::Error;
 use mongodb::{ClientSession, Database};
 
-use crate::edit::{Edits, MAX_DOCUMENT_SIZE};
+use crate::edit::{Counts, Edits, Inserts, MAX_DOCUMENT_SIZE};
 use crate::engine::{Halt, failed, refused};
 use crate::lookup::{Found, Keys, Lookup};
 use crate::record::Done;
@@ -54,12 +54,20 @@ pub(crate) struct Batch {
     pub(crate) last: Option<Bson>,
 }
 
-/// A document as it was read, and its edits, of which there may be none.
+/// A document as it was read, and what its edits come to; nothing where there are none.
 pub(crate) struct Edited {
-    pub(crate) document: RawDocumentBuf,
-    pub(crate) edits: Edits,
-    /// What edits it on the server; none where it is not itself to be written.
+    document: RawDocumentBuf,
+    effect: Option<Effect>,
+}
+
+/// What the edits of one document come to.
+struct Effect {
+    counts: Counts,
+    inserts: Inserts,
+    /// What edits the document on the server; none where it is not itself to be written.
     statement: Option<RawDocumentBuf>,
+    /// The bytes of the document, as far as its size was asked for, and of those that it adds.
+    bytes: usize,
 }
 
 /// A batch that was read and computed before the transaction that writes it.
@@ -67,8 +75,6 @@ pub(crate) struct Edited {
 pub(crate) struct Ahead {
     /// Every document of it.
     pub(crate) documents: Vec<Edited>,
-    /// What they refer to.
-    pub(crate) found: Found,
     pub(crate) sizes: Sizes,
 }
 
@@ -76,7 +82,7 @@ impl Batch {
     /// The batch of these documents, which were read together.
     pub(crate) fn of(mut documents: Vec<Edited>) -> Result<Self, Error> {
         let (read, last) = (documents.len() as u64, last(documents.iter().map(|d| &d.document))?);
-        documents.retain(|edited| !edited.edits.is_empty());
+        documents.retain(|edited| edited.effect.is_some());
         Ok(Batch { edited: documents, read, last })
     }
 
@@ -89,29 +95,30 @@ impl Batch {
 
     /// The documents that are changed themselves, not only the cause of others, and the statements that
     /// do so.
-    fn statements(&self) -> (Vec<&Edited>, Vec<&RawDocumentBuf>) {
-        self.edited.iter().filter_map(|edited| Some((edited, edited.statement.as_ref()?))).unzip()
+    fn statements<'a>(&'a self) -> (Vec<&'a Edited>, Vec<&'a RawDocumentBuf>) {
+        let statement = |edited: &'a Edited| edited.effect.as_ref()?.statement.as_ref();
+        self.edited.iter().filter_map(|edited| Some((edited, statement(edited)?))).unzip()
     }
 }
 
 impl Edited {
     pub(crate) fn count(&self, done: &mut Done) {
+        let Some(effect) = &self.effect else { return };
         done.documents += 1;
-        for (name, n) in self.edits.counts() {
-            match done.counts.get_mut(name) {
+        for (name, n) in &effect.counts {
+            match done.counts.get_mut(*name) {
                 Some(count) => *count += n,
                 None => {
-                    done.counts.insert(name.to_owned(), n);
+                    done.counts.insert((*name).to_owned(), *n);
                 }
             }
         }
     }
 
-    /// The bytes of the document, as far as its size was asked for, and of those that it adds.
+    /// The bytes that its edits touch: of the document, as far as its size was asked for, and of those
+    /// that it adds.
     pub(crate) fn bytes(&self) -> usize {
-        let inserted: usize =
-            self.edits.inserts().flatten().map(|insert| insert.document.as_bytes().len()).sum();
-        whole(&self.document) + inserted
+        self.effect.as_ref().map_or(0, |effect| effect.bytes)
     }
 
     pub(crate) fn id(&self) -> Option<RawBsonRef<'_>> {
@@ -130,13 +137,15 @@ pub(crate) async fn read(
     limit: usize,
     ahead: Ahead,
 ) -> Result<Batch, Halt> {
-    let Ahead { documents: mut edited, mut found, sizes } = ahead;
+    let Ahead { documents: mut edited, sizes } = ahead;
     let finds = finds(transform, after, limit, In::Transaction, sizes);
     let mut read = documents(database, Some(&mut *session), finds).await?;
     let same =
         |(now, then): &(&RawDocumentBuf, &Edited)| now.as_bytes() == then.document.as_bytes();
     edited.truncate(read.iter().zip(&edited).take_while(same).count());
     let changed = read.split_off(edited.len());
+    drop(read);
+    let mut found = Found::default();
     for (position, find) in look_ups(transform, &changed, &mut found, In::Transaction)? {
         let answer = query(database, Some(&mut *session), find).await?;
         take(unit, transform, &mut found, position, answer)?;
@@ -165,8 +174,8 @@ pub(crate) async fn compute(
             tokio::task::yield_now().await;
             began = Instant::now();
         }
-        let (edits, statement) = edits_of(unit, transform, &document, found, purpose)?;
-        edited.push(Edited { document, edits, statement });
+        let effect = effect(unit, transform, &document, found, purpose)?;
+        edited.push(Edited { document, effect });
     }
     Ok(edited)
 }
@@ -386,73 +395,73 @@ pub(crate) async fn take_in_order(
     Ok(())
 }
 
-fn edits_of(
+fn effect(
     unit: &Unit,
     transform: &Transform,
     document: &RawDocument,
     found: &Found,
     purpose: Purpose,
-) -> Result<(Edits, Option<RawDocumentBuf>), Halt> {
-    let mut edits = Edits::default();
-    let edit = || {
+) -> Result<Option<Effect>, Halt> {
+    let effect = || {
+        let mut edits = Edits::default();
         (transform.edit)(document, found, &mut edits)?;
-        let statement = match edits.is_empty() {
-            true => None,
-            false => checked(transform, document, &edits, purpose).map_err(StepError::Refused)?,
-        };
-        Ok((edits, statement))
+        match edits.is_empty() {
+            true => Ok(None),
+            false => checked(transform, document, edits, purpose).map(Some),
+        }
     };
-    edit().map_err(|reason| refused(reason, unit, &place(transform, document)))
+    effect().map_err(|reason| refused(reason, unit, &place(transform, document)))
 }
 
-/// The statement of the author's edits, if they are to be written; an error where they do not keep to
-/// what they must, as far as it can be told without the server.
+/// What the author's edits come to; an error where they do not keep to what they must, as far as it can
+/// be told without the server.
 fn checked(
     transform: &Transform,
     document: &RawDocument,
-    edits: &Edits,
+    edits: Edits,
     purpose: Purpose,
-) -> Result<Option<RawDocumentBuf>, String> {
+) -> Result<Effect, StepError> {
+    let mut inserted = 0;
     for insert in edits.inserts() {
-        let insert = insert.map_err(|error| error.to_string())?;
+        let insert = insert?;
         if !transform.inserts_into.contains(&insert.collection) {
-            return Err(format!(
+            return Err(StepError::refused(format!(
                 "it inserts into {}, which the transform does not name with inserts_into",
                 insert.collection
-            ));
+            )));
         }
+        inserted += insert.document.as_bytes().len();
     }
     if !transform.fields.is_empty()
         && let Some(field) = edits.fields().find(|field| !transform.fields.contains(field))
     {
-        return Err(format!(
+        return Err(StepError::refused(format!(
             "it edits {field}, which the transform does not name among its fields"
-        ));
+        )));
     }
-    if !edits.changes_document() {
-        return Ok(None);
-    }
-    let after = edits.grown(document).map_err(|error| error.to_string())?;
     let read = document.as_bytes().len();
-    // what is read of it may have the size in a field of its own
-    let field = if document.get_i32(SIZE).is_ok() { SIZE.len() + 6 } else { 0 };
-    if whole(document) + field + after > MAX_DOCUMENT_SIZE + read {
-        return Err("it would grow beyond the server's limit of 16 MiB".to_owned());
-    }
-    let statement = match purpose {
-        Purpose::Look => return Ok(None),
-        Purpose::Write => edits.statement(document),
-        Purpose::Guarded => edits.guarded_statement(document),
+    // of which only some fields were read may have its size in a field of its own
+    let (whole, field) = match document.get_i32(SIZE) {
+        Ok(size) => (size.max(0) as usize, SIZE.len() + 6),
+        Err(_) => (read, 0),
     };
-    statement.map(Some).map_err(|error| error.to_string())
-}
-
-/// How large a document is as it is stored, also where only some fields of it were read.
-fn whole(document: &RawDocument) -> usize {
-    match document.get_i32(SIZE) {
-        Ok(size) => size.max(0) as usize,
-        Err(_) => document.as_bytes().len(),
-    }
+    let statement = match edits.changes()? {
+        Some(changes) => {
+            let after = changes.apply(document)?.len();
+            if whole + field + after > MAX_DOCUMENT_SIZE + read {
+                let reason = "it would grow beyond the server's limit of 16 MiB";
+                return Err(StepError::refused(reason));
+            }
+            match purpose {
+                Purpose::Look => None,
+                Purpose::Write => Some(changes.statement(document)?),
+                Purpose::Guarded => Some(changes.guarded_statement(document)?),
+            }
+        }
+        None => None,
+    };
+    let (counts, inserts) = edits.into_counts_and_inserts();
+    Ok(Effect { counts, inserts, statement, bytes: whole + inserted })
 }
 
 /// A document by its collection and `_id`, and nothing of its contents.
@@ -475,7 +484,7 @@ pub(crate) async fn write(
     transform: &Transform,
     batch: &Batch,
 ) -> Result<(), Halt> {
-    for (collection, documents) in inserts(batch)? {
+    for (collection, documents) in inserts(batch) {
         let there = there(database, Some(&mut *session), unit, collection, &documents).await?;
         let new = documents.iter().filter(|d| !there.contains(&id_bytes(d)));
         for (_, command) in commands("insert", collection, "documents", new, None) {
@@ -506,7 +515,7 @@ pub(crate) async fn write_guarded(
     batch: &Batch,
 ) -> Result<Written, Halt> {
     let concern = rawdoc! { "w": "majority", "j": true };
-    for (collection, documents) in inserts(batch)? {
+    for (collection, documents) in inserts(batch) {
         for (_, command) in commands("insert", collection, "documents", &documents, Some(&concern))
         {
             let answer = database.run_raw_command(command).await?;
@@ -552,8 +561,6 @@ pub(crate) struct Written {
     /// The first edit that the server refused, after which others may have been made.
     pub(crate) refusal: Option<Halt>,
 }
-
-const CORRECT: &str = "deploy code whose upgrade makes edits that the server can take";
 
 fn id_bytes(document: &RawDocument) -> Vec<u8> {
     match document.get("_id") {
@@ -620,26 +627,24 @@ fn is_same(sent: &RawDocument, stored: &RawDocument) -> bool {
 }
 
 /// The documents to add, by collection; of several with one `_id`, the first.
-fn inserts(batch: &Batch) -> Result<Vec<(&'static str, Vec<RawDocumentBuf>)>, Halt> {
+fn inserts(batch: &Batch) -> Vec<(&'static str, Vec<RawDocumentBuf>)> {
     let mut collections: Vec<(&'static str, Vec<RawDocumentBuf>)> = Vec::new();
-    for edited in &batch.edited {
-        for insert in edited.edits.inserts() {
-            let insert = insert.map_err(|error| failed(error.to_string(), CORRECT))?;
-            let at = match collections.iter().position(|(name, _)| *name == insert.collection) {
-                Some(at) => at,
-                None => {
-                    collections.push((insert.collection, vec![]));
-                    collections.len() - 1
-                }
-            };
-            collections[at].1.push(insert.document.to_owned());
-        }
+    let effects = batch.edited.iter().filter_map(|edited| edited.effect.as_ref());
+    for (name, document) in effects.flat_map(|effect| &effect.inserts) {
+        let at = match collections.iter().position(|(other, _)| other == name) {
+            Some(at) => at,
+            None => {
+                collections.push((name, vec![]));
+                collections.len() - 1
+            }
+        };
+        collections[at].1.push(document.clone());
     }
     for (_, documents) in &mut collections {
         let mut seen = HashSet::new();
         documents.retain(|document| seen.insert(id_bytes(document)));
     }
-    Ok(collections)
+    collections
 }
 
 /// The commands that carry `items`, each within what one command may carry, with the position of the

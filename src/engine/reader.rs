@@ -164,18 +164,13 @@ impl<'a> Reader<'a> {
         self.after.clone_from(&self.read_to);
         let (unit, transform, purpose) = (self.unit, self.transform, self.purpose);
         let documents = batch::compute(unit, transform, documents, &found, purpose).await?;
-        Ok(Foreseen { after, limit, ahead: Ahead { documents, found, sizes: self.sizes } })
+        Ok(Foreseen { after, limit, ahead: Ahead { documents, sizes: self.sizes } })
     }
 
     /// A transform that adds documents to its own collection must meet them; and after a batch that was
     /// far too large, nothing is read before it is taken.
     fn reads_ahead(&self) -> bool {
         !self.oversized && !self.transform.inserts_into.contains(&self.transform.collection)
-    }
-
-    /// Whether the last batch had far more bytes than it should, so that the next one had better wait.
-    pub(crate) fn is_oversized(&self) -> bool {
-        self.oversized
     }
 
     /// Makes the next batches as small as these documents are large.

@@ -37,9 +37,9 @@ enum Attempt<T> {
 /// Commits what `body` writes in the session's transaction together with the record that it returns,
 /// and returns its value.
 ///
-/// `body` is given the stored record and how many documents to change at the most: `limit`, and fewer after
-/// every conflict; it may run several times. The record is moved from exactly the state in `stored`, so that
-/// of all attempts, of this run and of others, one at most takes effect.
+/// `body` is given the stored record and how often it met others' writes before, or changed too much; it may
+/// run several times. The record is moved from exactly the state in `stored`, so that of all attempts, of
+/// this run and of others, one at most takes effect.
 ///
 /// # Errors
 ///
@@ -50,17 +50,17 @@ pub(crate) async fn together<T>(
     session: &mut ClientSession,
     stored: &mut Option<Record>,
     patience: Duration,
-    mut limit: usize,
-    mut body: impl AsyncFnMut(&mut ClientSession, Option<&Record>, usize) -> Result<(T, Record), Halt>,
+    mut body: impl AsyncFnMut(&mut ClientSession, Option<&Record>, u32) -> Result<(T, Record), Halt>,
 ) -> Result<T, Halt> {
     let deadline = Instant::now() + patience;
     let mut in_doubt: Option<(T, Record)> = None;
     let mut pause = Duration::from_millis(4);
     let mut said = Instant::now();
+    let mut tried = 0;
     loop {
         let from = stored.as_ref();
         let check = in_doubt.is_some();
-        match attempt(context, session, from, check, limit, &mut body).await {
+        match attempt(context, session, from, check, tried, &mut body).await {
             Ok(Attempt::Committed(value, to)) => {
                 *stored = Some(to);
                 context.reached(Point::Committed).await;
@@ -89,7 +89,7 @@ pub(crate) async fn together<T>(
                 } else {
                     tracing::debug!(error, "a transaction is tried again");
                 }
-                limit = (limit / 2).max(1);
+                tried += 1;
             }
             Err(halt) => {
                 abort(context, session).await;
@@ -111,8 +111,8 @@ async fn attempt<T>(
     session: &mut ClientSession,
     from: Option<&Record>,
     check: bool,
-    limit: usize,
-    body: &mut impl AsyncFnMut(&mut ClientSession, Option<&Record>, usize) -> Result<(T, Record), Halt>,
+    tried: u32,
+    body: &mut impl AsyncFnMut(&mut ClientSession, Option<&Record>, u32) -> Result<(T, Record), Halt>,
 ) -> Result<Attempt<T>, Halt> {
     let (value, to) = context
         .stop
@@ -121,7 +121,7 @@ async fn attempt<T>(
             if check {
                 still_at(context, session, from).await?;
             }
-            let (value, to) = body(session, from, limit).await?;
+            let (value, to) = body(session, from, tried).await?;
             let change = Move::between(from, &to, &context.store.names)?;
             if !context.store.attempt(&change, Some(&mut *session)).await? {
                 return Err(Halt::RecordMoved);
