@@ -66,7 +66,7 @@ pub const SETTINGS: &[Setting] = &[
         "how long to wait for another run's lock"),
     always("GATE_LOCK_LEASE", Value("30s"),
         "how long a lock lives that its holder does not renew; at most `1h`"),
-    always("GATE_BATCH_DOCUMENTS", Value("1000"),
+    always("GATE_BATCH_DOCUMENTS", Value("2000"),
         "documents changed in one transaction, at most 100000; larger upgrades go in batches, \
         smaller ones of large documents"),
     always("GATE_LOG", Value("info"),

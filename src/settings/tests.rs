@@ -65,7 +65,7 @@ fn a_connection_string_is_enough() {
     assert_eq!(settings.connect_timeout, Duration::from_secs(30));
     assert_eq!(settings.lock_wait, Duration::from_secs(240));
     assert_eq!(settings.lock_lease, Duration::from_secs(30));
-    assert_eq!(settings.batch_documents, 1000);
+    assert_eq!(settings.batch_documents, 2000);
     assert_eq!(settings.log, "info".parse().unwrap());
     assert_eq!(settings.log_format, None);
     assert_eq!(settings.repair, None);

@@ -23,7 +23,7 @@ The variables of one container: root; way (job, manual, init, check or resume); 
 {{- /* the settings that mean something in this mode, with the gate's own defaults */}}
 {{- $known := dict "database" "" "connectTimeout" "30s" "log" "info" "logFormat" "" }}
 {{- if has .mode (list "upgrade" "plan" "record") }}
-{{- $known = merge $known (dict "lockWait" "4m" "lockLease" "30s" "batchDocuments" 1000) }}
+{{- $known = merge $known (dict "lockWait" "4m" "lockLease" "30s" "batchDocuments" 2000) }}
 {{- end }}
 {{- if has .mode (list "upgrade" "plan") }}
 {{- $known = merge $known (dict "initialise" "no" "fromVersion" "" "skipConditions" false) }}
