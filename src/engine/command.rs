@@ -15,8 +15,7 @@ use crate::upgrade::{Command, Step, Unit};
 /// The key under which the journal holds the UUID that a rename or a drop was decided on.
 const UUID: &str = "uuid";
 
-/// How often a command, or a probe, is sent again after errors that may pass, and after which pause.
-const ATTEMPTS: u32 = 5;
+/// The first pause before a command or a probe is sent again.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// What a probe found.
@@ -144,17 +143,8 @@ pub(crate) async fn find_out(
     command: &Command,
     identity: Option<&Document>,
 ) -> Result<Probe, Halt> {
-    let mut attempts = 0;
-    loop {
-        let probing = context.stop.guard(probe(context.database(), unit, command, identity));
-        match probing.await {
-            Err(Halt::Driver(error)) if attempts < ATTEMPTS && server::passing(&error) => {
-                attempts += 1;
-                context.stop.sleep(PAUSE * attempts).await?;
-            }
-            ended => return ended,
-        }
-    }
+    let probing = || context.stop.guard(probe(context.database(), unit, command, identity));
+    context.patiently(PAUSE, async || probing().await).await
 }
 
 /// Carries out a command that the journal names, unless it is done.
@@ -180,31 +170,23 @@ pub(crate) async fn run(
     command: &Command,
     identity: &Document,
 ) -> Result<(), Halt> {
-    let mut attempts = 0;
-    loop {
-        let sending = async {
-            context.lock.verify(&context.stop).await?;
-            context.reached(Point::BeforeCommand).await;
-            context.stop.guard(send(context.database(), command, identity)).await
-        };
-        match sending.await {
-            Ok(()) => {}
-            Err(Halt::Driver(error)) if attempts < ATTEMPTS && server::passing(&error) => {
-                attempts += 1;
-                context.stop.sleep(PAUSE * attempts).await?;
-                continue;
-            }
-            // the collection is not the one that was probed, or not there: the probe says what that means
-            Err(Halt::Driver(error)) if matches!(server::code(&error), Some(26 | 27 | 361)) => {}
-            Err(halt) => return Err(halt),
-        }
-        return match find_out(context, unit, command, Some(identity)).await? {
-            Probe::Done => Ok(()),
-            Probe::Todo(_) => Err(failed(
-                format!("upgrade {}: {} took no effect", unit.version, command.describe()),
-                "look at the server's log, then run it again",
-            )),
-        };
+    let sending = async || {
+        context.lock.verify(&context.stop).await?;
+        context.reached(Point::BeforeCommand).await;
+        context.stop.guard(send(context.database(), command, identity)).await
+    };
+    match context.patiently(PAUSE, sending).await {
+        Ok(()) => {}
+        // the collection is not the one that was probed, or not there: the probe says what that means
+        Err(Halt::Driver(error)) if matches!(server::code(&error), Some(26 | 27 | 361)) => {}
+        Err(halt) => return Err(halt),
+    }
+    match find_out(context, unit, command, Some(identity)).await? {
+        Probe::Done => Ok(()),
+        Probe::Todo(_) => Err(failed(
+            format!("upgrade {}: {} took no effect", unit.version, command.describe()),
+            "look at the server's log, then run it again",
+        )),
     }
 }
 

@@ -8,6 +8,7 @@ mod reader;
 mod transact;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mongodb::Database;
 
@@ -25,6 +26,9 @@ use crate::server::{self, Server};
 use crate::stop::{Halt, Stop};
 use crate::store::Store;
 use crate::upgrade::{Step, StepError, Unit, UpgradeAction};
+
+/// How often something is done again after errors that may pass.
+const TRIES: u32 = 5;
 
 /// What every part of the engine needs, and none changes.
 pub(crate) struct Context {
@@ -47,6 +51,22 @@ impl Context {
 
     async fn reached(&self, point: Point) {
         self.checkpoints.reached(point).await;
+    }
+
+    /// Does something, and again after errors that may pass, with a longer pause each time.
+    async fn patiently<T>(
+        &self,
+        pause: Duration,
+        mut attempt: impl AsyncFnMut() -> Result<T, Halt>,
+    ) -> Result<T, Halt> {
+        let mut tries = 0;
+        loop {
+            match attempt().await {
+                Err(Halt::Driver(error)) if server::passing(&error) && tries < TRIES => tries += 1,
+                ended => return ended,
+            }
+            self.stop.sleep(jittered(pause * tries)).await?;
+        }
     }
 }
 

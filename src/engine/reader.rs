@@ -7,15 +7,13 @@ use mongodb::error::Error;
 use tokio::task::JoinSet;
 
 use crate::engine::batch::{self, Ahead, Batch, In, Purpose, Sizes};
-use crate::engine::transact::jittered;
 use crate::engine::{Context, Halt};
 use crate::failure::Failure;
 use crate::lookup::Found;
-use crate::server;
 use crate::upgrade::{Transform, Unit};
 
-/// How often documents are read again after errors that may pass.
-const TRIES: u32 = 5;
+/// The first pause before documents are read again.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// How many bytes a batch should have, at about the most. Several are held at a time, and a pod has little
 /// memory: of large documents there are fewer in a batch.
@@ -184,16 +182,15 @@ impl<'a> Reader<'a> {
 
     /// Reads documents and what they refer to, again after errors that may pass, and moves on.
     async fn read(&mut self) -> Result<Material, Halt> {
-        let stop = &self.context.stop;
-        let mut tries = 0;
-        loop {
-            match stop.guard(self.try_to_read()).await {
-                Err(Halt::Driver(error)) if server::passing(&error) && tries < TRIES => tries += 1,
-                ended => return ended,
+        let context = self.context;
+        let reading = async || {
+            let read = context.stop.guard(self.try_to_read()).await;
+            if read.is_err() {
+                self.start_over();
             }
-            self.start_over();
-            stop.sleep(jittered(Duration::from_millis(50) * tries)).await?;
-        }
+            read
+        };
+        context.patiently(PAUSE, reading).await
     }
 
     async fn try_to_read(&mut self) -> Result<Material, Halt> {
