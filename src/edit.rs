@@ -7,8 +7,6 @@ use mongodb::bson::raw::{BindRawBsonRef, CStr, cstr};
 use mongodb::bson::spec::ElementType;
 use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 
-use crate::upgrade::StepError;
-
 /// The size that the server allows a document (BSONObjMaxUserSize).
 pub(crate) const MAX_DOCUMENT_SIZE: usize = 16 * 1024 * 1024;
 
@@ -88,7 +86,7 @@ impl Edits {
         (self.counts, self.inserts)
     }
 
-    /// The changes of the document itself, if there are any and every path is found to be one.
+    /// The changes of the document itself, if there are any; an error where a path is none.
     pub(crate) fn changes(&self) -> Result<Option<Changes<'_>>, EditError> {
         if self.changes.is_empty() {
             return Ok(None);
@@ -246,12 +244,6 @@ impl fmt::Display for EditError {
             "" => f.write_str(self.reason),
             path => write!(f, "field `{path}`: {}", self.reason),
         }
-    }
-}
-
-impl From<EditError> for StepError {
-    fn from(error: EditError) -> Self {
-        StepError::refused(error.to_string())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Document, Timestamp, doc};
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 use mongodb::options::{
     Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
@@ -341,6 +341,12 @@ pub(crate) fn passing(error: &Error) -> bool {
 /// Whether a transaction was too large or too long for the server.
 pub(crate) fn too_large(error: &Error) -> bool {
     matches!(code(error), Some(146 | 257 | 290 | 388 | 10334))
+}
+
+/// The time of the last operation that the server has, by its own clock; none on a standalone.
+pub(crate) async fn operation_time(database: &Database) -> Result<Option<Timestamp>, Error> {
+    let answer = database.run_command(doc! { "ping": 1 }).await?;
+    Ok(answer.get_timestamp("operationTime").ok())
 }
 
 /// An error in words that hold no document's contents and no secret.

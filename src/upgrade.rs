@@ -9,7 +9,7 @@ use mongodb::bson::{Document, RawDocument, doc};
 use mongodb::error::Error as DriverError;
 use serde::{Deserialize, Serialize};
 
-use crate::edit::Edits;
+use crate::edit::{EditError, Edits};
 use crate::handle::Handle;
 use crate::lookup::{Found, Lookup};
 use crate::version::Version;
@@ -89,6 +89,12 @@ impl StepError {
 impl From<DriverError> for StepError {
     fn from(error: DriverError) -> Self {
         StepError::Driver(error)
+    }
+}
+
+impl From<EditError> for StepError {
+    fn from(error: EditError) -> Self {
+        StepError::refused(error.to_string())
     }
 }
 
@@ -330,6 +336,11 @@ impl Transform {
     pub fn lookup(mut self, lookup: Lookup) -> Self {
         self.lookups.push(Arc::new(lookup));
         self
+    }
+
+    /// Whether what it inserts may be its own to transform.
+    pub(crate) fn meets_its_own(&self) -> bool {
+        self.inserts_into.contains(&self.collection)
     }
 
     /// Names a collection that `edit` inserts into.

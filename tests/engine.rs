@@ -786,6 +786,46 @@ async fn what_is_added_after_the_end_was_foreseen_is_written() {
 }
 
 #[tokio::test]
+async fn a_transform_meets_what_it_adds_to_its_own_collection() {
+    for batch in ["1", "3", "1000"] {
+        let database = Server::shared().await.database().await;
+        let last = |i| doc! { "_id": i, "children": if i == 9 { 4 } else { 1 } };
+        fill(&database, "things", (0..10).map(last)).await;
+        record_old(&database).await;
+        let gate = scenario(&database.uri, "0.8.0", "0.8.0=spread");
+        let run = gate.set("GATE_BATCH_DOCUMENTS", batch).run().await;
+        assert_code(&run, 0);
+        assert_eq!(counted(&run, "0.8.0", "born"), 13, "{run}");
+        assert_eq!(count(&database, "things", doc! {}).await, 23);
+        assert_eq!(count(&database, "things", doc! { "children": { "$gt": 0 } }).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn documents_that_take_longer_to_find_than_a_transaction_may_are_upgraded() {
+    let server = Server::replica_set().await;
+    let admin = server.client().await.database("admin");
+    let second = doc! { "setParameter": 1, "transactionLifetimeLimitSeconds": 1 };
+    admin.run_command(second).await.unwrap();
+    let mut running = Vec::new();
+    // the second is tried in one transaction first
+    for batch in ["3", "1000"] {
+        let database = server.database().await;
+        fill(&database, "things", things(80)).await;
+        record_old(&database).await;
+        let gate = scenario(&database.uri, "0.8.0", "0.8.0=rare");
+        running.push((database, gate.set("GATE_BATCH_DOCUMENTS", batch).spawn()));
+    }
+    for (database, run) in running {
+        let run = run.wait().await;
+        assert_code(&run, 0);
+        assert_eq!(counted(&run, "0.8.0", "moved"), 4, "{run}");
+        assert_eq!(count(&database, "things", doc! { "b": { "$in": [0, 20, 40, 60] } }).await, 4);
+        assert_eq!(count(&database, "things", doc! { "a": { "$exists": true } }).await, 76);
+    }
+}
+
+#[tokio::test]
 async fn a_document_that_changes_after_it_was_computed_is_computed_again() {
     for batch in ["10", "1000"] {
         let database = fresh(40).await;

@@ -10,6 +10,7 @@ mod faults;
 use faults::{Members, arm, disarm};
 use mongodb::Collection;
 use mongodb::bson::{DateTime, Document, doc};
+use mongodb::options::{CollectionOptions, WriteConcern};
 use support::{Gate, Run, Server, eventually};
 
 const DOCUMENTS: i32 = 30;
@@ -200,6 +201,47 @@ async fn a_lock_that_is_confirmed_after_its_lease_is_asked_for_anew() {
         scene.settle(run).await;
     }
     assert_eq!(scene.metadata().find_one(lock).await.unwrap(), None);
+}
+
+/// The document comes when the upgrade has begun to look, and before it reads.
+#[tokio::test]
+async fn what_no_majority_has_yet_when_the_writing_begins_is_upgraded() {
+    let server = Server::three_members().await;
+    let scene = Scene::new(&server, &PHASES[1]).await;
+    let members = Members::of(&server).await;
+    let primary = members.primary().await.unwrap();
+    let met = disarm(primary).await.unwrap();
+    let hold = doc! { "failCommands": ["ping"], "blockConnection": true, "blockTimeMS": 4 * DELAY };
+    arm(primary, "alwaysOn", hold).await.unwrap();
+    let run = scene.gate.clone().set("GATE_LOCK_LEASE", "1m").spawn();
+    let held = doc! {
+        "waitForFailPoint": "failCommand",
+        "timesEntered": met + 1,
+        "maxTimeMS": 60_000,
+    };
+    primary.run_command(held).await.unwrap();
+    members.replicate(false).await;
+    let options = CollectionOptions::builder().write_concern(WriteConcern::nodes(1)).build();
+    let counters: Collection<Document> =
+        scene.database.collection_with_options("counters", options);
+    counters.insert_one(doc! { "_id": 1000, "n": 0 }).await.unwrap();
+    disarm(primary).await.unwrap();
+    // it waits for a majority now, to read or, if it does not, to commit
+    let waits = doc! {
+        "appName": "upgrade-gate",
+        "microsecs_running": { "$gt": 300_000 },
+        "$or": [{ "command.find": "counters" }, { "command.commitTransaction": 1 }],
+    };
+    let operations = [doc! { "$currentOp": { "localOps": true } }, doc! { "$match": waits }];
+    eventually("a command that waits for a majority", async || {
+        primary.aggregate(operations.clone()).await.unwrap().advance().await.unwrap().then_some(())
+    })
+    .await;
+    members.replicate(true).await;
+    let run = run.wait().await;
+    assert_eq!(run.code, Some(0), "{run}");
+    let once = counters.count_documents(doc! { "n": 1 }).await.unwrap();
+    assert_eq!(once, DOCUMENTS as u64 + 1, "{run}");
 }
 
 /// A database with an upgrade to come, and the gate that is to do it.

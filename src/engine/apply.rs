@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::checkpoint::Point;
-use crate::engine::batch::{self, Ahead, Batch, Edited, Purpose, Sizes};
-use crate::engine::reader::{Foreseen, Reader};
+use crate::engine::batch::{self, Batch, Edited, Purpose, Sizes};
+use crate::engine::reader::Reader;
 use crate::engine::transact::{PATIENCE, jittered, together};
 use crate::engine::{Context, Estimate, actions, closed, command, failed, refused};
 use crate::failure::Failure;
@@ -22,9 +22,6 @@ use crate::record::{Applied, Done, Journal, Pass, Position, Record};
 use crate::server::{self, Deployment};
 use crate::stop::Halt;
 use crate::upgrade::{Command, Step, Transaction, Transform, Unit};
-
-/// How many bytes of documents one transaction may change: far below what strains a small cache.
-pub(crate) const TRANSACTION_BYTES: usize = 16 * 1024 * 1024;
 
 /// How long a version is tried at once before it is tried in parts.
 const AT_ONCE: Duration = Duration::from_secs(15);
@@ -182,6 +179,7 @@ impl<'a> Work<'a> {
         late: &mut u64,
     ) -> Result<(), Halt> {
         let mut reader = Reader::new(self.context, unit, transform, Purpose::Write, None);
+        reader.refresh().await?;
         let mut after = None;
         loop {
             reader.seek(after.clone());
@@ -189,12 +187,12 @@ impl<'a> Work<'a> {
             if look.edited.is_empty() {
                 after = look.last;
             } else {
-                let limit = look.read as usize;
-                let next = Foreseen { after, limit, ahead: Ahead::default() };
-                let counted =
-                    |stored: &Record, batch: &Batch| stored.found_late(batch.edited.len() as u64);
+                let counted = |stored: &Record, done: &Done, _: Option<&Bson>| {
+                    stored.found_late(done.documents)
+                };
+                let sizes = Sizes::Asked;
                 let (changed, last) =
-                    self.batch_in_transaction(unit, transform, next, counted).await?;
+                    self.batch_in_transaction(unit, transform, &look, sizes, counted).await?;
                 *late += changed;
                 after = last;
             }
@@ -278,6 +276,7 @@ impl<'a> Work<'a> {
         };
         let reader = Reader::new(context, unit, transform, purpose, after.clone());
         let mut reader = reader.sizes(sizes);
+        reader.refresh().await?;
         let mut progress =
             Progress::new(&unit.version, &unit.description(), transform.collection, documents);
         loop {
@@ -291,34 +290,35 @@ impl<'a> Work<'a> {
                 let name = transform.collection;
                 let late = Progress::new(&unit.version, "look once more", name, documents);
                 std::mem::replace(&mut progress, late).finish();
+                reader.refresh().await?;
             }
-            if pass == Pass::First && self.session.is_some() {
-                after = self
-                    .batches_foreseen(unit, transform, after, &mut reader, &mut progress)
-                    .await?;
-                continue;
-            }
-            let mut limit = context.batch_documents;
-            if pass == Pass::Late {
-                reader.seek(after.clone());
-                let look = reader.next().await?;
-                // past a batch without edits it goes on without a commit, but not past the end
-                if look.edited.is_empty() && look.last.is_some() {
-                    progress.advance(look.read);
-                    after = look.last;
+            let (changed, last) = match (&self.session, pass) {
+                (Some(_), Pass::First) if !transform.meets_its_own() => {
+                    let reader = (&mut reader, sizes);
+                    after = self
+                        .batches_foreseen(unit, transform, after, reader, &mut progress)
+                        .await?;
                     continue;
                 }
-                if look.read > 0 {
-                    limit = look.read as usize;
+                (None, Pass::First) => {
+                    self.batch_guarded(unit, transform, after.as_ref(), &mut reader).await?
                 }
-            }
-            let (changed, last) = match &self.session {
-                Some(_) => {
-                    let next = Foreseen { after, limit, ahead: Ahead::default() };
-                    let moved = past(context, transform);
-                    self.batch_in_transaction(unit, transform, next, moved).await?
+                (session, _) => {
+                    reader.seek(after.clone());
+                    let look = reader.next().await?;
+                    // past a batch without edits it goes on without a commit, but not past the end
+                    if look.edited.is_empty() && look.last.is_some() {
+                        progress.advance(look.read);
+                        after = look.last;
+                        continue;
+                    }
+                    if session.is_some() {
+                        let moved = past(context, transform);
+                        self.batch_in_transaction(unit, transform, &look, sizes, moved).await?
+                    } else {
+                        self.batch_guarded(unit, transform, after.as_ref(), &mut reader).await?
+                    }
                 }
-                None => self.batch_guarded(unit, transform, after.as_ref(), &mut reader).await?,
             };
             progress.advance(changed);
             after = last;
@@ -333,7 +333,7 @@ impl<'a> Work<'a> {
         unit: &Unit,
         transform: &Transform,
         mut after: Option<Bson>,
-        reader: &mut Reader<'_>,
+        (reader, sizes): (&mut Reader<'_>, Sizes),
         progress: &mut Progress,
     ) -> Result<Option<Bson>, Halt> {
         let context = self.context;
@@ -342,8 +342,8 @@ impl<'a> Work<'a> {
         let reading = async move {
             // not before the last one was taken: each takes memory
             while let Ok(place) = sender.reserve().await {
-                let next = reader.read_ahead().await;
-                let more = next.as_ref().is_ok_and(|next| !next.ahead.documents.is_empty());
+                let next = reader.foresee().await;
+                let more = next.as_ref().is_ok_and(|next| next.batch.read > 0);
                 place.send(next);
                 if !more {
                     break;
@@ -363,9 +363,9 @@ impl<'a> Work<'a> {
                     break;
                 }
                 begun = true;
-                let moved = past(context, transform);
+                let (batch, moved) = (next.batch, past(context, transform));
                 let (changed, last) =
-                    self.batch_in_transaction(unit, transform, next, moved).await?;
+                    self.batch_in_transaction(unit, transform, &batch, sizes, moved).await?;
                 progress.advance(changed);
                 after = last;
                 if after.is_none() {
@@ -381,25 +381,25 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// One batch in one transaction, together with what it makes of the record.
+    /// One batch, or as much of it as gets through, in one transaction, together with what that makes of the
+    /// record. Returns how many documents were changed, and where it ended.
     async fn batch_in_transaction(
         &mut self,
         unit: &Unit,
         transform: &Transform,
-        next: Foreseen,
-        record: impl Fn(&Record, &Batch) -> Record,
+        batch: &Batch,
+        sizes: Sizes,
+        record: impl Fn(&Record, &Done, Option<&Bson>) -> Record,
     ) -> Result<(u64, Option<Bson>), Halt> {
         let context = self.context;
         let session = needed(&mut self.session)?;
-        let Foreseen { after, limit, mut ahead } = next;
         together(context, session, &mut self.stored, PATIENCE, async |session, stored, tried| {
-            // when it is tried again, it is computed again, and of fewer documents
-            let ahead = std::mem::take(&mut ahead);
-            let limit = limit.checked_shr(tried).unwrap_or(0).max(1);
-            let after = after.as_ref();
-            let batch = write_batch(context, session, unit, transform, after, limit, ahead).await?;
-            let to = record(&base(stored, None)?, &batch);
-            Ok(((batch.edited.len() as u64, batch.last), to))
+            let (part, last) = batch.part(tried);
+            let database = context.database();
+            let done =
+                batch::write_foreseen(database, session, unit, transform, part, sizes).await?;
+            let to = record(&base(stored, None)?, &done, last.as_ref());
+            Ok(((done.documents, last), to))
         })
         .await
     }
@@ -475,10 +475,13 @@ fn base(stored: Option<&Record>, begin: Option<&Record>) -> Result<Record, Halt>
 }
 
 /// What a batch makes of the record: the journal moves past it.
-fn past(context: &Context, transform: &Transform) -> impl Fn(&Record, &Batch) -> Record {
-    |stored, batch| {
+fn past(
+    context: &Context,
+    transform: &Transform,
+) -> impl Fn(&Record, &Done, Option<&Bson>) -> Record {
+    |stored, done, last| {
         stored.advanced(&context.writer, |journal| {
-            journal.advance(&batch.done(), batch.last.clone(), transform.convergent);
+            journal.advance(done, last.cloned(), transform.convergent);
         })
     }
 }
@@ -500,7 +503,7 @@ async fn edit_guarded(
     for rereads in 1..=REREADS {
         reader.seek(after.cloned());
         let mut batch = reader.next().await?;
-        cut(&mut batch);
+        batch.cut();
         if batch.edited.is_empty() {
             return Ok(batch.last);
         }
@@ -538,38 +541,6 @@ async fn edit_guarded(
     ))
 }
 
-/// Reads a batch in the session's transaction, and writes it.
-async fn write_batch(
-    context: &Context,
-    session: &mut ClientSession,
-    unit: &Unit,
-    transform: &Transform,
-    after: Option<&Bson>,
-    limit: usize,
-    ahead: Ahead,
-) -> Result<Batch, Halt> {
-    let database = context.database();
-    let mut batch =
-        batch::read(database, &mut *session, unit, transform, after, limit, ahead).await?;
-    cut(&mut batch);
-    batch::write(database, session, unit, transform, &batch).await?;
-    Ok(batch)
-}
-
-/// Leaves the end of a batch of large documents to the next one.
-fn cut(batch: &mut Batch) {
-    let mut bytes = 0;
-    let fits = batch.edited.iter().take_while(|edited| {
-        bytes += edited.bytes();
-        bytes <= TRANSACTION_BYTES
-    });
-    let keep = fits.count().max(1);
-    if keep < batch.edited.len() {
-        batch.edited.truncate(keep);
-        batch.last = batch.edited.last().and_then(Edited::id).and_then(|id| id.try_into().ok());
-    }
-}
-
 /// What one step does in the session's transaction, all of it; none where it would change more than
 /// `most` documents.
 pub(crate) async fn in_transaction(
@@ -582,12 +553,14 @@ pub(crate) async fn in_transaction(
     match step {
         Step::Transform(transform) => {
             let (mut done, mut after) = (Done::default(), None);
+            let (database, limit) = (context.database(), context.batch_documents);
             loop {
-                let limit = context.batch_documents;
-                let ahead = Ahead::default();
-                let batch =
-                    write_batch(context, session, unit, transform, after.as_ref(), limit, ahead)
-                        .await?;
+                let place = after.as_ref();
+                let mut batch =
+                    batch::read(database, &mut *session, unit, transform, place, limit).await?;
+                batch.cut();
+                let edited: Vec<&Edited> = batch.edited.iter().collect();
+                batch::write(database, &mut *session, unit, transform, &edited).await?;
                 done.add(&batch.done());
                 after = batch.last;
                 if done.documents > most {
@@ -621,9 +594,7 @@ async fn free_code(
 /// Counts, of a batch whose edits were not all written, those that were: as many as the server says, of
 /// those that need no edit any more.
 fn count_written(batch: &Batch, again: &Batch, written: u64, done: &mut Done) {
-    let bytes = |edited: &Edited| {
-        edited.id().map(|id| mongodb::bson::rawdoc! { "_id": id }.into_bytes()).unwrap_or_default()
-    };
+    let bytes = |edited: &Edited| batch::id_bytes(&edited.document);
     let left: HashSet<Vec<u8>> = again.edited.iter().map(bytes).collect();
     let gone = batch.edited.iter().filter(|edited| !left.contains(&bytes(edited)));
     gone.take(written as usize).for_each(|edited| edited.count(done));

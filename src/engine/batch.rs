@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use mongodb::bson::raw::{CString, cstr};
 use mongodb::bson::{
-    Bson, Document, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc, rawdoc,
+    Bson, Document, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, Timestamp, doc, rawdoc,
 };
 use mongodb::error::Error;
 use mongodb::{ClientSession, Database};
@@ -19,6 +19,10 @@ use crate::upgrade::{StepError, Transform, Unit};
 
 /// What one `update` or `insert` command may carry, in bytes; one statement alone may be larger.
 const COMMAND_BYTES: usize = 12 * 1024 * 1024;
+
+/// How many bytes of documents one transaction may change: far below what strains a small cache, and so few
+/// that their `_id`s fit in one command.
+pub(crate) const TRANSACTION_BYTES: usize = 12 * 1024 * 1024;
 
 /// How many statements or documents the server takes in one command.
 const COMMAND_ITEMS: usize = 100_000;
@@ -54,10 +58,10 @@ pub(crate) struct Batch {
     pub(crate) last: Option<Bson>,
 }
 
-/// A document as it was read, and what its edits come to; nothing where there are none.
+/// A document as it was read, and what its edits come to.
 pub(crate) struct Edited {
-    document: RawDocumentBuf,
-    effect: Option<Effect>,
+    pub(crate) document: RawDocumentBuf,
+    effect: Effect,
 }
 
 /// What the edits of one document come to.
@@ -66,46 +70,53 @@ struct Effect {
     inserts: Inserts,
     /// What edits the document on the server; none where it is not itself to be written.
     statement: Option<RawDocumentBuf>,
-    /// The bytes of the document, as far as its size was asked for, and of those that it adds.
+    /// The bytes of the document before or after, whichever are more, as far as its size was asked for, and
+    /// of those that it adds.
     bytes: usize,
 }
 
-/// A batch that was read and computed before the transaction that writes it.
-#[derive(Default)]
-pub(crate) struct Ahead {
-    /// Every document of it.
-    pub(crate) documents: Vec<Edited>,
-    pub(crate) sizes: Sizes,
-}
-
 impl Batch {
-    /// The batch of these documents, which were read together.
-    pub(crate) fn of(mut documents: Vec<Edited>) -> Result<Self, Error> {
-        let (read, last) = (documents.len() as u64, last(documents.iter().map(|d| &d.document))?);
-        documents.retain(|edited| edited.effect.is_some());
-        Ok(Batch { edited: documents, read, last })
+    /// What of the batch one transaction may change that was tried so often before: the first documents,
+    /// and the `_id` up to which that is the whole batch.
+    pub(crate) fn part(&self, tried: u32) -> (&[Edited], Option<Bson>) {
+        let most = self.edited.len().checked_shr(tried).unwrap_or_default();
+        let mut bytes = 0;
+        let fits = self.edited.iter().take(most).take_while(|edited| {
+            bytes += edited.bytes();
+            bytes <= TRANSACTION_BYTES
+        });
+        let part = &self.edited[..fits.count().max(1).min(self.edited.len())];
+        match part.last() {
+            Some(last) if part.len() < self.edited.len() => (part, last.id()),
+            _ => (part, self.last.clone()),
+        }
+    }
+
+    /// Leaves what is too much for one transaction to the next batch.
+    pub(crate) fn cut(&mut self) {
+        let (part, last) = self.part(0);
+        let keep = part.len();
+        self.edited.truncate(keep);
+        self.last = last;
     }
 
     /// What writing the batch does.
     pub(crate) fn done(&self) -> Done {
-        let mut done = Done::default();
-        self.edited.iter().for_each(|edited| edited.count(&mut done));
-        done
+        done(&self.edited)
     }
+}
 
-    /// The documents that are changed themselves, not only the cause of others, and the statements that
-    /// do so.
-    fn statements<'a>(&'a self) -> (Vec<&'a Edited>, Vec<&'a RawDocumentBuf>) {
-        let statement = |edited: &'a Edited| edited.effect.as_ref()?.statement.as_ref();
-        self.edited.iter().filter_map(|edited| Some((edited, statement(edited)?))).unzip()
-    }
+/// What writing these does.
+fn done<'a>(edited: impl IntoIterator<Item = &'a Edited>) -> Done {
+    let mut done = Done::default();
+    edited.into_iter().for_each(|edited| edited.count(&mut done));
+    done
 }
 
 impl Edited {
     pub(crate) fn count(&self, done: &mut Done) {
-        let Some(effect) = &self.effect else { return };
         done.documents += 1;
-        for (name, n) in &effect.counts {
+        for (name, n) in &self.effect.counts {
             match done.counts.get_mut(*name) {
                 Some(count) => *count += n,
                 None => {
@@ -115,19 +126,17 @@ impl Edited {
         }
     }
 
-    /// The bytes that its edits touch: of the document, as far as its size was asked for, and of those
-    /// that it adds.
+    /// The bytes that are changed, at the most.
     pub(crate) fn bytes(&self) -> usize {
-        self.effect.as_ref().map_or(0, |effect| effect.bytes)
+        self.effect.bytes
     }
 
-    pub(crate) fn id(&self) -> Option<RawBsonRef<'_>> {
-        self.document.get("_id").ok().flatten()
+    fn id(&self) -> Option<Bson> {
+        self.document.get("_id").ok().flatten()?.try_into().ok()
     }
 }
 
-/// Reads the next batch after `after` in the session's transaction, with its edits: those of `ahead` for
-/// the documents that are still what they were computed from.
+/// Reads the next batch after `after` in the session's transaction, with its edits.
 pub(crate) async fn read(
     database: &Database,
     session: &mut ClientSession,
@@ -135,24 +144,62 @@ pub(crate) async fn read(
     transform: &Transform,
     after: Option<&Bson>,
     limit: usize,
-    ahead: Ahead,
 ) -> Result<Batch, Halt> {
-    let Ahead { documents: mut edited, sizes } = ahead;
-    let finds = finds(transform, after, limit, In::Transaction, sizes);
-    let mut read = documents(database, Some(&mut *session), finds).await?;
-    let same =
-        |(now, then): &(&RawDocumentBuf, &Edited)| now.as_bytes() == then.document.as_bytes();
-    edited.truncate(read.iter().zip(&edited).take_while(same).count());
-    let changed = read.split_off(edited.len());
-    drop(read);
+    let finds = finds(transform, after, limit, In::Transaction, Sizes::Asked);
+    let documents = documents(database, Some(&mut *session), finds).await?;
+    compute_in(database, session, unit, transform, documents).await
+}
+
+/// Writes, in the session's transaction, what was read and computed before it: where a document is not what
+/// it was, its edits are computed anew.
+pub(crate) async fn write_foreseen(
+    database: &Database,
+    session: &mut ClientSession,
+    unit: &Unit,
+    transform: &Transform,
+    foreseen: &[Edited],
+    sizes: Sizes,
+) -> Result<Done, Halt> {
+    if foreseen.is_empty() {
+        return Ok(Done::default());
+    }
+    let find = find_again(transform, foreseen, sizes)?;
+    let mut now = query(database, Some(&mut *session), find).await?;
+    let same = now.iter().zip(foreseen).take_while(|(now, then)| **now == then.document).count();
+    let later = now.split_off(same);
+    drop(now);
+    let mut edited: Vec<&Edited> = foreseen[..same].iter().collect();
+    // here one is gone, or not what it was; those behind it may all be
+    let rest = foreseen[same..].iter().map(|then| (then.document.as_bytes(), then));
+    let rest: HashMap<&[u8], &Edited> = rest.collect();
+    let mut changed = Vec::new();
+    for document in later {
+        match rest.get(document.as_bytes()) {
+            Some(then) => edited.push(then),
+            None => changed.push(document),
+        }
+    }
+    let anew = compute_in(database, session, unit, transform, changed).await?;
+    edited.extend(&anew.edited);
+    write(database, session, unit, transform, &edited).await?;
+    Ok(done(edited))
+}
+
+/// Computes the edits of documents that were read in the session's transaction.
+async fn compute_in(
+    database: &Database,
+    session: &mut ClientSession,
+    unit: &Unit,
+    transform: &Transform,
+    documents: Vec<RawDocumentBuf>,
+) -> Result<Batch, Halt> {
     let mut found = Found::default();
-    for (position, find) in look_ups(transform, &changed, &mut found, In::Transaction)? {
+    for (position, find) in look_ups(transform, &documents, &mut found, In::Transaction)? {
         let answer = query(database, Some(&mut *session), find).await?;
         take(unit, transform, &mut found, position, answer)?;
     }
     take_in_order(database, Some(&mut *session), unit, transform, &mut found).await?;
-    edited.extend(compute(unit, transform, changed, &found, Purpose::Write).await?);
-    Ok(Batch::of(edited)?)
+    compute(unit, transform, documents, &found, Purpose::Write).await
 }
 
 /// Computes the edits of documents that were read together.
@@ -162,10 +209,11 @@ pub(crate) async fn compute(
     documents: Vec<RawDocumentBuf>,
     found: &Found,
     purpose: Purpose,
-) -> Result<Vec<Edited>, Halt> {
+) -> Result<Batch, Halt> {
     for document in &documents {
         check_id(document).map_err(|e| refused(e, unit, &place(transform, document)))?;
     }
+    let (read, last) = (documents.len() as u64, last(&documents)?);
     let mut edited = Vec::with_capacity(documents.len());
     let mut began = Instant::now();
     for document in documents {
@@ -174,17 +222,16 @@ pub(crate) async fn compute(
             tokio::task::yield_now().await;
             began = Instant::now();
         }
-        let effect = effect(unit, transform, &document, found, purpose)?;
-        edited.push(Edited { document, effect });
+        if let Some(effect) = effect(unit, transform, &document, found, purpose)? {
+            edited.push(Edited { document, effect });
+        }
     }
-    Ok(edited)
+    Ok(Batch { edited, read, last })
 }
 
 /// The `_id` of the last of these documents.
-pub(crate) fn last<'a>(
-    mut documents: impl DoubleEndedIterator<Item = &'a RawDocumentBuf>,
-) -> Result<Option<Bson>, Error> {
-    match documents.next_back() {
+pub(crate) fn last(documents: &[RawDocumentBuf]) -> Result<Option<Bson>, Error> {
+    match documents.last() {
         Some(document) => Ok(document.get("_id")?.map(Bson::try_from).transpose()?),
         None => Ok(None),
     }
@@ -195,8 +242,18 @@ pub(crate) fn last<'a>(
 pub(crate) enum In {
     /// In the transaction that writes them.
     Transaction,
-    /// Outside, as a majority has them.
-    Plain,
+    /// Outside, as a majority has them, once it has all that the server had at this time.
+    Plain(Option<Timestamp>),
+}
+
+impl In {
+    fn read_concern(self) -> Option<Document> {
+        match self {
+            In::Transaction => None,
+            In::Plain(None) => Some(doc! { "level": "majority" }),
+            In::Plain(Some(since)) => Some(doc! { "level": "majority", "afterClusterTime": since }),
+        }
+    }
 }
 
 /// Whether the server is asked how large the documents are of which only some fields are read. It takes
@@ -263,19 +320,51 @@ fn find(transform: &Transform, place: Place<'_>, limit: usize, read: In, sizes: 
         Place::After(after) => but(doc! { "$ne": after }.into()),
         Place::Greatest => but(Bson::MaxKey),
     };
+    let mut find = find_in_order(transform, limit, sizes);
+    find.insert("filter", filter);
+    find.insert("singleBatch", true);
+    if let Place::After(after) = place {
+        find.insert("min", doc! { "_id": after });
+    }
+    if let Some(concern) = read.read_concern() {
+        find.insert("readConcern", concern);
+    }
+    find
+}
+
+/// The query, in a transaction, for documents that were read before, as far as they still match.
+///
+/// They are found by their `_id`s, in a moment however few of the collection's documents match: the server
+/// ends a transaction after a minute.
+fn find_again(
+    transform: &Transform,
+    documents: &[Edited],
+    sizes: Sizes,
+) -> Result<RawDocumentBuf, Error> {
+    let mut ids = RawArrayBuf::new();
+    for edited in documents {
+        if let Some(id) = edited.document.get("_id")? {
+            ids.push(id);
+        }
+    }
+    let mut both = RawArrayBuf::new();
+    both.push(rawdoc! { "_id": { "$in": ids } });
+    both.push(RawDocumentBuf::try_from(&transform.filter)?);
+    let mut find = RawDocumentBuf::try_from(&find_in_order(transform, documents.len(), sizes))?;
+    find.append(cstr!("filter"), rawdoc! { "$and": both });
+    Ok(find)
+}
+
+/// The query for all documents in `_id` order, with the fields that the transform reads.
+fn find_in_order(transform: &Transform, limit: usize, sizes: Sizes) -> Document {
     let limit = limit as i64;
     let mut find = doc! {
         "find": transform.collection,
-        "filter": filter,
         "sort": { "_id": 1 },
         "hint": { "_id": 1 },
         "limit": limit,
         "batchSize": limit,
-        "singleBatch": true,
     };
-    if let Place::After(after) = place {
-        find.insert("min", doc! { "_id": after });
-    }
     let mut projection = doc! {};
     for field in &transform.fields {
         projection.insert(*field, 1);
@@ -285,9 +374,6 @@ fn find(transform: &Transform, place: Place<'_>, limit: usize, read: In, sizes: 
             projection.insert(SIZE, doc! { "$bsonSize": "$$ROOT" });
         }
         find.insert("projection", projection);
-    }
-    if read == In::Plain {
-        find.insert("readConcern", doc! { "level": "majority" });
     }
     find
 }
@@ -354,8 +440,8 @@ fn look_up(lookup: &Lookup, filter: RawDocumentBuf, place: In) -> Result<RawDocu
         "projection": lookup.projection()?,
         "batchSize": LOOK_UP_BATCH,
     };
-    if place == In::Plain {
-        find.append(cstr!("readConcern"), rawdoc! { "level": "majority" });
+    if let Some(concern) = place.read_concern() {
+        find.append(cstr!("readConcern"), RawDocumentBuf::try_from(&concern)?);
     }
     Ok(find)
 }
@@ -383,7 +469,7 @@ pub(crate) async fn take_in_order(
     transform: &Transform,
     found: &mut Found,
 ) -> Result<(), Halt> {
-    let place = if session.is_some() { In::Transaction } else { In::Plain };
+    let place = if session.is_some() { In::Transaction } else { In::Plain(None) };
     for (position, lookup) in transform.lookups.iter().enumerate() {
         for filter in found.ask_again(lookup)? {
             let mut find = look_up(lookup, filter, place)?;
@@ -402,7 +488,7 @@ fn effect(
     found: &Found,
     purpose: Purpose,
 ) -> Result<Option<Effect>, Halt> {
-    let effect = || {
+    let compute = || {
         let mut edits = Edits::default();
         (transform.edit)(document, found, &mut edits)?;
         match edits.is_empty() {
@@ -410,7 +496,7 @@ fn effect(
             false => checked(transform, document, edits, purpose).map(Some),
         }
     };
-    effect().map_err(|reason| refused(reason, unit, &place(transform, document)))
+    compute().map_err(|reason| refused(reason, unit, &place(transform, document)))
 }
 
 /// What the author's edits come to; an error where they do not keep to what they must, as far as it can
@@ -440,15 +526,13 @@ fn checked(
         )));
     }
     let read = document.as_bytes().len();
-    // of which only some fields were read may have its size in a field of its own
-    let (whole, field) = match document.get_i32(SIZE) {
-        Ok(size) => (size.max(0) as usize, SIZE.len() + 6),
-        Err(_) => (read, 0),
-    };
+    // where only some fields were read, the size of the whole document may be among them
+    let before = document.get_i32(SIZE).map_or(read, |size| size.max(0) as usize);
+    let mut after = before;
     let statement = match edits.changes()? {
         Some(changes) => {
-            let after = changes.apply(document)?.len();
-            if whole + field + after > MAX_DOCUMENT_SIZE + read {
+            after = (before + changes.apply(document)?.len()).saturating_sub(read);
+            if after > MAX_DOCUMENT_SIZE {
                 let reason = "it would grow beyond the server's limit of 16 MiB";
                 return Err(StepError::refused(reason));
             }
@@ -461,7 +545,7 @@ fn checked(
         None => None,
     };
     let (counts, inserts) = edits.into_counts_and_inserts();
-    Ok(Effect { counts, inserts, statement, bytes: whole + inserted })
+    Ok(Effect { counts, inserts, statement, bytes: before.max(after) + inserted })
 }
 
 /// A document by its collection and `_id`, and nothing of its contents.
@@ -482,9 +566,9 @@ pub(crate) async fn write(
     session: &mut ClientSession,
     unit: &Unit,
     transform: &Transform,
-    batch: &Batch,
+    edited: &[&Edited],
 ) -> Result<(), Halt> {
-    for (collection, documents) in inserts(batch) {
+    for (collection, documents) in inserts(edited) {
         let there = there(database, Some(&mut *session), unit, collection, &documents).await?;
         let new = documents.iter().filter(|d| !there.contains(&id_bytes(d)));
         for (_, command) in commands("insert", collection, "documents", new, None) {
@@ -498,7 +582,7 @@ pub(crate) async fn write(
             }
         }
     }
-    let (changed, statements) = batch.statements();
+    let (changed, statements) = statements(edited);
     for (first, command) in commands("update", transform.collection, "updates", statements, None) {
         let answer = database.run_raw_command(command).session(&mut *session).await?;
         fail_on_write_error(&answer, unit, transform, &changed[first..])?;
@@ -515,7 +599,8 @@ pub(crate) async fn write_guarded(
     batch: &Batch,
 ) -> Result<Written, Halt> {
     let concern = rawdoc! { "w": "majority", "j": true };
-    for (collection, documents) in inserts(batch) {
+    let edited: Vec<&Edited> = batch.edited.iter().collect();
+    for (collection, documents) in inserts(&edited) {
         for (_, command) in commands("insert", collection, "documents", &documents, Some(&concern))
         {
             let answer = database.run_raw_command(command).await?;
@@ -537,8 +622,8 @@ pub(crate) async fn write_guarded(
             fail_on_write_concern(&answer)?;
         }
     }
-    let (changed, statements) = batch.statements();
-    let unchanged = (batch.edited.len() - changed.len()) as u64;
+    let (changed, statements) = statements(&edited);
+    let unchanged = (edited.len() - changed.len()) as u64;
     let mut written = Written { documents: unchanged, refusal: None };
     for (first, command) in
         commands("update", transform.collection, "updates", statements, Some(&concern))
@@ -562,7 +647,7 @@ pub(crate) struct Written {
     pub(crate) refusal: Option<Halt>,
 }
 
-fn id_bytes(document: &RawDocument) -> Vec<u8> {
+pub(crate) fn id_bytes(document: &RawDocument) -> Vec<u8> {
     match document.get("_id") {
         Ok(Some(id)) => rawdoc! { "_id": id }.into_bytes(),
         _ => vec![],
@@ -626,11 +711,15 @@ fn is_same(sent: &RawDocument, stored: &RawDocument) -> bool {
     matches!((rest(sent), rest(stored)), (Ok(sent), Ok(stored)) if sent.as_bytes() == stored.as_bytes())
 }
 
+/// The documents that are changed themselves, not only the cause of others, and the statements that do so.
+fn statements<'a>(edited: &[&'a Edited]) -> (Vec<&'a Edited>, Vec<&'a RawDocumentBuf>) {
+    edited.iter().filter_map(|edited| Some((edited, edited.effect.statement.as_ref()?))).unzip()
+}
+
 /// The documents to add, by collection; of several with one `_id`, the first.
-fn inserts(batch: &Batch) -> Vec<(&'static str, Vec<RawDocumentBuf>)> {
+fn inserts(edited: &[&Edited]) -> Vec<(&'static str, Vec<RawDocumentBuf>)> {
     let mut collections: Vec<(&'static str, Vec<RawDocumentBuf>)> = Vec::new();
-    let effects = batch.edited.iter().filter_map(|edited| edited.effect.as_ref());
-    for (name, document) in effects.flat_map(|effect| &effect.inserts) {
+    for (name, document) in edited.iter().flat_map(|edited| &edited.effect.inserts) {
         let at = match collections.iter().position(|(other, _)| other == name) {
             Some(at) => at,
             None => {
@@ -733,4 +822,66 @@ fn write_failure(error: &Document, unit: &Unit, place: &str) -> Halt {
         format!("upgrade {}: {place}: {reason}", unit.version),
         "mend the document, or deploy code whose upgrade can deal with it, then run it again",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upgrade::{Upgrade, Upgrades};
+    use crate::version::Version;
+
+    /// What a transform makes of `{ _id, n }` for each number.
+    async fn computed(n: i32, transform: &Transform) -> Batch {
+        let code = Version::parse_code("0.8.0").unwrap();
+        let step = Transform::new("things", |_, _, _| Ok(()));
+        let upgrades = Upgrades::new([Upgrade::new("0.8.0", "an upgrade").step(step)], &code);
+        let documents = (0..n).map(|n| rawdoc! { "_id": n, "n": n }).collect();
+        let unit = &upgrades.unwrap();
+        let unit = &unit.units()[0];
+        compute(unit, transform, documents, &Found::default(), Purpose::Write).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_only_counted_is_no_edit() {
+        let transform = Transform::new("things", |document, _, edits| {
+            edits.count("seen", 1);
+            if document.get_i32("n").is_ok_and(|n| n == 2) {
+                edits.set("n", 0);
+            }
+            Ok(())
+        });
+        let batch = computed(4, &transform).await;
+        assert_eq!((batch.read, batch.last.clone()), (4, Some(Bson::Int32(3))));
+        assert_eq!(batch.done().documents, 1);
+        assert_eq!(batch.done().counts.get("seen"), Some(&1));
+    }
+
+    #[tokio::test]
+    async fn a_part_of_a_batch_ends_at_its_last_edit() {
+        let transform = Transform::new("things", |document, _, edits| {
+            match document.get_i32("n") {
+                Ok(9) => {}
+                _ => edits.set("n", 0),
+            }
+            Ok(())
+        });
+        let batch = computed(10, &transform).await;
+        let part = |tried| {
+            let (part, last) = batch.part(tried);
+            (part.len(), last)
+        };
+        assert_eq!(part(0), (9, Some(Bson::Int32(9))), "all, and the document behind them");
+        assert_eq!(part(1), (4, Some(Bson::Int32(3))));
+        assert_eq!(part(3), (1, Some(Bson::Int32(0))));
+        assert_eq!(part(64), (1, Some(Bson::Int32(0))));
+        assert_eq!(computed(0, &transform).await.part(1).1, None);
+
+        let transform = Transform::new("things", |_, _, edits| {
+            edits.set("load", "x".repeat(TRANSACTION_BYTES / 3));
+            Ok(())
+        });
+        let mut batch = computed(4, &transform).await;
+        batch.cut();
+        assert_eq!((batch.edited.len(), batch.last), (2, Some(Bson::Int32(1))));
+    }
 }

@@ -6,8 +6,8 @@ use std::collections::HashSet;
 use mongodb::ClientSession;
 use mongodb::bson::{Bson, RawDocumentBuf, doc};
 
-use crate::engine::apply::{TRANSACTION_BYTES, in_transaction};
-use crate::engine::batch::{Edited, Purpose};
+use crate::engine::apply::in_transaction;
+use crate::engine::batch::{Edited, Purpose, TRANSACTION_BYTES};
 use crate::engine::reader::Reader;
 use crate::engine::transact::abort;
 use crate::engine::{Context, command, step_actions};

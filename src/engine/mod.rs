@@ -65,7 +65,7 @@ impl Context {
                 Err(Halt::Driver(error)) if server::passing(&error) && tries < TRIES => tries += 1,
                 ended => return ended,
             }
-            self.stop.sleep(jittered(pause * tries)).await?;
+            self.stop.sleep(pause * tries).await?;
         }
     }
 }

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use mongodb::bson::{Bson, RawDocumentBuf};
+use mongodb::bson::{Bson, RawDocumentBuf, Timestamp};
 use mongodb::error::Error;
 use tokio::task::JoinSet;
 
-use crate::engine::batch::{self, Ahead, Batch, In, Purpose, Sizes};
+use crate::engine::batch::{self, Batch, In, Purpose, Sizes};
 use crate::engine::{Context, Halt};
 use crate::failure::Failure;
 use crate::lookup::Found;
+use crate::server;
 use crate::upgrade::{Transform, Unit};
 
 /// The first pause before documents are read again.
@@ -26,6 +27,8 @@ pub(crate) struct Reader<'a> {
     transform: &'a Transform,
     purpose: Purpose,
     sizes: Sizes,
+    /// The time up to which it sees all that was written.
+    since: Option<Timestamp>,
     /// How many documents the next batch should have at the most.
     limit: usize,
     /// Whether the last batch had far more bytes than it should.
@@ -44,18 +47,15 @@ pub(crate) struct Reader<'a> {
     finding: JoinSet<Result<Vec<RawDocumentBuf>, Error>>,
 }
 
-/// A batch for a transaction that will read it again.
+/// A batch, read while others are written.
 pub(crate) struct Foreseen {
     /// The document after which it begins.
     pub(crate) after: Option<Bson>,
-    /// How many documents it was to have at the most.
-    pub(crate) limit: usize,
-    pub(crate) ahead: Ahead,
+    pub(crate) batch: Batch,
 }
 
 /// Documents whose look-ups are on their way.
 struct Looking {
-    limit: usize,
     documents: Vec<RawDocumentBuf>,
     /// The last of them.
     last: Option<Bson>,
@@ -71,7 +71,6 @@ type Answers = Vec<(usize, Vec<RawDocumentBuf>)>;
 struct Material {
     documents: Vec<RawDocumentBuf>,
     found: Found,
-    limit: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -88,6 +87,7 @@ impl<'a> Reader<'a> {
             transform,
             purpose,
             sizes: Sizes::Asked,
+            since: None,
             limit: context.batch_documents,
             oversized: false,
             ready: None,
@@ -103,6 +103,15 @@ impl<'a> Reader<'a> {
     pub(crate) fn sizes(mut self, sizes: Sizes) -> Self {
         self.sizes = sizes;
         self
+    }
+
+    /// From here on sees at least all that the server has now, also what a majority is still to get.
+    pub(crate) async fn refresh(&mut self) -> Result<(), Halt> {
+        let context = self.context;
+        let asking = || context.stop.guard(server::operation_time(context.database()));
+        self.since = context.patiently(PAUSE, async || asking().await).await?;
+        self.restart(self.after.clone());
+        Ok(())
     }
 
     /// Goes on after another document.
@@ -135,7 +144,7 @@ impl<'a> Reader<'a> {
 
     /// The next batch; at the end one without documents.
     pub(crate) async fn next(&mut self) -> Result<Batch, Halt> {
-        let Material { documents, found, .. } = match self.ready.take() {
+        let Material { documents, found } = match self.ready.take() {
             Some(ready) => ready,
             None => self.read().await?,
         };
@@ -147,7 +156,7 @@ impl<'a> Reader<'a> {
             async { if more { self.read().await.map(Some) } else { Ok(None) } },
             batch::compute(unit, transform, documents, &found, purpose),
         );
-        let batch = Batch::of(batch?)?;
+        let batch = batch?;
         self.ready = read?;
         if batch.last.is_some() {
             self.after.clone_from(&batch.last);
@@ -155,20 +164,20 @@ impl<'a> Reader<'a> {
         Ok(batch)
     }
 
-    /// The next batch, for a transaction that will read it again; moves on past it.
-    pub(crate) async fn read_ahead(&mut self) -> Result<Foreseen, Halt> {
+    /// The next batch, and where it begins; at the end one without documents.
+    pub(crate) async fn foresee(&mut self) -> Result<Foreseen, Halt> {
         let after = self.after.clone();
-        let Material { documents, found, limit } = self.read().await?;
+        let Material { documents, found } = self.read().await?;
         self.after.clone_from(&self.read_to);
         let (unit, transform, purpose) = (self.unit, self.transform, self.purpose);
-        let documents = batch::compute(unit, transform, documents, &found, purpose).await?;
-        Ok(Foreseen { after, limit, ahead: Ahead { documents, sizes: self.sizes } })
+        let batch = batch::compute(unit, transform, documents, &found, purpose).await?;
+        Ok(Foreseen { after, batch })
     }
 
     /// A transform that adds documents to its own collection must meet them; and after a batch that was
     /// far too large, nothing is read before it is taken.
     fn reads_ahead(&self) -> bool {
-        !self.oversized && !self.transform.inserts_into.contains(&self.transform.collection)
+        !self.oversized && !self.transform.meets_its_own()
     }
 
     /// Makes the next batches as small as these documents are large.
@@ -202,7 +211,7 @@ impl<'a> Reader<'a> {
             // the next look-ups are on their way before the answers to these are read
             self.looking = Some(self.look_up().await?);
         }
-        let Looking { limit, documents, last, mut found, mut answers } = looking;
+        let Looking { documents, last, mut found, mut answers } = looking;
         while let Some(answer) = answers.join_next().await {
             for (position, answer) in answer.map_err(|_| given_up())?? {
                 batch::take(self.unit, self.transform, &mut found, position, answer)?;
@@ -213,7 +222,7 @@ impl<'a> Reader<'a> {
         if last.is_some() {
             self.read_to = last;
         }
-        Ok(Material { documents, found, limit })
+        Ok(Material { documents, found })
     }
 
     /// Reads documents and sends their look-ups.
@@ -223,9 +232,8 @@ impl<'a> Reader<'a> {
             Some(answer) => answer.map_err(|_| given_up())??,
             None => batch::documents(database, None, self.finds(self.sent_to.as_ref())).await?,
         };
-        let limit = self.limit;
         self.adapt(&documents);
-        let last = batch::last(documents.iter())?;
+        let last = batch::last(&documents)?;
         if last.is_some() {
             self.sent_to.clone_from(&last);
         }
@@ -234,7 +242,7 @@ impl<'a> Reader<'a> {
             self.finding.spawn(async move { batch::documents(&database, None, finds).await });
         }
         let mut found = Found::default();
-        let queries = batch::look_ups(self.transform, &documents, &mut found, In::Plain)?;
+        let queries = batch::look_ups(self.transform, &documents, &mut found, In::Plain(None))?;
         let (database, mut answers) = (database.clone(), JoinSet::new());
         answers.spawn(async move {
             let mut answers = Vec::new();
@@ -243,11 +251,11 @@ impl<'a> Reader<'a> {
             }
             Ok(answers)
         });
-        Ok(Looking { limit, documents, last, found, answers })
+        Ok(Looking { documents, last, found, answers })
     }
 
     fn finds(&self, after: Option<&Bson>) -> Vec<mongodb::bson::Document> {
-        batch::finds(self.transform, after, self.limit, In::Plain, self.sizes)
+        batch::finds(self.transform, after, self.limit, In::Plain(self.since), self.sizes)
     }
 }
 

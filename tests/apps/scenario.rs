@@ -157,6 +157,22 @@ fn upgrade(version: &str, name: &str) -> Upgrade {
                 .action(ActionType::Insert, "extracted", "Move {n} block(s) out of things")
                 .convergent(),
         ),
+        // adds documents to its own collection, which it is to transform in turn
+        "spread" => new("let things have children").step(
+            Transform::new("things", spread)
+                .named("spread")
+                .filter(doc! { "children": { "$gt": 0 } })
+                .inserts_into("things")
+                .action(ActionType::Insert, "born", "Add {n} child(ren)"),
+        ),
+        // takes the server longer to find than to write
+        "rare" => new("move a to b in every twentieth thing").step(
+            Transform::new("things", move_field)
+                .named("rare")
+                .filter(doc! { "$where": "sleep(50); return this.a % 20 == 0" })
+                .action(ActionType::Update, "moved", "Move {n} field(s) a to b")
+                .convergent(),
+        ),
         // resolves owner names by a look-up
         "owners" => new("pin owners by id").step(
             Transform::new("things", pin_owner)
@@ -316,6 +332,17 @@ fn extract(document: &RawDocument, _: &Found, edits: &mut Edits) -> Result<(), S
         edits.set("block_id", id);
         edits.unset("block");
         edits.count("extracted", 1);
+    }
+    Ok(())
+}
+
+fn spread(thing: &RawDocument, _: &Found, edits: &mut Edits) -> Result<(), StepError> {
+    if let (Some(RawBsonRef::Int32(id)), Some(RawBsonRef::Int32(children))) =
+        (get(thing, "_id")?, get(thing, "children")?)
+    {
+        edits.insert("things", rawdoc! { "_id": id + 100, "children": children - 1 });
+        edits.unset("children");
+        edits.count("born", 1);
     }
     Ok(())
 }
