@@ -236,6 +236,12 @@ impl Found {
         Ok(found.into_iter().flat_map(Documents::iter))
     }
 
+    /// The bytes of what was found.
+    pub(crate) fn bytes(&self) -> usize {
+        let documents = self.0.values().flat_map(|answers| answers.documents.values());
+        documents.flat_map(Documents::iter).map(|document| document.as_bytes().len()).sum()
+    }
+
     /// Remembers which values a look-up asks for, and returns filters for those that it had not asked for
     /// yet.
     pub(crate) fn ask(

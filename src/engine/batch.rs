@@ -126,6 +126,12 @@ impl Edited {
         }
     }
 
+    /// The bytes that are held of it beside the document.
+    pub(crate) fn beside(&self) -> usize {
+        let inserts = self.effect.inserts.iter().map(|(_, document)| document);
+        inserts.chain(&self.effect.statement).map(|document| document.as_bytes().len()).sum()
+    }
+
     /// The bytes that are changed, at the most.
     pub(crate) fn bytes(&self) -> usize {
         self.effect.bytes

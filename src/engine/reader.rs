@@ -6,7 +6,7 @@ use mongodb::bson::{Bson, RawDocumentBuf, Timestamp};
 use mongodb::error::Error;
 use tokio::task::JoinSet;
 
-use crate::engine::batch::{self, Batch, In, Purpose, Sizes};
+use crate::engine::batch::{self, Batch, Edited, In, Purpose, Sizes};
 use crate::engine::{Context, Halt};
 use crate::failure::Failure;
 use crate::lookup::Found;
@@ -20,6 +20,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// memory: of large documents there are fewer in a batch.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
+/// How many documents a batch has at the most before it is known what comes with them.
+const FIRST: usize = 250;
+
 /// Reads batch after batch.
 pub(crate) struct Reader<'a> {
     context: &'a Context,
@@ -31,6 +34,8 @@ pub(crate) struct Reader<'a> {
     since: Option<Timestamp>,
     /// How many documents the next batch should have at the most.
     limit: usize,
+    /// The bytes that come with a document, in what it refers to and in its edits, as far as is known.
+    beside: Option<usize>,
     /// Whether the last batch had far more bytes than it should.
     oversized: bool,
     /// The document after which the next batch begins; none at the first.
@@ -88,7 +93,8 @@ impl<'a> Reader<'a> {
             purpose,
             sizes: Sizes::Asked,
             since: None,
-            limit: context.batch_documents,
+            limit: context.batch_documents.min(FIRST),
+            beside: None,
             oversized: false,
             ready: None,
             read_to: after.clone(),
@@ -157,6 +163,7 @@ impl<'a> Reader<'a> {
             batch::compute(unit, transform, documents, &found, purpose),
         );
         let batch = batch?;
+        self.weigh(&batch, &found);
         self.ready = read?;
         if batch.last.is_some() {
             self.after.clone_from(&batch.last);
@@ -171,6 +178,7 @@ impl<'a> Reader<'a> {
         self.after.clone_from(&self.read_to);
         let (unit, transform, purpose) = (self.unit, self.transform, self.purpose);
         let batch = batch::compute(unit, transform, documents, &found, purpose).await?;
+        self.weigh(&batch, &found);
         Ok(Foreseen { after, batch })
     }
 
@@ -180,12 +188,22 @@ impl<'a> Reader<'a> {
         !self.oversized && !self.transform.meets_its_own()
     }
 
-    /// Makes the next batches as small as these documents are large.
+    /// Finds out what comes with a document, for the next batches.
+    fn weigh(&mut self, batch: &Batch, found: &Found) {
+        self.beside = (batch.edited.iter().map(Edited::beside).sum::<usize>() + found.bytes())
+            .checked_div(batch.read as usize)
+            .or(self.beside);
+    }
+
+    /// Makes the next batches as small as these documents, and what comes with them, are large.
     fn adapt(&mut self, documents: &[RawDocumentBuf]) {
-        let bytes: usize = documents.iter().map(|document| document.as_bytes().len()).sum();
+        let beside = self.beside.unwrap_or_default();
+        let bytes: usize =
+            documents.iter().map(|document| document.as_bytes().len() + beside).sum();
         self.oversized = bytes > 2 * BATCH_BYTES;
+        let most = if self.beside.is_some() { usize::MAX } else { FIRST };
         if let Some(limit) = (documents.len() * BATCH_BYTES).checked_div(bytes) {
-            self.limit = limit.clamp(1, self.context.batch_documents);
+            self.limit = limit.clamp(1, self.context.batch_documents.min(most));
         }
     }
 
