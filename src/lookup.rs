@@ -25,8 +25,8 @@ type Wanted = dyn Fn(&RawDocument, &mut Keys) + Send + Sync;
 /// everything else by its bytes, whatever the collation. NaN, undefined, arrays, documents and regular
 /// expressions find nothing, and an array that holds the value is not that value.
 ///
-/// Where a version goes in parts, documents are looked up while up to two earlier batches are written:
-/// the edits do not follow a found document that changes in these moments.
+/// Where a version goes in parts, documents are looked up while up to two earlier batches are written, and not
+/// again where a transaction is tried again: the edits do not follow a found document that changes meanwhile.
 pub struct Lookup {
     pub(crate) name: &'static str,
     pub(crate) collection: &'static str,

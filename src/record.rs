@@ -476,6 +476,10 @@ impl Move {
             }
             (None, None) => {}
         }
+        if set.is_empty() && update.is_empty() {
+            // the server takes no update that changes nothing
+            set.insert("version", &to.text);
+        }
         if !set.is_empty() {
             update.insert("$set", set);
         }
@@ -1155,6 +1159,13 @@ mod tests {
         let (filter, update) = update(&from, &from.stamped(&version("0.8.0"), &writer()));
         assert_eq!(filter.get_document("history.0").unwrap(), &doc! { "$exists": false });
         assert_eq!(update.keys().collect::<Vec<_>>(), ["$push"]);
+    }
+
+    #[test]
+    fn a_record_that_stays_is_an_update_all_the_same() {
+        let from = readable(&stored("0.8.0", &["stamp 0.8.0"]));
+        let (_, update) = self::update(&from, &from);
+        assert_eq!(update, doc! { "$set": { "version": "0.8.0" } });
     }
 
     #[test]

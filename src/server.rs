@@ -343,10 +343,15 @@ pub(crate) fn too_large(error: &Error) -> bool {
     matches!(code(error), Some(146 | 257 | 290 | 388 | 10334))
 }
 
-/// The time of the last operation that the server has, by its own clock; none on a standalone.
-pub(crate) async fn operation_time(database: &Database) -> Result<Option<Timestamp>, Error> {
-    let answer = database.run_command(doc! { "ping": 1 }).await?;
-    Ok(answer.get_timestamp("operationTime").ok())
+/// The time of the last operation on the servers that hold a collection, by their own clock; none on a
+/// standalone. It is asked for with a query, for that reaches every shard.
+pub(crate) async fn operation_time(
+    database: &Database,
+    collection: &str,
+) -> Result<Option<Timestamp>, Error> {
+    let count =
+        doc! { "count": collection, "query": {}, "limit": 1, "readConcern": { "level": "local" } };
+    Ok(database.run_command(count).await?.get_timestamp("operationTime").ok())
 }
 
 /// An error in words that hold no document's contents and no secret.

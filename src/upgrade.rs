@@ -344,6 +344,9 @@ impl Transform {
     }
 
     /// Names a collection that `edit` inserts into.
+    ///
+    /// In the transform's own collection it meets what it inserted, where that sorts behind all documents
+    /// of the batch; give it an `_id` that does.
     pub fn inserts_into(mut self, collection: &'static str) -> Self {
         self.inserts_into.push(collection);
         self

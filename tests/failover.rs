@@ -211,8 +211,10 @@ async fn what_no_majority_has_yet_when_the_writing_begins_is_upgraded() {
     let members = Members::of(&server).await;
     let primary = members.primary().await.unwrap();
     let met = disarm(primary).await.unwrap();
-    let hold = doc! { "failCommands": ["ping"], "blockConnection": true, "blockTimeMS": 4 * DELAY };
-    arm(primary, "alwaysOn", hold).await.unwrap();
+    let hold =
+        doc! { "failCommands": ["count"], "blockConnection": true, "blockTimeMS": 4 * DELAY };
+    // the first belongs to the look before
+    arm(primary, doc! { "skip": 1 }, hold).await.unwrap();
     let run = scene.gate.clone().set("GATE_LOCK_LEASE", "1m").spawn();
     let held = doc! {
         "waitForFailPoint": "failCommand",

@@ -190,9 +190,8 @@ impl<'a> Work<'a> {
                 let counted = |stored: &Record, done: &Done, _: Option<&Bson>| {
                     stored.found_late(done.documents)
                 };
-                let sizes = Sizes::Asked;
                 let (changed, last) =
-                    self.batch_in_transaction(unit, transform, &look, sizes, counted).await?;
+                    self.batch_in_transaction(unit, transform, &look, counted).await?;
                 *late += changed;
                 after = last;
             }
@@ -294,9 +293,8 @@ impl<'a> Work<'a> {
             }
             let (changed, last) = match (&self.session, pass) {
                 (Some(_), Pass::First) if !transform.meets_its_own() => {
-                    let reader = (&mut reader, sizes);
                     after = self
-                        .batches_foreseen(unit, transform, after, reader, &mut progress)
+                        .batches_foreseen(unit, transform, after, &mut reader, &mut progress)
                         .await?;
                     continue;
                 }
@@ -304,6 +302,10 @@ impl<'a> Work<'a> {
                     self.batch_guarded(unit, transform, after.as_ref(), &mut reader).await?
                 }
                 (session, _) => {
+                    if pass == Pass::First {
+                        // what the last batch added is to be seen
+                        reader.refresh().await?;
+                    }
                     reader.seek(after.clone());
                     let look = reader.next().await?;
                     // past a batch without edits it goes on without a commit, but not past the end
@@ -314,7 +316,7 @@ impl<'a> Work<'a> {
                     }
                     if session.is_some() {
                         let moved = past(context, transform);
-                        self.batch_in_transaction(unit, transform, &look, sizes, moved).await?
+                        self.batch_in_transaction(unit, transform, &look, moved).await?
                     } else {
                         self.batch_guarded(unit, transform, after.as_ref(), &mut reader).await?
                     }
@@ -326,14 +328,13 @@ impl<'a> Work<'a> {
     }
 
     /// Batch after batch of the first pass, each in a transaction, while the next ones are read and
-    /// computed. Returns where it ended: at the pass's end, or where a batch ended elsewhere than it was
-    /// foreseen.
+    /// computed. Returns where it ended: at the pass's end, or where only part of a batch got through.
     async fn batches_foreseen(
         &mut self,
         unit: &Unit,
         transform: &Transform,
         mut after: Option<Bson>,
-        (reader, sizes): (&mut Reader<'_>, Sizes),
+        reader: &mut Reader<'_>,
         progress: &mut Progress,
     ) -> Result<Option<Bson>, Halt> {
         let context = self.context;
@@ -343,7 +344,7 @@ impl<'a> Work<'a> {
             // not before the last one was taken: each takes memory
             while let Ok(place) = sender.reserve().await {
                 let next = reader.foresee().await;
-                let more = next.as_ref().is_ok_and(|next| next.batch.read > 0);
+                let more = next.as_ref().is_ok_and(|next| next.read > 0);
                 place.send(next);
                 if !more {
                     break;
@@ -354,21 +355,14 @@ impl<'a> Work<'a> {
             std::future::pending::<Infallible>().await
         };
         let writing = async {
-            let mut begun = false;
-            while let Some(next) = foreseen.recv().await {
+            while let Some(batch) = foreseen.recv().await {
                 // what was wrong with this one comes after what is right before it
-                let next = next?;
-                // the first one begins here, even if the `_id` is one that does not equal itself
-                if begun && next.after != after {
-                    break;
-                }
-                begun = true;
-                let (batch, moved) = (next.batch, past(context, transform));
+                let (batch, moved) = (batch?, past(context, transform));
                 let (changed, last) =
-                    self.batch_in_transaction(unit, transform, &batch, sizes, moved).await?;
+                    self.batch_in_transaction(unit, transform, &batch, moved).await?;
                 progress.advance(changed);
                 after = last;
-                if after.is_none() {
+                if after.is_none() || after != batch.last {
                     break;
                 }
             }
@@ -388,14 +382,13 @@ impl<'a> Work<'a> {
         unit: &Unit,
         transform: &Transform,
         batch: &Batch,
-        sizes: Sizes,
         record: impl Fn(&Record, &Done, Option<&Bson>) -> Record,
     ) -> Result<(u64, Option<Bson>), Halt> {
         let context = self.context;
         let session = needed(&mut self.session)?;
         together(context, session, &mut self.stored, PATIENCE, async |session, stored, tried| {
             let (part, last) = batch.part(tried);
-            let database = context.database();
+            let (database, sizes) = (context.database(), batch.sizes);
             let done =
                 batch::write_foreseen(database, session, unit, transform, part, sizes).await?;
             let to = record(&base(stored, None)?, &done, last.as_ref());

@@ -37,7 +37,7 @@ const TURN: Duration = Duration::from_micros(300);
 const SIZE: &str = "upgrade_gate_size";
 
 /// How a batch is read.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) enum Purpose {
     /// To be written in a transaction.
     Write,
@@ -48,7 +48,6 @@ pub(crate) enum Purpose {
 }
 
 /// Documents of a transform, read and computed together.
-#[derive(Default)]
 pub(crate) struct Batch {
     /// The documents that change, in `_id` order.
     pub(crate) edited: Vec<Edited>,
@@ -56,6 +55,8 @@ pub(crate) struct Batch {
     pub(crate) read: u64,
     /// The `_id` of the last document read; none at the end of the collection.
     pub(crate) last: Option<Bson>,
+    /// Whether the documents hold their sizes.
+    pub(crate) sizes: Sizes,
 }
 
 /// A document as it was read, and what its edits come to.
@@ -76,8 +77,8 @@ struct Effect {
 }
 
 impl Batch {
-    /// What of the batch one transaction may change that was tried so often before: the first documents,
-    /// and the `_id` up to which that is the whole batch.
+    /// The first documents of the batch, as many as one transaction may change that was tried so often
+    /// before, and the `_id` after which the next batch begins then.
     pub(crate) fn part(&self, tried: u32) -> (&[Edited], Option<Bson>) {
         let most = self.edited.len().checked_shr(tried).unwrap_or_default();
         let mut bytes = 0;
@@ -156,8 +157,8 @@ pub(crate) async fn read(
     compute_in(database, session, unit, transform, documents).await
 }
 
-/// Writes, in the session's transaction, what was read and computed before it: where a document is not what
-/// it was, its edits are computed anew.
+/// Writes, in the session's transaction, documents that were read and computed before it: where one is not
+/// what it was, its edits are computed anew.
 pub(crate) async fn write_foreseen(
     database: &Database,
     session: &mut ClientSession,
@@ -204,7 +205,8 @@ async fn compute_in(
         let answer = query(database, Some(&mut *session), find).await?;
         take(unit, transform, &mut found, position, answer)?;
     }
-    take_in_order(database, Some(&mut *session), unit, transform, &mut found).await?;
+    let place = In::Transaction;
+    take_in_order(database, Some(&mut *session), unit, transform, &mut found, place).await?;
     compute(unit, transform, documents, &found, Purpose::Write).await
 }
 
@@ -232,7 +234,7 @@ pub(crate) async fn compute(
             edited.push(Edited { document, effect });
         }
     }
-    Ok(Batch { edited, read, last })
+    Ok(Batch { edited, read, last, sizes: Sizes::Asked })
 }
 
 /// The `_id` of the last of these documents.
@@ -244,11 +246,11 @@ pub(crate) fn last(documents: &[RawDocumentBuf]) -> Result<Option<Bson>, Error> 
 }
 
 /// Where documents are read.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) enum In {
     /// In the transaction that writes them.
     Transaction,
-    /// Outside, as a majority has them, once it has all that the server had at this time.
+    /// Outside, as a majority has them, once it has all that was written up to a time.
     Plain(Option<Timestamp>),
 }
 
@@ -264,9 +266,8 @@ impl In {
 
 /// Whether the server is asked how large the documents are of which only some fields are read. It takes
 /// the server a tenth of the reading.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sizes {
-    #[default]
     Asked,
     NotAsked,
 }
@@ -326,8 +327,10 @@ fn find(transform: &Transform, place: Place<'_>, limit: usize, read: In, sizes: 
         Place::After(after) => but(doc! { "$ne": after }.into()),
         Place::Greatest => but(Bson::MaxKey),
     };
-    let mut find = find_in_order(transform, limit, sizes);
+    let mut find = find_in_order(transform, sizes);
     find.insert("filter", filter);
+    find.insert("limit", limit as i64);
+    find.insert("batchSize", limit as i64);
     find.insert("singleBatch", true);
     if let Place::After(after) = place {
         find.insert("min", doc! { "_id": after });
@@ -356,20 +359,19 @@ fn find_again(
     let mut both = RawArrayBuf::new();
     both.push(rawdoc! { "_id": { "$in": ids } });
     both.push(RawDocumentBuf::try_from(&transform.filter)?);
-    let mut find = RawDocumentBuf::try_from(&find_in_order(transform, documents.len(), sizes))?;
+    let mut find = RawDocumentBuf::try_from(&find_in_order(transform, sizes))?;
     find.append(cstr!("filter"), rawdoc! { "$and": both });
+    // one more, or the server would wait to be asked for the end
+    find.append(cstr!("batchSize"), documents.len() as i64 + 1);
     Ok(find)
 }
 
 /// The query for all documents in `_id` order, with the fields that the transform reads.
-fn find_in_order(transform: &Transform, limit: usize, sizes: Sizes) -> Document {
-    let limit = limit as i64;
+fn find_in_order(transform: &Transform, sizes: Sizes) -> Document {
     let mut find = doc! {
         "find": transform.collection,
         "sort": { "_id": 1 },
         "hint": { "_id": 1 },
-        "limit": limit,
-        "batchSize": limit,
     };
     let mut projection = doc! {};
     for field in &transform.fields {
@@ -384,9 +386,12 @@ fn find_in_order(transform: &Transform, limit: usize, sizes: Sizes) -> Document 
     find
 }
 
-/// Refuses an `_id` that repeats a field: a journal cannot hold it, and would lose its place.
+/// Refuses an `_id` that repeats a field, or cannot be read: a journal cannot hold it, and would lose its
+/// place.
 fn check_id(document: &RawDocument) -> Result<(), StepError> {
-    let Ok(Some(RawBsonRef::Document(id))) = document.get("_id") else { return Ok(()) };
+    let id = document.get("_id").ok().flatten().filter(|id| Bson::try_from(*id).is_ok());
+    let Some(id) = id else { return Err(StepError::refused("its _id cannot be read")) };
+    let RawBsonRef::Document(id) = id else { return Ok(()) };
     let held = Document::try_from(id).and_then(|id| RawDocumentBuf::try_from(&id));
     match held.is_ok_and(|held| held.as_bytes() == id.as_bytes()) {
         true => Ok(()),
@@ -474,8 +479,8 @@ pub(crate) async fn take_in_order(
     unit: &Unit,
     transform: &Transform,
     found: &mut Found,
+    place: In,
 ) -> Result<(), Halt> {
-    let place = if session.is_some() { In::Transaction } else { In::Plain(None) };
     for (position, lookup) in transform.lookups.iter().enumerate() {
         for filter in found.ask_again(lookup)? {
             let mut find = look_up(lookup, filter, place)?;

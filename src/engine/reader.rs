@@ -52,13 +52,6 @@ pub(crate) struct Reader<'a> {
     finding: JoinSet<Result<Vec<RawDocumentBuf>, Error>>,
 }
 
-/// A batch, read while others are written.
-pub(crate) struct Foreseen {
-    /// The document after which it begins.
-    pub(crate) after: Option<Bson>,
-    pub(crate) batch: Batch,
-}
-
 /// Documents whose look-ups are on their way.
 struct Looking {
     documents: Vec<RawDocumentBuf>,
@@ -111,10 +104,10 @@ impl<'a> Reader<'a> {
         self
     }
 
-    /// From here on sees at least all that the server has now, also what a majority is still to get.
+    /// From here on sees at least all that is written now, also what a majority is still to get.
     pub(crate) async fn refresh(&mut self) -> Result<(), Halt> {
-        let context = self.context;
-        let asking = || context.stop.guard(server::operation_time(context.database()));
+        let (context, collection) = (self.context, self.transform.collection);
+        let asking = || context.stop.guard(server::operation_time(context.database(), collection));
         self.since = context.patiently(PAUSE, async || asking().await).await?;
         self.restart(self.after.clone());
         Ok(())
@@ -162,7 +155,7 @@ impl<'a> Reader<'a> {
             async { if more { self.read().await.map(Some) } else { Ok(None) } },
             batch::compute(unit, transform, documents, &found, purpose),
         );
-        let batch = batch?;
+        let batch = Batch { sizes: self.sizes, ..batch? };
         self.weigh(&batch, &found);
         self.ready = read?;
         if batch.last.is_some() {
@@ -171,15 +164,14 @@ impl<'a> Reader<'a> {
         Ok(batch)
     }
 
-    /// The next batch, and where it begins; at the end one without documents.
-    pub(crate) async fn foresee(&mut self) -> Result<Foreseen, Halt> {
-        let after = self.after.clone();
+    /// The next batch, for a task that reads while others write; at the end one without documents.
+    pub(crate) async fn foresee(&mut self) -> Result<Batch, Halt> {
         let Material { documents, found } = self.read().await?;
         self.after.clone_from(&self.read_to);
         let (unit, transform, purpose) = (self.unit, self.transform, self.purpose);
         let batch = batch::compute(unit, transform, documents, &found, purpose).await?;
         self.weigh(&batch, &found);
-        Ok(Foreseen { after, batch })
+        Ok(Batch { sizes: self.sizes, ..batch })
     }
 
     /// A transform that adds documents to its own collection must meet them; and after a batch that was
@@ -236,7 +228,8 @@ impl<'a> Reader<'a> {
             }
         }
         let (database, unit, transform) = (self.context.database(), self.unit, self.transform);
-        batch::take_in_order(database, None, unit, transform, &mut found).await?;
+        let place = In::Plain(self.since);
+        batch::take_in_order(database, None, unit, transform, &mut found, place).await?;
         if last.is_some() {
             self.read_to = last;
         }
@@ -260,7 +253,8 @@ impl<'a> Reader<'a> {
             self.finding.spawn(async move { batch::documents(&database, None, finds).await });
         }
         let mut found = Found::default();
-        let queries = batch::look_ups(self.transform, &documents, &mut found, In::Plain(None))?;
+        let queries =
+            batch::look_ups(self.transform, &documents, &mut found, In::Plain(self.since))?;
         let (database, mut answers) = (database.clone(), JoinSet::new());
         answers.spawn(async move {
             let mut answers = Vec::new();

@@ -37,8 +37,9 @@ enum Attempt<T> {
 /// Commits what `body` writes in the session's transaction together with the record that it returns,
 /// and returns its value.
 ///
-/// `body` is given the stored record and how many attempts have failed so far; it may run several times. The record is moved from exactly the state in `stored`, so that of all attempts, of
-/// this run and of others, one at most takes effect.
+/// `body` is given the stored record and how many attempts have failed so far; it may run several times. The
+/// record is moved from exactly the state in `stored`, so that of all attempts, of this run and of others,
+/// one at most takes effect.
 ///
 /// # Errors
 ///
