@@ -155,8 +155,7 @@ impl<'a> Reader<'a> {
             async { if more { self.read().await.map(Some) } else { Ok(None) } },
             batch::compute(unit, transform, documents, &found, purpose),
         );
-        let batch = Batch { sizes: self.sizes, ..batch? };
-        self.weigh(&batch, &found);
+        let batch = self.weighed(batch?, &found);
         self.ready = read?;
         if batch.last.is_some() {
             self.after.clone_from(&batch.last);
@@ -170,8 +169,7 @@ impl<'a> Reader<'a> {
         self.after.clone_from(&self.read_to);
         let (unit, transform, purpose) = (self.unit, self.transform, self.purpose);
         let batch = batch::compute(unit, transform, documents, &found, purpose).await?;
-        self.weigh(&batch, &found);
-        Ok(Batch { sizes: self.sizes, ..batch })
+        Ok(self.weighed(batch, &found))
     }
 
     /// A transform that adds documents to its own collection must meet them; and after a batch that was
@@ -180,11 +178,12 @@ impl<'a> Reader<'a> {
         !self.oversized && !self.transform.meets_its_own()
     }
 
-    /// Finds out what comes with a document, for the next batches.
-    fn weigh(&mut self, batch: &Batch, found: &Found) {
+    /// The batch, once it is noted for the next ones what comes with a document.
+    fn weighed(&mut self, batch: Batch, found: &Found) -> Batch {
         self.beside = (batch.edited.iter().map(Edited::beside).sum::<usize>() + found.bytes())
             .checked_div(batch.read as usize)
             .or(self.beside);
+        Batch { sizes: self.sizes, ..batch }
     }
 
     /// Makes the next batches as small as these documents, and what comes with them, are large.
