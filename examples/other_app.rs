@@ -31,10 +31,12 @@ async fn running_runner(handle: &mut Handle<'_>) -> Result<Vec<UpgradeAction>, S
     }
     let runner = rawdoc! { "_id": "running_runner", "running_runner": null };
     handle.insert("auxiliary", vec![runner]).await?;
-    Ok(vec![UpgradeAction {
-        description: "Insert the document of the running runner".into(),
-        collection: "auxiliary".into(),
-        action_type: ActionType::Insert,
-        details: doc! { "inserted": 1 },
-    }])
+    Ok(vec![
+        UpgradeAction::new(
+            ActionType::Insert,
+            "auxiliary",
+            "Insert the document of the running runner",
+        )
+        .detail("inserted", 1),
+    ])
 }

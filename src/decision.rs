@@ -433,17 +433,18 @@ mod tests {
     use mongodb::bson::{DateTime, Document, RawDocumentBuf, doc};
 
     use super::*;
+    use crate::command::Command;
     use crate::record::Writer;
-    use crate::upgrade::{Command, Upgrade};
+    use crate::upgrade::Upgrade;
 
     fn version(text: &str) -> Version {
         Version::parse(text).unwrap()
     }
 
     fn table(versions: &[&str], code: &Version) -> Upgrades {
-        let upgrades = versions.iter().map(|version| {
-            Upgrade::new(*version, "drop it").step(Command::Drop { collection: "it" })
-        });
+        let upgrades = versions
+            .iter()
+            .map(|version| Upgrade::new(*version, "drop it").step(Command::drop_collection("it")));
         Upgrades::new(upgrades, code).unwrap()
     }
 

@@ -1,11 +1,14 @@
 //! What an author's transform does to one document, and the statements that do so on the server.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt::{self, Write};
 
 use mongodb::bson::raw::{BindRawBsonRef, CStr, cstr};
 use mongodb::bson::spec::ElementType;
 use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
+
+use crate::upgrade::Name;
 
 /// The size that the server allows a document (BSONObjMaxUserSize).
 pub(crate) const MAX_DOCUMENT_SIZE: usize = 16 * 1024 * 1024;
@@ -27,10 +30,10 @@ pub struct Edits {
 }
 
 /// Documents to add, each with its collection.
-pub(crate) type Inserts = Vec<(&'static str, RawDocumentBuf)>;
+pub(crate) type Inserts = Vec<(Name, RawDocumentBuf)>;
 
 /// Numbers by counter.
-pub(crate) type Counts = Vec<(&'static str, u64)>;
+pub(crate) type Counts = Vec<(Name, u64)>;
 
 enum Change {
     /// The value, under an empty name.
@@ -57,13 +60,13 @@ impl Edits {
     /// it may be computed again: the same document that is already there is left alone. One with that
     /// `_id` and other contents ends the run. Where users may change the input meanwhile, derive the
     /// `_id` from all that is inserted.
-    pub fn insert(&mut self, collection: &'static str, document: RawDocumentBuf) {
-        self.inserts.push((collection, document));
+    pub fn insert(&mut self, collection: impl Into<Cow<'static, str>>, document: RawDocumentBuf) {
+        self.inserts.push((collection.into(), document));
     }
 
     /// Counts for the report; ignored where nothing is edited.
-    pub fn count(&mut self, counter: &'static str, n: u64) {
-        self.counts.push((counter, n));
+    pub fn count(&mut self, counter: impl Into<Cow<'static, str>>, n: u64) {
+        self.counts.push((counter.into(), n));
     }
 
     /// Whether there is nothing to write.
@@ -197,12 +200,12 @@ impl Changes<'_> {
 
 /// A document to add.
 pub(crate) struct Insert<'a> {
-    pub(crate) collection: &'static str,
+    pub(crate) collection: &'a Name,
     pub(crate) document: &'a RawDocument,
 }
 
 impl<'a> Insert<'a> {
-    fn new(collection: &'static str, document: &'a RawDocument) -> Result<Self, EditError> {
+    fn new(collection: &'a Name, document: &'a RawDocument) -> Result<Self, EditError> {
         if matches!(
             id(document)?,
             RawBsonRef::Array(_) | RawBsonRef::RegularExpression(_) | RawBsonRef::Undefined

@@ -313,8 +313,9 @@ fn host() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::Command;
     use crate::lookup::Lookup;
-    use crate::upgrade::{Command, Step, Transform};
+    use crate::upgrade::{Step, Transform};
 
     fn checked(step: impl Into<Step>) -> Result<(), String> {
         let gate = Gate::new("app", "0.1.0").record("versions", "version");
@@ -331,9 +332,9 @@ mod tests {
         for step in [
             Step::from(transform("versions")),
             transform("things").inserts_into("versions").into(),
-            Command::Drop { collection: "versions" }.into(),
-            Command::Rename { from: "things", to: "versions" }.into(),
-            Command::SetValidator { collection: "versions", validator: Default::default() }.into(),
+            Command::drop_collection("versions").into(),
+            Command::rename("things", "versions").into(),
+            Command::set_validator("versions", Default::default()).into(),
         ] {
             assert!(checked(step).unwrap_err().contains("changes versions"));
         }

@@ -4,7 +4,7 @@
 use mongodb::bson::{Document, RawDocumentBuf};
 use mongodb::{ClientSession, Database, SessionCursor};
 
-use crate::upgrade::StepError;
+use crate::upgrade::{Name, StepError};
 
 /// A transaction in progress, seen by the code of one step.
 ///
@@ -13,20 +13,20 @@ use crate::upgrade::StepError;
 pub struct Handle<'a> {
     database: &'a Database,
     session: &'a mut ClientSession,
-    collections: &'a [&'static str],
+    collections: &'a [Name],
 }
 
 impl<'a> Handle<'a> {
     pub(crate) fn new(
         database: &'a Database,
         session: &'a mut ClientSession,
-        collections: &'a [&'static str],
+        collections: &'a [Name],
     ) -> Self {
         Handle { database, session, collections }
     }
 
     fn collection(&self, name: &str) -> Result<mongodb::Collection<RawDocumentBuf>, StepError> {
-        if self.collections.contains(&name) {
+        if self.collections.iter().any(|known| known == name) {
             Ok(self.database.collection(name))
         } else {
             Err(StepError::refused(format!(

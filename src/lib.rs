@@ -15,7 +15,7 @@
 //!   reads, computes and writes documents; `command` is for what has no transaction.
 //! - `record`: the only file that knows the shape of the record. `store`: reads it and moves it. `lock`:
 //!   the lease beside it. `remembered`: what was stopped, beside it too. `quiet`: whether it stays so.
-//! - `upgrade`, `edit`, `lookup`, `handle`: what authors of upgrades write with.
+//! - `upgrade`, `condition`, `command`, `edit`, `lookup`, `handle`: what authors of upgrades write with.
 //! - `server`: the connection, what server and user can do, and what errors mean.
 //! - `settings`, `log`, `progress`, `report`, `exit`, `failure`, `version`, `stop`, `checkpoint`: one
 //!   subject each. [`harness`] kills runs, for tests of upgrades.
@@ -30,6 +30,8 @@ mod guide {
 }
 
 mod checkpoint;
+mod command;
+mod condition;
 mod decision;
 mod edit;
 mod engine;
@@ -58,6 +60,8 @@ mod upgrade;
 mod version;
 mod workloads;
 
+pub use command::{Command, CreateIndex};
+pub use condition::Condition;
 pub use edit::Edits;
 pub use exit::Outcome;
 pub use failure::Failure;
@@ -70,8 +74,8 @@ pub use observer::{Notice, Observer, Occasion, Tone};
 pub use report::{Report, Unfinished, UpgradeReport, UpgradeState, WorkloadReport, WorkloadState};
 pub use settings::{Settings, markdown_table};
 pub use upgrade::{
-    ActionType, Command, Condition, Step, StepError, TableError, Transaction, Transform, Unit,
-    Upgrade, UpgradeAction, Upgrades,
+    ActionType, Step, StepError, TableError, Transaction, Transform, Unit, Upgrade, UpgradeAction,
+    Upgrades,
 };
 pub use version::{Version, VersionError};
 pub use workloads::{Later, Scaled, Workload, Workloads};

@@ -1,5 +1,6 @@
 //! Look-ups in batch: the documents that the documents of a batch refer to.
 
+use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -8,7 +9,7 @@ use mongodb::bson::raw::{CString, cstr};
 use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 use mongodb::error::Error;
 
-use crate::upgrade::StepError;
+use crate::upgrade::{Name, StepError};
 
 /// No filter asks for more values than this, or for more bytes of them.
 const MAX_VALUES: usize = 10_000;
@@ -28,10 +29,10 @@ type Wanted = dyn Fn(&RawDocument, &mut Keys) + Send + Sync;
 /// Where a version goes in parts, documents are looked up while up to two earlier batches are written, and not
 /// again where a transaction is tried again: the edits do not follow a found document that changes meanwhile.
 pub struct Lookup {
-    pub(crate) name: &'static str,
-    pub(crate) collection: &'static str,
-    field: &'static str,
-    fields: Vec<&'static str>,
+    pub(crate) name: Name,
+    pub(crate) collection: Name,
+    field: Name,
+    fields: Vec<Name>,
     wanted: Box<Wanted>,
 }
 
@@ -39,23 +40,27 @@ impl Lookup {
     /// Looks up documents of `collection` by their top-level `field`; `wanted` adds the values that a
     /// document being transformed needs.
     pub fn new(
-        name: &'static str,
-        collection: &'static str,
-        field: &'static str,
+        name: impl Into<Cow<'static, str>>,
+        collection: impl Into<Cow<'static, str>>,
+        field: impl Into<Cow<'static, str>>,
         wanted: impl Fn(&RawDocument, &mut Keys) + Send + Sync + 'static,
     ) -> Self {
+        let (name, collection, field) = (name.into(), collection.into(), field.into());
         Lookup { name, collection, field, fields: vec![], wanted: Box::new(wanted) }
     }
 
     /// The top-level fields that are read of a found document; all where this is not called.
-    pub fn fields<const N: usize>(mut self, fields: [&'static str; N]) -> Self {
-        self.fields = fields.to_vec();
+    pub fn fields(
+        mut self,
+        fields: impl IntoIterator<Item = impl Into<Cow<'static, str>>>,
+    ) -> Self {
+        self.fields = fields.into_iter().map(Into::into).collect();
         self
     }
 
     /// The top-level fields that it reads; none where it reads all.
-    pub(crate) fn reads(&self) -> Option<impl Iterator<Item = &'static str>> {
-        let fields = self.fields.iter().copied().chain([self.field]);
+    pub(crate) fn reads(&self) -> Option<impl Iterator<Item = &Name>> {
+        let fields = self.fields.iter().chain([&self.field]);
         (!self.fields.is_empty()).then_some(fields)
     }
 
@@ -70,7 +75,7 @@ impl Lookup {
         if let Some(fields) = self.reads() {
             projection.append(cstr!("_id"), 0);
             for field in fields {
-                projection.append(CString::try_from(field)?, 1);
+                projection.append(CString::try_from(&**field)?, 1);
             }
         }
         Ok(projection)
@@ -94,7 +99,7 @@ impl Lookup {
         if n > 0 {
             chunks.push(values);
         }
-        let field = CString::try_from(self.field)?;
+        let field = CString::try_from(&*self.field)?;
         let query = |values| RawDocumentBuf::from_iter([(&field, rawdoc! { "$in": values })]);
         Ok(chunks.into_iter().map(query).collect())
     }
@@ -178,7 +183,7 @@ impl Key {
 
 /// What the look-ups of a batch found.
 #[derive(Default)]
-pub struct Found(BTreeMap<&'static str, Answers>);
+pub struct Found(BTreeMap<Name, Answers>);
 
 /// What one look-up found.
 #[derive(Default)]
@@ -249,7 +254,7 @@ impl Found {
         lookup: &Lookup,
         keys: Keys,
     ) -> Result<Vec<RawDocumentBuf>, Error> {
-        let answers = self.0.entry(lookup.name).or_default();
+        let answers = self.0.entry(lookup.name.clone()).or_default();
         let mut new = vec![];
         for key in keys.0 {
             if let Entry::Vacant(vacant) = answers.documents.entry(key) {
@@ -263,7 +268,7 @@ impl Found {
     /// Filters for the values that have several documents, to be read with `showRecordId`: natural order
     /// is the order of record ids. Nobody pays for them where there is no order.
     pub(crate) fn ask_again(&mut self, lookup: &Lookup) -> Result<Vec<RawDocumentBuf>, Error> {
-        match self.0.get_mut(lookup.name) {
+        match self.0.get_mut(&lookup.name) {
             Some(answers) => lookup.queries(&std::mem::take(&mut answers.again)),
             None => Ok(vec![]),
         }
@@ -281,12 +286,12 @@ impl Found {
             let (name, held) = field.map_err(|_| malformed())?;
             if name == PLACE {
                 place = Some(Place::of(held)?);
-            } else if name == lookup.field && value.is_none() {
+            } else if name.as_str() == lookup.field && value.is_none() {
                 value = Some(held);
             }
         }
         let key = value.and_then(Key::of);
-        let Some((answers, key)) = self.0.get_mut(lookup.name).zip(key) else { return Ok(()) };
+        let Some((answers, key)) = self.0.get_mut(&lookup.name).zip(key) else { return Ok(()) };
         let Some(found) = answers.documents.get_mut(&key) else { return Ok(()) };
         match (found, place) {
             (found @ Documents::None, None) => *found = Documents::One(document),

@@ -772,7 +772,8 @@ mod tests {
     };
 
     use super::*;
-    use crate::upgrade::{ActionType, Command, Upgrade};
+    use crate::command::Command;
+    use crate::upgrade::{ActionType, Upgrade};
 
     fn version(text: &str) -> Version {
         Version::parse(text).unwrap()
@@ -797,7 +798,7 @@ mod tests {
 
     fn upgrades() -> Upgrades {
         let upgrade = |version: &str, collection| {
-            Upgrade::new(version, "drop it").step(Command::Drop { collection })
+            Upgrade::new(version, "drop it").step(Command::drop_collection(collection))
         };
         Upgrades::new([upgrade("0.8.0", "old"), upgrade("0.9.0", "older")], &version("0.9.0"))
             .unwrap()

@@ -1,24 +1,30 @@
 //! Upgrades as their author writes them, and the table that registers them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use mongodb::IndexModel;
-use mongodb::bson::{Document, RawDocument, doc};
+use mongodb::bson::{Bson, Document, RawDocument, doc};
 use mongodb::error::Error as DriverError;
 use serde::{Deserialize, Serialize};
 
+use crate::command::Command;
+use crate::condition::Condition;
 use crate::edit::{EditError, Edits};
 use crate::handle::Handle;
 use crate::lookup::{Found, Lookup};
 use crate::version::Version;
+
+/// A name or a text that the author gives: a literal, or one that is known only at run time.
+pub(crate) type Name = Cow<'static, str>;
 
 /// What the code of a transaction step returns: its future, boxed.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What an upgrade did, or would do: the same from a plan as from a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct UpgradeAction {
     /// One line for people.
     pub description: String,
@@ -30,9 +36,32 @@ pub struct UpgradeAction {
     pub details: Document,
 }
 
+impl UpgradeAction {
+    /// An action without details.
+    pub fn new(
+        action_type: ActionType,
+        collection: impl Into<String>,
+        description: impl Into<String>,
+    ) -> Self {
+        UpgradeAction {
+            description: description.into(),
+            collection: collection.into(),
+            action_type,
+            details: Document::new(),
+        }
+    }
+
+    /// Adds a count or a name to the details.
+    pub fn detail(mut self, name: impl Into<String>, value: impl Into<Bson>) -> Self {
+        self.details.insert(name.into(), value);
+        self
+    }
+}
+
 /// The kinds of change that an [`UpgradeAction`] reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum ActionType {
     /// Documents are changed.
     Update,
@@ -72,6 +101,7 @@ impl ActionType {
 ///
 /// A reason is printed; it must not hold a document's contents.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum StepError {
     /// The step cannot be carried out on this data.
     Refused(String),
@@ -109,15 +139,20 @@ impl From<mongodb::bson::error::Error> for StepError {
 #[derive(Clone, Debug)]
 pub struct Upgrade {
     pub(crate) version: String,
-    pub(crate) description: &'static str,
+    pub(crate) description: Name,
     pub(crate) conditions: Vec<Condition>,
     pub(crate) steps: Vec<Step>,
 }
 
 impl Upgrade {
     /// An upgrade for the first version, pre-releases included, whose code needs it.
-    pub fn new(version: impl Into<String>, description: &'static str) -> Self {
-        Upgrade { version: version.into(), description, conditions: vec![], steps: vec![] }
+    pub fn new(version: impl Into<String>, description: impl Into<Cow<'static, str>>) -> Self {
+        Upgrade {
+            version: version.into(),
+            description: description.into(),
+            conditions: vec![],
+            steps: vec![],
+        }
     }
 
     /// Adds a condition that must hold before the first write.
@@ -133,55 +168,10 @@ impl Upgrade {
     }
 }
 
-/// "No document in a collection matches a filter", asked before anything is written.
-#[derive(Clone, Debug)]
-pub struct Condition {
-    pub(crate) description: &'static str,
-    pub(crate) collection: &'static str,
-    pub(crate) filter: Document,
-    pub(crate) skippable: bool,
-    pub(crate) asked: Asked,
-}
-
-/// When a condition is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
-    BeforeAnyWrite,
-    BeforeItsUpgrade,
-}
-
-impl Condition {
-    /// Holds while no document of `collection` matches `filter`; `description` says so in a line.
-    pub fn no_document(
-        collection: &'static str,
-        filter: Document,
-        description: &'static str,
-    ) -> Self {
-        Condition {
-            description,
-            collection,
-            filter,
-            skippable: false,
-            asked: Asked::BeforeAnyWrite,
-        }
-    }
-
-    /// The operator may skip it with `GATE_SKIP_CONDITIONS`.
-    pub fn skippable(mut self) -> Self {
-        self.skippable = true;
-        self
-    }
-
-    /// An earlier upgrade may change its outcome: asked just before its own upgrade, not at the start.
-    pub fn after_earlier_upgrades(mut self) -> Self {
-        self.asked = Asked::BeforeItsUpgrade;
-        self
-    }
-}
-
 /// One step of an upgrade.
 #[expect(clippy::large_enum_variant, reason = "a process holds a handful of them")]
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Step {
     /// Documents of one collection become others.
     Transform(Transform),
@@ -213,11 +203,11 @@ impl Step {
     /// The name under which the journal knows the step; unique within a version.
     pub(crate) fn name(&self) -> String {
         match self {
-            Step::Transform(step) => match step.name {
-                Some(name) => name.to_owned(),
+            Step::Transform(step) => match &step.name {
+                Some(name) => name.clone().into_owned(),
                 None => format!("transform {}", step.collection),
             },
-            Step::Transaction(step) => step.name.to_owned(),
+            Step::Transaction(step) => step.name.clone().into_owned(),
             Step::Command(step) => step.describe(),
         }
     }
@@ -232,12 +222,14 @@ impl Step {
     }
 
     /// The collections whose documents the step may change.
-    pub(crate) fn writes(&self) -> Vec<&'static str> {
+    pub(crate) fn writes(&self) -> Vec<&str> {
         match self {
-            Step::Transform(step) => {
-                [step.collection].into_iter().chain(step.inserts_into.iter().copied()).collect()
-            }
-            Step::Transaction(step) => step.collections.clone(),
+            Step::Transform(step) => [&step.collection]
+                .into_iter()
+                .chain(&step.inserts_into)
+                .map(|name| &**name)
+                .collect(),
+            Step::Transaction(step) => step.collections.iter().map(|name| &**name).collect(),
             Step::Command(Command::Rename { from, to }) => vec![from, to],
             Step::Command(Command::Drop { collection }) => vec![collection],
             Step::Command(_) => vec![],
@@ -253,13 +245,14 @@ impl Step {
     }
 
     /// The collections whose documents decide what the step does.
-    pub(crate) fn reads(&self) -> Vec<&'static str> {
+    pub(crate) fn reads(&self) -> Vec<&str> {
         match self {
-            Step::Transform(step) => [step.collection]
+            Step::Transform(step) => [&step.collection]
                 .into_iter()
-                .chain(step.lookups.iter().map(|l| l.collection))
+                .chain(step.lookups.iter().map(|l| &l.collection))
+                .map(|name| &**name)
                 .collect(),
-            Step::Transaction(step) => step.collections.clone(),
+            Step::Transaction(step) => step.collections.iter().map(|name| &**name).collect(),
             Step::Command(command) => command.collections(),
         }
     }
@@ -273,12 +266,12 @@ type Edit = dyn Fn(&RawDocument, &Found, &mut Edits) -> Result<(), StepError> + 
 /// edits a document gets.
 #[derive(Clone)]
 pub struct Transform {
-    pub(crate) name: Option<&'static str>,
-    pub(crate) collection: &'static str,
+    pub(crate) name: Option<Name>,
+    pub(crate) collection: Name,
     pub(crate) filter: Document,
-    pub(crate) fields: Vec<&'static str>,
+    pub(crate) fields: Vec<Name>,
     pub(crate) lookups: Vec<Arc<Lookup>>,
-    pub(crate) inserts_into: Vec<&'static str>,
+    pub(crate) inserts_into: Vec<Name>,
     pub(crate) counters: Vec<Counter>,
     pub(crate) convergent: bool,
     pub(crate) edit: Arc<Edit>,
@@ -288,8 +281,8 @@ pub struct Transform {
 #[derive(Clone, Debug)]
 pub(crate) struct Counter {
     pub(crate) action_type: ActionType,
-    pub(crate) name: &'static str,
-    pub(crate) description: &'static str,
+    pub(crate) name: Name,
+    pub(crate) description: Name,
 }
 
 impl Transform {
@@ -298,12 +291,12 @@ impl Transform {
     /// `edit` must depend on nothing but its arguments: it is called for plans, look-aheads, retries
     /// and runs alike.
     pub fn new(
-        collection: &'static str,
+        collection: impl Into<Cow<'static, str>>,
         edit: impl Fn(&RawDocument, &Found, &mut Edits) -> Result<(), StepError> + Send + Sync + 'static,
     ) -> Self {
         Transform {
             name: None,
-            collection,
+            collection: collection.into(),
             filter: doc! {},
             fields: vec![],
             lookups: vec![],
@@ -315,8 +308,8 @@ impl Transform {
     }
 
     /// Names the step, where a version has two transforms of one collection.
-    pub fn named(mut self, name: &'static str) -> Self {
-        self.name = Some(name);
+    pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.name = Some(name.into());
         self
     }
 
@@ -327,8 +320,11 @@ impl Transform {
     }
 
     /// The top-level fields that `edit` reads or changes; the whole document where this is not called.
-    pub fn fields<const N: usize>(mut self, fields: [&'static str; N]) -> Self {
-        self.fields = fields.to_vec();
+    pub fn fields(
+        mut self,
+        fields: impl IntoIterator<Item = impl Into<Cow<'static, str>>>,
+    ) -> Self {
+        self.fields = fields.into_iter().map(Into::into).collect();
         self
     }
 
@@ -347,8 +343,8 @@ impl Transform {
     ///
     /// In the transform's own collection it meets what it inserted, where that sorts behind all documents
     /// of the batch; give it an `_id` that does.
-    pub fn inserts_into(mut self, collection: &'static str) -> Self {
-        self.inserts_into.push(collection);
+    pub fn inserts_into(mut self, collection: impl Into<Cow<'static, str>>) -> Self {
+        self.inserts_into.push(collection.into());
         self
     }
 
@@ -356,9 +352,10 @@ impl Transform {
     pub fn action(
         mut self,
         action_type: ActionType,
-        name: &'static str,
-        description: &'static str,
+        name: impl Into<Cow<'static, str>>,
+        description: impl Into<Cow<'static, str>>,
     ) -> Self {
+        let (name, description) = (name.into(), description.into());
         self.counters.push(Counter { action_type, name, description });
         self
     }
@@ -375,7 +372,7 @@ impl Transform {
         let inserts = self.inserts_into.contains(&lookup.collection);
         let edits = self.collection == lookup.collection
             && (self.fields.is_empty()
-                || lookup.reads().is_none_or(|mut read| read.any(|f| self.fields.contains(&f))));
+                || lookup.reads().is_none_or(|mut read| read.any(|f| self.fields.contains(f))));
         inserts || edits
     }
 }
@@ -395,130 +392,29 @@ type Run = dyn for<'a> Fn(&'a mut Handle<'_>) -> BoxFuture<'a, Result<Vec<Upgrad
 /// It may be run several times before one run is committed, and once more for a plan.
 #[derive(Clone)]
 pub struct Transaction {
-    pub(crate) name: &'static str,
-    pub(crate) collections: Vec<&'static str>,
+    pub(crate) name: Name,
+    pub(crate) collections: Vec<Name>,
     pub(crate) run: Arc<Run>,
 }
 
 impl Transaction {
     /// A step that touches the named collections and no other.
-    pub fn new<const N: usize>(
-        name: &'static str,
-        collections: [&'static str; N],
+    pub fn new(
+        name: impl Into<Cow<'static, str>>,
+        collections: impl IntoIterator<Item = impl Into<Cow<'static, str>>>,
         run: impl for<'a> Fn(&'a mut Handle<'_>) -> BoxFuture<'a, Result<Vec<UpgradeAction>, StepError>>
         + Send
         + Sync
         + 'static,
     ) -> Self {
-        Transaction { name, collections: collections.to_vec(), run: Arc::new(run) }
+        let collections = collections.into_iter().map(Into::into).collect();
+        Transaction { name: name.into(), collections, run: Arc::new(run) }
     }
 }
 
 impl fmt::Debug for Transaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Transaction").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-/// A change that the server makes outside transactions, each with a probe that tells done from not done.
-#[expect(clippy::large_enum_variant, reason = "a process holds a handful of them")]
-#[derive(Clone, Debug)]
-pub enum Command {
-    /// Creates an index; done when an index of that name with those keys and options is there.
-    CreateIndex {
-        /// The collection.
-        collection: &'static str,
-        /// The index; its options must give a name.
-        index: IndexModel,
-    },
-    /// Drops an index by name; done when there is none of that name.
-    ///
-    /// The command may reach the server late, after another run finished: do not give its name to an
-    /// index of a later upgrade.
-    DropIndex {
-        /// The collection.
-        collection: &'static str,
-        /// The index's name.
-        name: &'static str,
-    },
-    /// Sets a collection's validator; done when the validator is exactly that.
-    ///
-    /// The command may reach the server late, after another run finished: where several upgrades set
-    /// the validator of one collection, let each accept what the later ones do.
-    SetValidator {
-        /// The collection; created where it does not exist.
-        collection: &'static str,
-        /// The validator, for instance `{ $jsonSchema: … }`.
-        validator: Document,
-    },
-    /// Renames a collection; done when the source is gone.
-    Rename {
-        /// The present name.
-        from: &'static str,
-        /// The new name; must not exist.
-        to: &'static str,
-    },
-    /// Drops a collection; done when it is gone.
-    Drop {
-        /// The collection.
-        collection: &'static str,
-    },
-}
-
-impl Command {
-    /// One line that says what the command does, and names it in the journal.
-    pub(crate) fn describe(&self) -> String {
-        match self {
-            Command::CreateIndex { collection, .. } => {
-                format!("Create index {} on {collection}", self.index_name())
-            }
-            Command::DropIndex { collection, name } => format!("Drop index {name} on {collection}"),
-            Command::SetValidator { collection, .. } => {
-                format!("Set the validator of {collection}")
-            }
-            Command::Rename { from, to } => format!("Rename {from} to {to}"),
-            Command::Drop { collection } => format!("Drop {collection}"),
-        }
-    }
-
-    /// The name of the index that is created or dropped; empty where there is none.
-    pub(crate) fn index_name(&self) -> &str {
-        match self {
-            Command::CreateIndex { index, .. } => {
-                index.options.as_ref().and_then(|o| o.name.as_deref()).unwrap_or_default()
-            }
-            Command::DropIndex { name, .. } => name,
-            _ => "",
-        }
-    }
-
-    pub(crate) fn action(&self) -> UpgradeAction {
-        let (action_type, details) = match self {
-            Command::CreateIndex { .. } => {
-                (ActionType::CreateIndex, doc! { "index": self.index_name() })
-            }
-            Command::DropIndex { name, .. } => (ActionType::DropIndex, doc! { "index": *name }),
-            Command::SetValidator { .. } => (ActionType::SetValidator, doc! {}),
-            Command::Rename { to, .. } => (ActionType::Rename, doc! { "to": *to }),
-            Command::Drop { .. } => (ActionType::Drop, doc! {}),
-        };
-        UpgradeAction {
-            description: self.describe(),
-            collection: self.collections()[0].to_owned(),
-            action_type,
-            details,
-        }
-    }
-
-    /// The collections concerned, the one that is changed first.
-    pub(crate) fn collections(&self) -> Vec<&'static str> {
-        match self {
-            Command::CreateIndex { collection, .. }
-            | Command::DropIndex { collection, .. }
-            | Command::SetValidator { collection, .. }
-            | Command::Drop { collection } => vec![collection],
-            Command::Rename { from, to } => vec![from, to],
-        }
     }
 }
 
@@ -541,7 +437,7 @@ impl Unit {
 
     /// What the version's upgrades do, in a line.
     pub(crate) fn description(&self) -> String {
-        self.upgrades.iter().map(|u| u.description).collect::<Vec<_>>().join("; ")
+        self.upgrades.iter().map(|u| &*u.description).collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -646,7 +542,7 @@ fn check_steps(upgrade: &Upgrade) -> Result<(), String> {
             return Err(format!("{} needs a name in its options", command.describe()));
         }
         if let Step::Transform(transform) = step {
-            let mut names: Vec<&str> = transform.lookups.iter().map(|l| l.name).collect();
+            let mut names: Vec<&str> = transform.lookups.iter().map(|l| &*l.name).collect();
             names.sort_unstable();
             if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
                 return Err(format!(

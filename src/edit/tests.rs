@@ -125,7 +125,7 @@ fn counts_are_no_edit() {
     assert!(edits.is_empty());
     edits.unset("a");
     assert!(!edits.is_empty());
-    assert_eq!(edits.into_counts_and_inserts().0, [("pinned", 2)]);
+    assert_eq!(edits.into_counts_and_inserts().0, [("pinned".into(), 2)]);
 }
 
 #[tokio::test]

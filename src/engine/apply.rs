@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::checkpoint::Point;
+use crate::command::Command;
 use crate::engine::batch::{self, Batch, Edited, Purpose, Sizes};
 use crate::engine::reader::Reader;
 use crate::engine::transact::{PATIENCE, jittered, together};
@@ -21,7 +22,7 @@ use crate::progress::Progress;
 use crate::record::{Applied, Done, Journal, Pass, Position, Record};
 use crate::server::{self, Deployment};
 use crate::stop::Halt;
-use crate::upgrade::{Command, Step, Transaction, Transform, Unit};
+use crate::upgrade::{Step, Transaction, Transform, Unit};
 
 /// How long a version is tried at once before it is tried in parts.
 const AT_ONCE: Duration = Duration::from_secs(15);
@@ -157,7 +158,7 @@ impl<'a> Work<'a> {
             if changed_later {
                 tracing::warn!(
                     version = %unit.version,
-                    collection = transform.collection,
+                    collection = &*transform.collection,
                     "documents written during the upgrade are not looked for: a later step changes them"
                 );
                 continue;
@@ -277,7 +278,7 @@ impl<'a> Work<'a> {
         let mut reader = reader.sizes(sizes);
         reader.refresh().await?;
         let mut progress =
-            Progress::new(&unit.version, &unit.description(), transform.collection, documents);
+            Progress::new(&unit.version, &unit.description(), &transform.collection, documents);
         loop {
             let journal = self.journal()?;
             if journal.step != step {
@@ -286,7 +287,7 @@ impl<'a> Work<'a> {
             }
             if journal.pass != pass {
                 pass = journal.pass;
-                let name = transform.collection;
+                let name = &transform.collection;
                 let late = Progress::new(&unit.version, "look once more", name, documents);
                 std::mem::replace(&mut progress, late).finish();
                 reader.refresh().await?;
@@ -580,7 +581,7 @@ async fn free_code(
     let mut handle = Handle::new(context.database(), session, &transaction.collections);
     let actions = (transaction.run)(&mut handle)
         .await
-        .map_err(|error| refused(error, unit, transaction.name))?;
+        .map_err(|error| refused(error, unit, &transaction.name))?;
     Ok(Done { actions, ..Done::default() })
 }
 

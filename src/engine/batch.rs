@@ -118,10 +118,10 @@ impl Edited {
     pub(crate) fn count(&self, done: &mut Done) {
         done.documents += 1;
         for (name, n) in &self.effect.counts {
-            match done.counts.get_mut(*name) {
+            match done.counts.get_mut(&**name) {
                 Some(count) => *count += n,
                 None => {
-                    done.counts.insert((*name).to_owned(), *n);
+                    done.counts.insert(name.clone().into_owned(), *n);
                 }
             }
         }
@@ -369,13 +369,13 @@ fn find_again(
 /// The query for all documents in `_id` order, with the fields that the transform reads.
 fn find_in_order(transform: &Transform, sizes: Sizes) -> Document {
     let mut find = doc! {
-        "find": transform.collection,
+        "find": &*transform.collection,
         "sort": { "_id": 1 },
         "hint": { "_id": 1 },
     };
     let mut projection = doc! {};
     for field in &transform.fields {
-        projection.insert(*field, 1);
+        projection.insert(&**field, 1);
     }
     if !projection.is_empty() {
         if sizes == Sizes::Asked {
@@ -446,7 +446,7 @@ pub(crate) fn look_ups(
 
 fn look_up(lookup: &Lookup, filter: RawDocumentBuf, place: In) -> Result<RawDocumentBuf, Error> {
     let mut find = rawdoc! {
-        "find": lookup.collection,
+        "find": &*lookup.collection,
         "filter": filter,
         "projection": lookup.projection()?,
         "batchSize": LOOK_UP_BATCH,
@@ -467,7 +467,7 @@ pub(crate) fn take(
 ) -> Result<(), Halt> {
     let Some(lookup) = transform.lookups.get(position) else { return Ok(()) };
     for document in documents {
-        found.add(lookup, document).map_err(|error| refused(error, unit, lookup.name))?;
+        found.add(lookup, document).map_err(|error| refused(error, unit, &lookup.name))?;
     }
     Ok(())
 }
@@ -521,7 +521,7 @@ fn checked(
     let mut inserted = 0;
     for insert in edits.inserts() {
         let insert = insert?;
-        if !transform.inserts_into.contains(&insert.collection) {
+        if !transform.inserts_into.contains(insert.collection) {
             return Err(StepError::refused(format!(
                 "it inserts into {}, which the transform does not name with inserts_into",
                 insert.collection
@@ -530,7 +530,8 @@ fn checked(
         inserted += insert.document.as_bytes().len();
     }
     if !transform.fields.is_empty()
-        && let Some(field) = edits.fields().find(|field| !transform.fields.contains(field))
+        && let Some(field) =
+            edits.fields().find(|field| !transform.fields.iter().any(|own| own == field))
     {
         return Err(StepError::refused(format!(
             "it edits {field}, which the transform does not name among its fields"
@@ -594,7 +595,7 @@ pub(crate) async fn write(
         }
     }
     let (changed, statements) = statements(edited);
-    for (first, command) in commands("update", transform.collection, "updates", statements, None) {
+    for (first, command) in commands("update", &transform.collection, "updates", statements, None) {
         let answer = database.run_raw_command(command).session(&mut *session).await?;
         fail_on_write_error(&answer, unit, transform, &changed[first..])?;
     }
@@ -637,7 +638,7 @@ pub(crate) async fn write_guarded(
     let unchanged = (edited.len() - changed.len()) as u64;
     let mut written = Written { documents: unchanged, refusal: None };
     for (first, command) in
-        commands("update", transform.collection, "updates", statements, Some(&concern))
+        commands("update", &transform.collection, "updates", statements, Some(&concern))
     {
         let answer = database.run_raw_command(command).await?;
         fail_on_write_concern(&answer)?;
@@ -728,8 +729,8 @@ fn statements<'a>(edited: &[&'a Edited]) -> (Vec<&'a Edited>, Vec<&'a RawDocumen
 }
 
 /// The documents to add, by collection; of several with one `_id`, the first.
-fn inserts(edited: &[&Edited]) -> Vec<(&'static str, Vec<RawDocumentBuf>)> {
-    let mut collections: Vec<(&'static str, Vec<RawDocumentBuf>)> = Vec::new();
+fn inserts<'a>(edited: &[&'a Edited]) -> Vec<(&'a str, Vec<RawDocumentBuf>)> {
+    let mut collections: Vec<(&'a str, Vec<RawDocumentBuf>)> = Vec::new();
     for (name, document) in edited.iter().flat_map(|edited| &edited.effect.inserts) {
         let at = match collections.iter().position(|(other, _)| other == name) {
             Some(at) => at,
@@ -805,7 +806,7 @@ fn fail_on_write_error(
     let index = error.get_i32("index").unwrap_or_default().max(0) as usize;
     let place = match sent.get(index) {
         Some(edited) => place(transform, &edited.document),
-        None => transform.collection.to_owned(),
+        None => transform.collection.clone().into_owned(),
     };
     Err(write_failure(error, unit, &place))
 }

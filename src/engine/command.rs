@@ -8,9 +8,10 @@ use mongodb::error::Error;
 use mongodb::{Database, IndexModel};
 
 use crate::checkpoint::Point;
+use crate::command::Command;
 use crate::engine::{Context, Halt, failed};
 use crate::server;
-use crate::upgrade::{Command, Step, Unit};
+use crate::upgrade::{Step, Unit};
 
 /// The key under which the journal holds the UUID that a rename or a drop was decided on.
 const UUID: &str = "uuid";
@@ -50,7 +51,7 @@ pub(crate) async fn probe(
                         false => HashMap::new(),
                     };
                     let inherited =
-                        there.get(*collection).and_then(|there| there.option("collation"));
+                        there.get(&**collection).and_then(|there| there.option("collation"));
                     match same_index(&stored, index, inherited) {
                         true => Ok(Probe::Done),
                         false => Err(conflict(
@@ -69,14 +70,14 @@ pub(crate) async fn probe(
         Command::SetValidator { collection, validator } => {
             let stored = collections(database, &[collection]).await?;
             // an empty validator is stored as none at all
-            let done = stored.get(*collection).is_some_and(|stored| {
+            let done = stored.get(&**collection).is_some_and(|stored| {
                 stored.option("validator").cloned().unwrap_or_default() == *validator
             });
             Ok(if done { Probe::Done } else { Probe::Todo(doc! {}) })
         }
         Command::Drop { collection } => {
             let stored = collections(database, &[collection]).await?;
-            Ok(match (stored.get(*collection), begun.and_then(|begun| begun.get(UUID))) {
+            Ok(match (stored.get(&**collection), begun.and_then(|begun| begun.get(UUID))) {
                 (None, _) => Probe::Done,
                 // a collection that came after the one to be dropped is the application's
                 (Some(stored), Some(uuid)) if stored.uuid != *uuid => Probe::Done,
@@ -85,7 +86,7 @@ pub(crate) async fn probe(
         }
         Command::Rename { from, to } => {
             let stored = collections(database, &[from, to]).await?;
-            let (source, target) = (stored.get(*from), stored.get(*to));
+            let (source, target) = (stored.get(&**from), stored.get(&**to));
             let begun = begun.and_then(|begun| begun.get(UUID));
             match (source, target, begun) {
                 (_, Some(target), Some(uuid)) if target.uuid == *uuid => Ok(Probe::Done),
@@ -199,13 +200,13 @@ async fn send(database: &Database, command: &Command, identity: &Document) -> Re
             database.collection::<Document>(collection).create_index(index.clone()).await?;
         }
         Command::DropIndex { collection, name } => {
-            database.collection::<Document>(collection).drop_index(*name).await?;
+            database.collection::<Document>(collection).drop_index(&**name).await?;
         }
         Command::SetValidator { collection, validator } => {
-            let set = doc! { "collMod": *collection, "validator": validator.clone(), "writeConcern": concern.clone() };
+            let set = doc! { "collMod": &**collection, "validator": validator.clone(), "writeConcern": concern.clone() };
             match database.run_command(set).await {
                 Err(error) if server::code(&error) == Some(26) => {
-                    let create = doc! { "create": *collection, "validator": validator.clone(), "writeConcern": concern };
+                    let create = doc! { "create": &**collection, "validator": validator.clone(), "writeConcern": concern };
                     database.run_command(create).await?;
                 }
                 ended => {
@@ -224,7 +225,7 @@ async fn send(database: &Database, command: &Command, identity: &Document) -> Re
         }
         Command::Drop { collection } => {
             let drop =
-                doc! { "drop": *collection, "collectionUUID": uuid, "writeConcern": concern };
+                doc! { "drop": &**collection, "collectionUUID": uuid, "writeConcern": concern };
             database.run_command(drop).await?;
         }
     }

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use mongodb::ClientSession;
 use mongodb::bson::{Bson, RawDocumentBuf, doc};
 
+use crate::command::Command;
 use crate::engine::apply::in_transaction;
 use crate::engine::batch::{Edited, Purpose, TRANSACTION_BYTES};
 use crate::engine::reader::Reader;
@@ -15,7 +16,7 @@ use crate::progress::Progress;
 use crate::record::{Done, Journal, Pass};
 use crate::server::{self, Deployment};
 use crate::stop::Halt;
-use crate::upgrade::{ActionType, Command, Step, Transform, Unit, UpgradeAction};
+use crate::upgrade::{ActionType, Step, Transform, Unit, UpgradeAction};
 
 /// How many documents each step of a rehearsal may change, as a multiple of one transaction's.
 const REHEARSAL: u64 = 10;
@@ -186,11 +187,11 @@ fn inexact(step: &Step) -> Vec<UpgradeAction> {
             .counters
             .iter()
             .map(|c| {
-                action(&c.description.replace("{n} ", ""), transform.collection, c.action_type)
+                action(&c.description.replace("{n} ", ""), &transform.collection, c.action_type)
             })
             .collect(),
         Step::Transaction(transaction) => {
-            vec![action(transaction.name, &transaction.collections.join(", "), ActionType::Update)]
+            vec![action(&transaction.name, &transaction.collections.join(", "), ActionType::Update)]
         }
         Step::Command(command) => {
             let mut action = command.action();
@@ -226,7 +227,7 @@ async fn fits_at_once(
 
 /// How many documents the collection of a transform holds, about.
 async fn all_of(context: &Context, transform: &Transform) -> Result<u64, Halt> {
-    let collection = context.database().collection::<RawDocumentBuf>(transform.collection);
+    let collection = context.database().collection::<RawDocumentBuf>(&transform.collection);
     context.stop.guard(collection.estimated_document_count().into_future()).await
 }
 
@@ -247,7 +248,7 @@ async fn scan(
     let mut reader = Reader::new(context, unit, transform, purpose, after);
     let (mut known, mut largest) = (Known::default(), 0);
     let all = all_of(context, transform).await?;
-    let mut progress = Progress::new(&unit.version, "look", transform.collection, all);
+    let mut progress = Progress::new(&unit.version, "look", &transform.collection, all);
     loop {
         let batch = reader.next().await?;
         known.done.add(&batch.done());

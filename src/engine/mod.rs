@@ -84,12 +84,12 @@ fn step_actions(step: &Step, done: &Done) -> Vec<UpgradeAction> {
         .counters
         .iter()
         .filter_map(|counter| {
-            let n = *done.counts.get(counter.name).filter(|n| **n > 0)?;
+            let n = *done.counts.get(&*counter.name).filter(|n| **n > 0)?;
             Some(UpgradeAction {
                 description: counter.description.replace("{n}", &n.to_string()),
-                collection: transform.collection.to_owned(),
+                collection: transform.collection.clone().into_owned(),
                 action_type: counter.action_type,
-                details: mongodb::bson::doc! { counter.name: n as i64 },
+                details: mongodb::bson::doc! { &*counter.name: n as i64 },
             })
         })
         .collect()

@@ -106,7 +106,7 @@ impl<'a> Reader<'a> {
 
     /// From here on sees at least all that is written now, also what a majority is still to get.
     pub(crate) async fn refresh(&mut self) -> Result<(), Halt> {
-        let (context, collection) = (self.context, self.transform.collection);
+        let (context, collection) = (self.context, &*self.transform.collection);
         let asking = || context.stop.guard(server::operation_time(context.database(), collection));
         self.since = context.patiently(PAUSE, async || asking().await).await?;
         self.restart(self.after.clone());

@@ -3,6 +3,8 @@
 use mongodb::ClientSession;
 use mongodb::bson::Document;
 
+use crate::command::Command;
+use crate::condition::{Asked, Condition};
 use crate::engine::{Context, closed, closed_looking, suits};
 use crate::exit::Outcome;
 use crate::failure::Failure;
@@ -10,7 +12,7 @@ use crate::run::Run;
 use crate::server::{self, Deployment, Need, Server};
 use crate::settings::{Conditions, Initialise};
 use crate::stop::Halt;
-use crate::upgrade::{Asked, Command, Condition, Step, Unit};
+use crate::upgrade::{Step, Unit};
 
 /// The server's code for a missing privilege.
 const UNAUTHORISED: i32 = 13;
@@ -169,7 +171,7 @@ impl Run<'_> {
                     ));
                 } else {
                     if let Err(halt) = ask(context, unit, condition).await {
-                        let needs = on(&["find"], condition.collection);
+                        let needs = on(&["find"], &condition.collection);
                         return Err(self.explain(halt, "asking a condition", &needs).await);
                     }
                 }
@@ -184,7 +186,7 @@ fn is_unauthorised(halt: &Halt) -> bool {
 }
 
 async fn ask(context: &Context, unit: &Unit, condition: &Condition) -> Result<(), Halt> {
-    let collection = context.store.database.collection::<Document>(condition.collection);
+    let collection = context.store.database.collection::<Document>(&condition.collection);
     let matching = context
         .stop
         .guard(collection.count_documents(condition.filter.clone()).limit(COUNTED).into_future())
@@ -234,14 +236,14 @@ fn units_needs(units: &[&Unit]) -> Vec<Need> {
     let mut needs = Vec::new();
     for unit in units {
         for condition in unit.conditions() {
-            needs.extend(on(&["find"], condition.collection));
+            needs.extend(on(&["find"], &condition.collection));
         }
         for step in unit.steps() {
             match step {
                 Step::Transform(transform) => {
-                    needs.extend(on(&["find", "update"], transform.collection));
+                    needs.extend(on(&["find", "update"], &transform.collection));
                     for lookup in &transform.lookups {
-                        needs.extend(on(&["find"], lookup.collection));
+                        needs.extend(on(&["find"], &lookup.collection));
                     }
                     for collection in &transform.inserts_into {
                         needs.extend(on(&["find", "insert"], collection));

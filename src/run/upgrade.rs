@@ -6,6 +6,7 @@ use mongodb::ClientSession;
 use tokio::time::Instant;
 
 use crate::checkpoint::Point;
+use crate::condition::Asked;
 use crate::decision::{Decision, Holder, Observed};
 use crate::engine::{
     Context, Estimate, Look, Work, closed, closed_by, closed_looking, jittered, look,
@@ -20,7 +21,7 @@ use crate::run::{LOOKING, POLL, Run, SAY, held};
 use crate::server;
 use crate::settings::Repair;
 use crate::stop::{Halt, Reason, caught, within};
-use crate::upgrade::{Asked, Unit};
+use crate::upgrade::Unit;
 use crate::version::Version;
 
 /// How long releasing the lock may take; the lease ends by itself.

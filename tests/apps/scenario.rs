@@ -6,8 +6,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use upgrade_gate::bson::{Bson, Document, RawBsonRef, RawDocument, doc, rawdoc};
-use upgrade_gate::mongodb::options::IndexOptions;
-use upgrade_gate::mongodb::{Client, IndexModel};
+use upgrade_gate::mongodb::Client;
 use upgrade_gate::{
     ActionType, Command, Condition, Edits, Found, Gate, Handle, Keys, Lookup, StepError,
     Transaction, Transform, Upgrade, UpgradeAction,
@@ -198,40 +197,19 @@ fn upgrade(version: &str, name: &str) -> Upgrade {
                 Box::pin(stubborn(handle))
             }))
         }
-        "index" => new("index things").step(Command::CreateIndex {
-            collection: "things",
-            index: IndexModel::builder()
-                .keys(doc! { "b": 1 })
-                .options(IndexOptions::builder().name("by b".to_owned()).build())
-                .build(),
-        }),
-        "unique" => new("make keys unique").step(Command::CreateIndex {
-            collection: "things",
-            index: IndexModel::builder()
-                .keys(doc! { "unique_key": 1 })
-                .options(IndexOptions::builder().name("unique key".to_owned()).unique(true).build())
-                .build(),
-        }),
-        "text_index" => new("search things").step(Command::CreateIndex {
-            collection: "things",
-            index: IndexModel::builder()
-                .keys(doc! { "b": 1, "title": "text", "body": "text" })
-                .options(IndexOptions::builder().name("words".to_owned()).build())
-                .build(),
-        }),
+        "index" => new("index things").step(Command::create_index("things", "by b", doc! { "b": 1 })),
+        "unique" => new("make keys unique").step(Command::create_index("things", "unique key", doc! { "unique_key": 1 }).unique()),
+        "text_index" => new("search things").step(Command::create_index("things", "words", doc! { "b": 1, "title": "text", "body": "text" })),
         "unindex" => new("drop the index of things")
-            .step(Command::DropIndex { collection: "things", name: "by b" }),
-        "validator" => new("validate things").step(Command::SetValidator {
-            collection: "things",
-            validator: doc! { "b": { "$not": { "$type": "string" } } },
-        }),
+            .step(Command::drop_index("things", "by b")),
+        "validator" => new("validate things").step(Command::set_validator("things", doc! { "b": { "$not": { "$type": "string" } } })),
         "unvalidate" => new("validate things no more")
-            .step(Command::SetValidator { collection: "things", validator: doc! {} }),
+            .step(Command::set_validator("things", doc! {})),
         "rename_first" => new("rename first to second")
-            .step(Command::Rename { from: "first", to: "second" }),
-        "rename" => new("rename old to new").step(Command::Rename { from: "old", to: "new" }),
-        "drop_blocks" => new("drop blocks").step(Command::Drop { collection: "blocks" }),
-        "drop" => new("drop old").step(Command::Drop { collection: "old" }),
+            .step(Command::rename("first", "second")),
+        "rename" => new("rename old to new").step(Command::rename("old", "new")),
+        "drop_blocks" => new("drop blocks").step(Command::drop_collection("blocks")),
+        "drop" => new("drop old").step(Command::drop_collection("old")),
         "idle" => new("move a to b in things while no task runs")
             .condition(
                 Condition::no_document("tasks", doc! { "running": true }, "no task is running")
@@ -407,12 +385,10 @@ async fn singleton(handle: &mut Handle<'_>) -> Result<Vec<UpgradeAction>, StepEr
     let document =
         upgrade_gate::bson::rawdoc! { "_id": "one", "singleton": Bson::Null.to_string() };
     handle.insert("auxiliary", vec![document]).await?;
-    Ok(vec![UpgradeAction {
-        description: "Insert the singleton".into(),
-        collection: "auxiliary".into(),
-        action_type: ActionType::Insert,
-        details: doc! { "inserted": 1 },
-    }])
+    Ok(vec![
+        UpgradeAction::new(ActionType::Insert, "auxiliary", "Insert the singleton")
+            .detail("inserted", 1),
+    ])
 }
 
 async fn stubborn(handle: &mut Handle<'_>) -> Result<Vec<UpgradeAction>, StepError> {
@@ -421,12 +397,10 @@ async fn stubborn(handle: &mut Handle<'_>) -> Result<Vec<UpgradeAction>, StepErr
     }
     let update = doc! { "$inc": { "n": 1 } };
     let n = handle.update("auxiliary", doc! { "counts": true }, update).await?;
-    Ok(vec![UpgradeAction {
-        description: format!("Count {n} document(s)"),
-        collection: "auxiliary".into(),
-        action_type: ActionType::Update,
-        details: doc! { "counted": n as i64 },
-    }])
+    Ok(vec![
+        UpgradeAction::new(ActionType::Update, "auxiliary", format!("Count {n} document(s)"))
+            .detail("counted", n as i64),
+    ])
 }
 
 fn get<'a>(document: &'a RawDocument, field: &str) -> Result<Option<RawBsonRef<'a>>, StepError> {
