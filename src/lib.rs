@@ -33,6 +33,7 @@ mod checkpoint;
 mod command;
 mod condition;
 mod decision;
+mod diagnosis;
 mod edit;
 mod engine;
 mod exit;

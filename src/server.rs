@@ -9,6 +9,7 @@ use mongodb::options::{
 };
 use mongodb::{Client, Database};
 
+use crate::diagnosis::{selection_remedy, wrong_uri};
 use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::stop::Halt;
@@ -48,28 +49,6 @@ pub(crate) async fn connect(
     let direct = options.direct_connection == Some(true);
     let client = Client::with_options(options).map_err(|error| wrong_uri(&error))?;
     Ok(Connected { database: client.database(database), direct })
-}
-
-fn wrong_uri(error: &Error) -> Failure {
-    match *error.kind {
-        ErrorKind::DnsResolve { .. } => Failure::new(
-            Outcome::NoServer,
-            format!("cannot resolve the host of the connection string: {}", describe(error)),
-            "check the host in GATE_MONGODB_URI and the cluster's DNS",
-        ),
-        ErrorKind::InvalidTlsConfig { .. } | ErrorKind::Io(_) => Failure::new(
-            Outcome::SettingWrong,
-            format!("GATE_MONGODB_URI names files that cannot be used: {}", describe(error)),
-            "check the options tlsCAFile and tlsCertificateKeyFile in the connection string",
-        ),
-        // the driver's reason may repeat a part that is secret
-        _ => Failure::new(
-            Outcome::SettingWrong,
-            "GATE_MONGODB_URI is not a connection string that the driver can use",
-            "write it as mongodb://user:password@host:port/database?options, with special characters \
-             percent-encoded",
-        ),
-    }
 }
 
 /// What the server says of itself.
@@ -248,26 +227,6 @@ pub(crate) fn failure(error: &Error, doing: &str, unknown: Outcome) -> Failure {
                 "mend what the server objects to, then run it again",
             ),
         },
-    }
-}
-
-fn selection_remedy(topology: &str) -> &'static str {
-    if topology.contains("certificate") || topology.contains("Certificate") {
-        "check the options tls and tlsCAFile in the connection string"
-    } else if topology.contains("unexpected end of file") {
-        "the server closes the connection: if it requires TLS, set the option tls=true; else see its log"
-    } else if topology.contains("ReplicaSetNoPrimary")
-        && topology.contains("Type: Unknown")
-        && !topology.contains("Type: Rs")
-    {
-        "no member of the replica set answers: check hosts and ports in the connection string, the \
-         network, and that the servers run"
-    } else if topology.contains("ReplicaSetNoPrimary") {
-        "the replica set has no primary, or not that name: check its members and the option replicaSet"
-    } else if topology.contains("InvalidResponse") || topology.contains("invalid reply") {
-        "what answers there is not a MongoDB: check host and port in the connection string"
-    } else {
-        "check host and port in the connection string, the network, and that the server runs"
     }
 }
 
