@@ -74,6 +74,19 @@ impl Edits {
         self.changes.is_empty() && self.inserts.is_empty()
     }
 
+    /// Whether the server would make of the document what it is already, and nothing besides.
+    pub(crate) fn leave_as_it_is(&self, document: &RawDocument) -> bool {
+        let same = |changes: Changes<'_>| {
+            changes.apply(document).is_ok_and(|after| after == document.as_bytes())
+        };
+        self.inserts.is_empty() && self.changes().is_ok_and(|changes| changes.is_none_or(same))
+    }
+
+    /// The counters that were counted, repeated where one was several times.
+    pub(crate) fn counters(&self) -> impl Iterator<Item = &str> {
+        self.counts.iter().map(|(counter, _)| &**counter)
+    }
+
     /// The top-level fields that the edits touch, repeated where several do.
     pub(crate) fn fields(&self) -> impl Iterator<Item = &str> {
         self.changes.iter().map(|(path, _)| path.split('.').next().unwrap_or(path))

@@ -267,6 +267,23 @@ impl Found {
         Ok(found.into_iter().flat_map(Documents::iter))
     }
 
+    /// Whether all was asked for that a document needs.
+    pub(crate) fn answers(&self, lookup: &Lookup, document: &RawDocument) -> bool {
+        let mut keys = Keys::default();
+        lookup.wanted(document, &mut keys);
+        let Some(answers) = self.0.get(&lookup.name) else { return keys.0.is_empty() };
+        keys.0.iter().all(|key| answers.documents.contains_key(key))
+    }
+
+    /// What a look-up found for a document.
+    pub(crate) fn of(&self, lookup: &Lookup, document: &RawDocument) -> Vec<&RawDocument> {
+        let mut keys = Keys::default();
+        lookup.wanted(document, &mut keys);
+        let Some(answers) = self.0.get(&lookup.name) else { return vec![] };
+        let found = keys.0.iter().filter_map(|key| answers.documents.get(key));
+        found.flat_map(Documents::iter).collect()
+    }
+
     /// The bytes of what was found.
     pub(crate) fn bytes(&self) -> usize {
         let documents = self.0.values().flat_map(|answers| answers.documents.values());

@@ -107,6 +107,9 @@ pub enum StepError {
     Refused(String),
     /// The driver's own error, unchanged, so that the engine knows what may be tried again.
     Driver(DriverError),
+    /// A document that does not hold what the step reads from it: the error of `document.get_i32("n")?`
+    /// and its like, unchanged, so that the engine can say which document it was.
+    Bson(mongodb::bson::error::Error),
 }
 
 impl StepError {
@@ -128,10 +131,9 @@ impl From<EditError> for StepError {
     }
 }
 
-/// A document that cannot be read; what it holds is not told.
 impl From<mongodb::bson::error::Error> for StepError {
-    fn from(_: mongodb::bson::error::Error) -> Self {
-        StepError::refused("it is not valid BSON")
+    fn from(error: mongodb::bson::error::Error) -> Self {
+        StepError::Bson(error)
     }
 }
 
@@ -206,10 +208,7 @@ impl Step {
     /// The name under which the journal knows the step; unique within a version.
     pub(crate) fn name(&self) -> String {
         match self {
-            Step::Transform(step) => match &step.name {
-                Some(name) => name.clone().into_owned(),
-                None => format!("transform {}", step.collection),
-            },
+            Step::Transform(step) => step.step_name(),
             Step::Transaction(step) => step.name.clone().into_owned(),
             Step::Command(step) => step.describe(),
         }
@@ -335,6 +334,14 @@ impl Transform {
     pub fn lookup(mut self, lookup: Lookup) -> Self {
         self.lookups.push(Arc::new(lookup));
         self
+    }
+
+    /// The name under which the journal knows the step.
+    pub(crate) fn step_name(&self) -> String {
+        match &self.name {
+            Some(name) => name.clone().into_owned(),
+            None => format!("transform {}", self.collection),
+        }
     }
 
     /// Whether what it inserts may be its own to transform.

@@ -12,16 +12,17 @@ use tokio::time::Instant;
 
 use crate::checkpoint::Point;
 use crate::command::Command;
+use crate::engine::author::{self, panicked};
 use crate::engine::batch::{self, Batch, Edited, Purpose, Sizes};
 use crate::engine::reader::Reader;
 use crate::engine::transact::{PATIENCE, jittered, together};
-use crate::engine::{Context, Estimate, actions, closed, command, failed, refused};
+use crate::engine::{Context, Estimate, actions, closed, command, failed};
 use crate::failure::Failure;
 use crate::handle::Handle;
 use crate::progress::Progress;
 use crate::record::{Applied, Done, Journal, Pass, Position, Record};
 use crate::server::{self, Deployment};
-use crate::stop::Halt;
+use crate::stop::{Halt, caught};
 use crate::upgrade::{Step, Transaction, Transform, Unit};
 
 /// How long a version is tried at once before it is tried in parts.
@@ -274,8 +275,9 @@ impl<'a> Work<'a> {
             Some(_) => (Purpose::Write, Sizes::Asked),
             None => (Purpose::Guarded, Sizes::Asked),
         };
-        let reader = Reader::new(context, unit, transform, purpose, after.clone());
-        let mut reader = reader.sizes(sizes);
+        let reader = Reader::new(context, unit, transform, purpose, after.clone()).sizes(sizes);
+        // what could not be looked at before is verified as it is written
+        let mut reader = if estimate.knows(step) { reader } else { reader.verifying() };
         reader.refresh().await?;
         let mut progress =
             Progress::new(&unit.version, &unit.description(), &transform.collection, documents);
@@ -579,9 +581,11 @@ async fn free_code(
     transaction: &Transaction,
 ) -> Result<Done, Halt> {
     let mut handle = Handle::new(context.database(), session, &transaction.collections);
-    let actions = (transaction.run)(&mut handle)
+    let place = format!("collection {}", transaction.collections.join(", "));
+    let actions = caught(async { (transaction.run)(&mut handle).await })
         .await
-        .map_err(|error| refused(error, unit, &transaction.name))?;
+        .map_err(|_| panicked(unit, &transaction.name, &place))?
+        .map_err(|error| author::refused(error, unit, &transaction.name, &place))?;
     Ok(Done { actions, ..Done::default() })
 }
 

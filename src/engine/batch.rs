@@ -11,7 +11,9 @@ use mongodb::error::Error;
 use mongodb::{ClientSession, Database};
 
 use crate::edit::{Counts, Edits, Inserts, MAX_DOCUMENT_SIZE};
-use crate::engine::{Halt, failed, refused};
+use crate::engine::author::{self, about, refused};
+use crate::engine::converge::{Verify, verify, verify_known};
+use crate::engine::{Halt, at, failed, failed_step};
 use crate::lookup::{Found, Keys, Lookup};
 use crate::record::Done;
 use crate::server;
@@ -32,6 +34,11 @@ const LOOK_UP_BATCH: i32 = 100_000;
 
 /// For how long the author's code may compute edits before the run's other tasks get their turn.
 const TURN: Duration = Duration::from_micros(300);
+
+/// Under these names, which no author gives to a counter, it is counted what no counter counted:
+/// documents changed, and documents added.
+pub(crate) const CHANGED: &str = "(changed)";
+pub(crate) const ADDED: &str = "(added)";
 
 /// The field in which a look-ahead asks for the size of the whole document.
 const SIZE: &str = "upgrade_gate_size";
@@ -57,6 +64,9 @@ pub(crate) struct Batch {
     pub(crate) last: Option<Bson>,
     /// Whether the documents hold their sizes.
     pub(crate) sizes: Sizes,
+    /// What the transform makes of documents, as far as it is to be given to it once more and asks for
+    /// more than was looked up.
+    pub(crate) outputs: Vec<RawDocumentBuf>,
 }
 
 /// A document as it was read, and what its edits come to.
@@ -67,6 +77,8 @@ pub(crate) struct Edited {
 
 /// What the edits of one document come to.
 struct Effect {
+    /// Whether the document itself is changed.
+    changes: bool,
     counts: Counts,
     inserts: Inserts,
     /// What edits the document on the server; none where it is not itself to be written.
@@ -74,6 +86,8 @@ struct Effect {
     /// The bytes of the document before or after, whichever are more, as far as its size was asked for, and
     /// of those that it adds.
     bytes: usize,
+    /// What the document becomes, where that is asked for.
+    output: Option<RawDocumentBuf>,
 }
 
 impl Batch {
@@ -117,12 +131,20 @@ fn done<'a>(edited: impl IntoIterator<Item = &'a Edited>) -> Done {
 impl Edited {
     pub(crate) fn count(&self, done: &mut Done) {
         done.documents += 1;
-        for (name, n) in &self.effect.counts {
-            match done.counts.get_mut(&**name) {
-                Some(count) => *count += n,
-                None => {
-                    done.counts.insert(name.clone().into_owned(), *n);
-                }
+        let mut count = |name: &str, n: u64| match done.counts.get_mut(name) {
+            Some(count) => *count += n,
+            None => {
+                done.counts.insert(name.to_owned(), n);
+            }
+        };
+        let Effect { counts, inserts, changes, .. } = &self.effect;
+        counts.iter().for_each(|(name, n)| count(name, *n));
+        if counts.iter().all(|(_, n)| *n == 0) {
+            if *changes {
+                count(CHANGED, 1);
+            }
+            if !inserts.is_empty() {
+                count(ADDED, inserts.len() as u64);
             }
         }
     }
@@ -154,7 +176,7 @@ pub(crate) async fn read(
 ) -> Result<Batch, Halt> {
     let finds = finds(transform, after, limit, In::Transaction, Sizes::Asked);
     let documents = documents(database, Some(&mut *session), finds).await?;
-    compute_in(database, session, unit, transform, documents).await
+    compute_in(database, session, unit, transform, documents, Verify::promise(transform)).await
 }
 
 /// Writes, in the session's transaction, documents that were read and computed before it: where one is not
@@ -186,7 +208,7 @@ pub(crate) async fn write_foreseen(
             None => changed.push(document),
         }
     }
-    let anew = compute_in(database, session, unit, transform, changed).await?;
+    let anew = compute_in(database, session, unit, transform, changed, Verify::Nothing).await?;
     edited.extend(&anew.edited);
     write(database, session, unit, transform, &edited).await?;
     Ok(done(edited))
@@ -199,6 +221,7 @@ async fn compute_in(
     unit: &Unit,
     transform: &Transform,
     documents: Vec<RawDocumentBuf>,
+    promise: Verify,
 ) -> Result<Batch, Halt> {
     let mut found = Found::default();
     for (position, find) in look_ups(transform, &documents, &mut found, In::Transaction)? {
@@ -207,7 +230,18 @@ async fn compute_in(
     }
     let place = In::Transaction;
     take_in_order(database, Some(&mut *session), unit, transform, &mut found, place).await?;
-    compute(unit, transform, documents, &found, Purpose::Write).await
+    let mut batch = compute(unit, transform, documents, &found, Purpose::Write, promise).await?;
+    let outputs = std::mem::take(&mut batch.outputs);
+    if !outputs.is_empty() {
+        let mut found = Found::default();
+        for (position, find) in look_ups(transform, &outputs, &mut found, In::Transaction)? {
+            let answer = query(database, Some(&mut *session), find).await?;
+            take(unit, transform, &mut found, position, answer)?;
+        }
+        take_in_order(database, Some(session), unit, transform, &mut found, place).await?;
+        outputs.iter().try_for_each(|output| verify(unit, transform, output, &found))?;
+    }
+    Ok(batch)
 }
 
 /// Computes the edits of documents that were read together.
@@ -217,12 +251,14 @@ pub(crate) async fn compute(
     documents: Vec<RawDocumentBuf>,
     found: &Found,
     purpose: Purpose,
+    promise: Verify,
 ) -> Result<Batch, Halt> {
+    let step = &transform.step_name();
     for document in &documents {
-        check_id(document).map_err(|e| refused(e, unit, &place(transform, document)))?;
+        check_id(document).map_err(|e| refused(e, unit, step, &place(transform, document)))?;
     }
     let (read, last) = (documents.len() as u64, last(&documents)?);
-    let mut edited = Vec::with_capacity(documents.len());
+    let (mut edited, mut outputs) = (Vec::with_capacity(documents.len()), Vec::new());
     let mut began = Instant::now();
     for document in documents {
         // the lease is renewed, and a stop seen, only while this does not hold the thread
@@ -230,11 +266,19 @@ pub(crate) async fn compute(
             tokio::task::yield_now().await;
             began = Instant::now();
         }
-        if let Some(effect) = effect(unit, transform, &document, found, purpose)? {
-            edited.push(Edited { document, effect });
+        let effect = author::call(
+            unit,
+            step,
+            || place(transform, &document),
+            || effect(transform, &document, found, purpose, promise),
+        )?;
+        let Some(mut effect) = effect else { continue };
+        if let Some(output) = effect.output.take() {
+            outputs.extend(verify_known(unit, transform, output, found)?);
         }
+        edited.push(Edited { document, effect });
     }
-    Ok(Batch { edited, read, last, sizes: Sizes::Asked })
+    Ok(Batch { edited, read, last, sizes: Sizes::Asked, outputs })
 }
 
 /// The `_id` of the last of these documents.
@@ -466,8 +510,12 @@ pub(crate) fn take(
     documents: Vec<RawDocumentBuf>,
 ) -> Result<(), Halt> {
     let Some(lookup) = transform.lookups.get(position) else { return Ok(()) };
+    let place =
+        || format!("a document of {} that look-up \"{}\" found", lookup.collection, lookup.name);
     for document in documents {
-        found.add(lookup, document).map_err(|error| refused(error, unit, &lookup.name))?;
+        found
+            .add(lookup, document)
+            .map_err(|error| refused(error, unit, &transform.step_name(), &place()))?;
     }
     Ok(())
 }
@@ -493,31 +541,45 @@ pub(crate) async fn take_in_order(
 }
 
 fn effect(
-    unit: &Unit,
     transform: &Transform,
     document: &RawDocument,
     found: &Found,
     purpose: Purpose,
-) -> Result<Option<Effect>, Halt> {
-    let compute = || {
-        let mut edits = Edits::default();
-        (transform.edit)(document, found, &mut edits)?;
-        match edits.is_empty() {
-            true => Ok(None),
-            false => checked(transform, document, edits, purpose).map(Some),
-        }
-    };
-    compute().map_err(|reason| refused(reason, unit, &place(transform, document)))
+    promise: Verify,
+) -> Result<Option<Effect>, StepError> {
+    let mut edits = Edits::default();
+    (transform.edit)(document, found, &mut edits)
+        .map_err(|error| about(error, transform, document, found))?;
+    let declared = |name: &str| transform.counters.iter().any(|counter| counter.name == name);
+    if let Some(name) = edits.counters().find(|name| !declared(name)) {
+        return Err(StepError::refused(undeclared(transform, name)));
+    }
+    match edits.is_empty() {
+        true => Ok(None),
+        false => checked(transform, document, edits, purpose, promise),
+    }
 }
 
-/// What the author's edits come to; an error where they do not keep to what they must, as far as it can
+fn undeclared(transform: &Transform, name: &str) -> String {
+    let names: Vec<&str> = transform.counters.iter().map(|counter| &*counter.name).collect();
+    let declared = match names.as_slice() {
+        [] => "declares none".to_owned(),
+        names => format!("declares {}", names.join(", ")),
+    };
+    format!(
+        "it counts \"{name}\", a counter that the step does not declare with action() (it {declared})"
+    )
+}
+
+/// What the author's edits come to; none where they leave all as it is. An error where they do not keep to what they must, as far as it can
 /// be told without the server.
 fn checked(
     transform: &Transform,
     document: &RawDocument,
     edits: Edits,
     purpose: Purpose,
-) -> Result<Effect, StepError> {
+    promise: Verify,
+) -> Result<Option<Effect>, StepError> {
     let mut inserted = 0;
     for insert in edits.inserts() {
         let insert = insert?;
@@ -540,13 +602,21 @@ fn checked(
     let read = document.as_bytes().len();
     // where only some fields were read, the size of the whole document may be among them
     let before = document.get_i32(SIZE).map_or(read, |size| size.max(0) as usize);
-    let mut after = before;
-    let statement = match edits.changes()? {
+    let (mut after, mut output) = (before, None);
+    let changes = edits.changes()?;
+    let statement = match &changes {
         Some(changes) => {
-            after = (before + changes.apply(document)?.len()).saturating_sub(read);
+            let bytes = changes.apply(document)?;
+            if bytes == document.as_bytes() && inserted == 0 {
+                return Ok(None);
+            }
+            after = (before + bytes.len()).saturating_sub(read);
             if after > MAX_DOCUMENT_SIZE {
                 let reason = "it would grow beyond the server's limit of 16 MiB";
                 return Err(StepError::refused(reason));
+            }
+            if promise == Verify::Output {
+                output = Some(RawDocumentBuf::from_bytes(bytes)?);
             }
             match purpose {
                 Purpose::Look => None,
@@ -554,21 +624,23 @@ fn checked(
                 Purpose::Guarded => Some(changes.guarded_statement(document)?),
             }
         }
-        None => None,
+        None => {
+            // what only adds others is its own output
+            if promise == Verify::Output {
+                output = Some(document.to_owned());
+            }
+            None
+        }
     };
+    let changes = changes.is_some();
     let (counts, inserts) = edits.into_counts_and_inserts();
-    Ok(Effect { counts, inserts, statement, bytes: before.max(after) + inserted })
+    let bytes = before.max(after) + inserted;
+    Ok(Some(Effect { changes, counts, inserts, statement, bytes, output }))
 }
 
 /// A document by its collection and `_id`, and nothing of its contents.
 pub(crate) fn place(transform: &Transform, document: &RawDocument) -> String {
-    let id = match document.get("_id") {
-        Ok(Some(id)) => match Bson::try_from(id) {
-            Ok(id) => serde_json::to_string(&id).unwrap_or_else(|_| "unreadable".to_owned()),
-            Err(_) => "unreadable".to_owned(),
-        },
-        _ => "missing".to_owned(),
-    };
+    let id = author::id(document).unwrap_or_else(|| "without a readable _id".to_owned());
     format!("document {id} of {}", transform.collection)
 }
 
@@ -581,7 +653,8 @@ pub(crate) async fn write(
     edited: &[&Edited],
 ) -> Result<(), Halt> {
     for (collection, documents) in inserts(edited) {
-        let there = there(database, Some(&mut *session), unit, collection, &documents).await?;
+        let there =
+            there(database, Some(&mut *session), unit, transform, collection, &documents).await?;
         let new = documents.iter().filter(|d| !there.contains(&id_bytes(d)));
         for (_, command) in commands("insert", collection, "documents", new, None) {
             let answer = database.run_raw_command(command).session(&mut *session).await?;
@@ -589,6 +662,7 @@ pub(crate) async fn write(
                 return Err(write_failure(
                     error,
                     unit,
+                    &transform.step_name(),
                     &format!("a document added to {collection}"),
                 ));
             }
@@ -622,12 +696,13 @@ pub(crate) async fn write_guarded(
                     && error.get_document("keyPattern").is_ok_and(|key| key.contains_key("_id"))
             };
             if write_errors(&answer).any(is_there) {
-                there(database, None, unit, collection, &documents).await?;
+                there(database, None, unit, transform, collection, &documents).await?;
             }
             if let Some(error) = write_errors(&answer).find(|error| !is_there(error)) {
                 return Err(write_failure(
                     error,
                     unit,
+                    &transform.step_name(),
                     &format!("a document added to {collection}"),
                 ));
             }
@@ -675,6 +750,7 @@ async fn there(
     database: &Database,
     session: Option<&mut ClientSession>,
     unit: &Unit,
+    transform: &Transform,
     collection: &str,
     documents: &[RawDocumentBuf],
 ) -> Result<HashSet<Vec<u8>>, Halt> {
@@ -696,9 +772,9 @@ async fn there(
             let id = id.and_then(|id| serde_json::to_string(&id).ok()).unwrap_or_default();
             return Err(failed(
                 format!(
-                    "upgrade {}: document {id} of {collection} is to be added, and is there already \
-                     with other contents",
-                    unit.version
+                    "{}: document {id} of {collection} is to be added, and is there already with \
+                     other contents",
+                    at(unit, &transform.step_name())
                 ),
                 "see which of the two is right, move the one that is there out of the way if it is not, \
                  then run it again",
@@ -808,7 +884,7 @@ fn fail_on_write_error(
         Some(edited) => place(transform, &edited.document),
         None => transform.collection.clone().into_owned(),
     };
-    Err(write_failure(error, unit, &place))
+    Err(write_failure(error, unit, &transform.step_name(), &place))
 }
 
 /// An unconfirmed write is one that may be lost: the driver's error for it can be tried again.
@@ -822,7 +898,7 @@ fn fail_on_write_concern(answer: &Document) -> Result<(), Halt> {
 }
 
 /// What only the server knows: a unique key, a validator.
-fn write_failure(error: &Document, unit: &Unit, place: &str) -> Halt {
+fn write_failure(error: &Document, unit: &Unit, step: &str, place: &str) -> Halt {
     let code = error.get_i32("code").unwrap_or_default();
     let detail = server::safe_detail(code, error.get_str("errmsg").unwrap_or_default());
     let reason = match (code, detail) {
@@ -830,16 +906,18 @@ fn write_failure(error: &Document, unit: &Unit, place: &str) -> Halt {
         (121, None) => "the collection's validator refuses the result".to_owned(),
         (code, None) => format!("server error {code}"),
     };
-    failed(
-        format!("upgrade {}: {place}: {reason}", unit.version),
-        "mend the document, or deploy code whose upgrade can deal with it, then run it again",
+    failed_step(
+        unit,
+        step,
+        &format!("{place}: {reason}"),
+        "correct the document, or deploy code whose upgrade can deal with it, then run it again",
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upgrade::{Upgrade, Upgrades};
+    use crate::upgrade::{ActionType, Upgrade, Upgrades};
     use crate::version::Version;
 
     /// What a transform makes of `{ _id, n }` for each number.
@@ -850,7 +928,9 @@ mod tests {
         let documents = (0..n).map(|n| rawdoc! { "_id": n, "n": n }).collect();
         let unit = &upgrades.unwrap();
         let unit = &unit.units()[0];
-        compute(unit, transform, documents, &Found::default(), Purpose::Write).await.unwrap()
+        compute(unit, transform, documents, &Found::default(), Purpose::Write, Verify::Nothing)
+            .await
+            .unwrap()
     }
 
     #[tokio::test]
@@ -861,7 +941,8 @@ mod tests {
                 edits.set("n", 0);
             }
             Ok(())
-        });
+        })
+        .action(ActionType::Update, "seen", "See {n}");
         let batch = computed(4, &transform).await;
         assert_eq!((batch.read, batch.last.clone()), (4, Some(Bson::Int32(3))));
         assert_eq!(batch.done().documents, 1);
@@ -873,7 +954,7 @@ mod tests {
         let transform = Transform::new("things", |document, _, edits| {
             match document.get_i32("n") {
                 Ok(9) => {}
-                _ => edits.set("n", 0),
+                _ => edits.set("n", -1),
             }
             Ok(())
         });

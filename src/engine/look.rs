@@ -60,6 +60,11 @@ impl Estimate {
         self.known(step).is_some_and(|known| known.small)
     }
 
+    /// Whether it is known what a step does.
+    pub(crate) fn knows(&self, step: usize) -> bool {
+        self.known(step).is_some()
+    }
+
     fn known(&self, step: usize) -> Option<&Known> {
         self.steps.get(step)?.known.as_ref()
     }
@@ -183,6 +188,9 @@ fn inexact(step: &Step) -> Vec<UpgradeAction> {
         details: doc! { "exact": false },
     };
     match step {
+        Step::Transform(transform) if transform.counters.is_empty() => {
+            vec![action("Change documents", &transform.collection, ActionType::Update)]
+        }
         Step::Transform(transform) => transform
             .counters
             .iter()
@@ -245,7 +253,7 @@ async fn scan(
         Deployment::WithTransactions => Purpose::Look,
         Deployment::Standalone => Purpose::Guarded,
     };
-    let mut reader = Reader::new(context, unit, transform, purpose, after);
+    let mut reader = Reader::new(context, unit, transform, purpose, after).verifying();
     let (mut known, mut largest) = (Known::default(), 0);
     let all = all_of(context, transform).await?;
     let mut progress = Progress::new(&unit.version, "look", &transform.collection, all);

@@ -1,8 +1,10 @@
 //! Doing what was decided: looking before writing, applying versions, and what both share.
 
 mod apply;
+mod author;
 mod batch;
 mod command;
+mod converge;
 mod look;
 mod reader;
 mod transact;
@@ -25,7 +27,7 @@ use crate::record::{Done, Writer};
 use crate::server::{self, Server};
 use crate::stop::{Halt, Stop};
 use crate::store::Store;
-use crate::upgrade::{Step, StepError, Unit, UpgradeAction};
+use crate::upgrade::{ActionType, Step, Transform, Unit, UpgradeAction};
 
 /// How often something is done again after errors that may pass.
 const TRIES: u32 = 5;
@@ -79,20 +81,41 @@ pub(crate) fn actions<'a>(
 }
 
 fn step_actions(step: &Step, done: &Done) -> Vec<UpgradeAction> {
-    let Step::Transform(transform) = step else { return done.actions.clone() };
-    transform
-        .counters
-        .iter()
-        .filter_map(|counter| {
-            let n = *done.counts.get(&*counter.name).filter(|n| **n > 0)?;
-            Some(UpgradeAction {
-                description: counter.description.replace("{n}", &n.to_string()),
-                collection: transform.collection.clone().into_owned(),
-                action_type: counter.action_type,
-                details: mongodb::bson::doc! { &*counter.name: n as i64 },
-            })
-        })
-        .collect()
+    match step {
+        Step::Transform(transform) => counted(transform, done),
+        _ => done.actions.clone(),
+    }
+}
+
+/// What a transform's counters came to, and what none of them counted.
+fn counted(transform: &Transform, done: &Done) -> Vec<UpgradeAction> {
+    let count = |name: &str| done.counts.get(name).copied().unwrap_or_default();
+    let mut actions: Vec<UpgradeAction> = Vec::new();
+    for counter in &transform.counters {
+        let n = count(&counter.name);
+        actions.push(UpgradeAction {
+            description: counter.description.replace("{n}", &n.to_string()),
+            collection: transform.collection.clone().into_owned(),
+            action_type: counter.action_type,
+            details: mongodb::bson::doc! { &*counter.name: n as i64 },
+        });
+    }
+    let further = if actions.is_empty() { "" } else { "further " };
+    for (name, verb, action_type, collection) in [
+        (batch::CHANGED, "Change", ActionType::Update, transform.collection.to_string()),
+        (batch::ADDED, "Add", ActionType::Insert, transform.inserts_into.join(", ")),
+    ] {
+        let n = count(name);
+        if n > 0 {
+            actions.push(UpgradeAction {
+                description: format!("{verb} {n} {further}document(s)"),
+                collection,
+                action_type,
+                details: mongodb::bson::doc! { "documents": n as i64 },
+            });
+        }
+    }
+    actions
 }
 
 /// The closed gate of a failed upgrade.
@@ -100,15 +123,14 @@ fn failed(what: impl Into<String>, next: impl Into<String>) -> Halt {
     Halt::Failure(Failure::new(Outcome::UpgradeFailed, what, next))
 }
 
-/// What an author's code ended with, for the engine: a refusal closes the gate.
-fn refused(error: StepError, unit: &Unit, place: &str) -> Halt {
-    match error {
-        StepError::Driver(error) => Halt::Driver(error),
-        StepError::Refused(reason) => failed(
-            format!("upgrade {}: {place}: {reason}", unit.version),
-            "mend what it names, or deploy code whose upgrade can deal with it, then run it again",
-        ),
-    }
+/// Where an upgrade's work failed: its version and its step.
+fn at(unit: &Unit, step: &str) -> String {
+    format!("upgrade {}: step \"{step}\"", unit.version)
+}
+
+/// The closed gate of a step that failed.
+fn failed_step(unit: &Unit, step: &str, what: &str, next: &str) -> Halt {
+    failed(format!("{}: {what}", at(unit, step)), next)
 }
 
 /// An error that ends the run outside the upgrades' own work, in the words of what was being done.

@@ -7,6 +7,7 @@ use mongodb::error::Error;
 use tokio::task::JoinSet;
 
 use crate::engine::batch::{self, Batch, Edited, In, Purpose, Sizes};
+use crate::engine::converge::{Verify, verify};
 use crate::engine::{Context, Halt};
 use crate::failure::Failure;
 use crate::lookup::Found;
@@ -30,6 +31,7 @@ pub(crate) struct Reader<'a> {
     transform: &'a Transform,
     purpose: Purpose,
     sizes: Sizes,
+    promise: Verify,
     /// The time up to which it sees all that was written.
     since: Option<Timestamp>,
     /// How many documents the next batch should have at the most.
@@ -85,6 +87,7 @@ impl<'a> Reader<'a> {
             transform,
             purpose,
             sizes: Sizes::Asked,
+            promise: Verify::Nothing,
             since: None,
             limit: context.batch_documents.min(FIRST),
             beside: None,
@@ -101,6 +104,12 @@ impl<'a> Reader<'a> {
     /// Reads with sizes or without.
     pub(crate) fn sizes(mut self, sizes: Sizes) -> Self {
         self.sizes = sizes;
+        self
+    }
+
+    /// Gives the transform its own output as well, where it promises to leave that alone.
+    pub(crate) fn verifying(mut self) -> Self {
+        self.promise = Verify::promise(self.transform);
         self
     }
 
@@ -148,14 +157,16 @@ impl<'a> Reader<'a> {
             None => self.read().await?,
         };
         let (unit, transform, purpose) = (self.unit, self.transform, self.purpose);
+        let promise = self.promise;
         let more = !documents.is_empty() && self.reads_ahead();
         // the query is on its way before the computing begins
         let (read, batch) = tokio::join!(
             biased;
             async { if more { self.read().await.map(Some) } else { Ok(None) } },
-            batch::compute(unit, transform, documents, &found, purpose),
+            batch::compute(unit, transform, documents, &found, purpose, promise),
         );
-        let batch = self.weighed(batch?, &found);
+        let batch = self.verified(batch?).await?;
+        let batch = self.weighed(batch, &found);
         self.ready = read?;
         if batch.last.is_some() {
             self.after.clone_from(&batch.last);
@@ -168,8 +179,37 @@ impl<'a> Reader<'a> {
         let Material { documents, found } = self.read().await?;
         self.after.clone_from(&self.read_to);
         let (unit, transform, purpose) = (self.unit, self.transform, self.purpose);
-        let batch = batch::compute(unit, transform, documents, &found, purpose).await?;
+        let computing =
+            batch::compute(unit, transform, documents, &found, purpose, self.promise).await?;
+        let batch = self.verified(computing).await?;
         Ok(self.weighed(batch, &found))
+    }
+
+    /// The batch, once the transform was given those of its outputs that ask for more than was looked up.
+    async fn verified(&self, mut batch: Batch) -> Result<Batch, Halt> {
+        let outputs = std::mem::take(&mut batch.outputs);
+        if outputs.is_empty() {
+            return Ok(batch);
+        }
+        let (unit, transform) = (self.unit, self.transform);
+        let looking_up = || self.context.stop.guard(self.found_for(&outputs));
+        let found = self.context.patiently(PAUSE, async || looking_up().await).await?;
+        for output in &outputs {
+            verify(unit, transform, output, &found)?;
+        }
+        Ok(batch)
+    }
+
+    /// What documents refer to that are not stored.
+    async fn found_for(&self, documents: &[RawDocumentBuf]) -> Result<Found, Halt> {
+        let (database, unit, transform) = (self.context.database(), self.unit, self.transform);
+        let (mut found, place) = (Found::default(), In::Plain(self.since));
+        for (position, query) in batch::look_ups(transform, documents, &mut found, place)? {
+            let answer = batch::query(database, None, query).await?;
+            batch::take(unit, transform, &mut found, position, answer)?;
+        }
+        batch::take_in_order(database, None, unit, transform, &mut found, place).await?;
+        Ok(found)
     }
 
     /// A transform that adds documents to its own collection must meet them; and after a batch that was

@@ -215,14 +215,24 @@ fn upgrade(version: &str, name: &str) -> Upgrade {
                 Condition::no_document("tasks", doc! { "running": true }, "no task is running")
                     .skippable(),
             )
-            .step(Transform::new("things", move_field).named("idle").convergent()),
+            .step(
+                Transform::new("things", move_field)
+                    .named("idle")
+                    .action(ActionType::Update, "moved", "Move {n} field(s) a to b")
+                    .convergent(),
+            ),
         "strict" => new("move a to b in things while nothing is locked")
             .condition(Condition::no_document(
                 "tasks",
                 doc! { "locked": true },
                 "nothing is locked",
             ))
-            .step(Transform::new("things", move_field).named("strict").convergent()),
+            .step(
+                Transform::new("things", move_field)
+                    .named("strict")
+                    .action(ActionType::Update, "moved", "Move {n} field(s) a to b")
+                    .convergent(),
+            ),
         // its condition holds only after move_field
         "moved" => new("mark moved things")
             .condition(
@@ -327,7 +337,7 @@ fn spread(thing: &RawDocument, _: &Found, edits: &mut Edits) -> Result<(), StepE
 
 fn overtaken(thing: &RawDocument, _: &Found, edits: &mut Edits) -> Result<(), StepError> {
     static COMPUTED: AtomicUsize = AtomicUsize::new(0);
-    let Some(n) = get(thing, "n")? else { return Ok(()) };
+    let (Some(n), None) = (get(thing, "n")?, get(thing, "m")?) else { return Ok(()) };
     edits.set("m", n);
     edits.count("copied", 1);
     // the first time it is only looked at

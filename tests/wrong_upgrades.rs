@@ -1,0 +1,456 @@
+//! Upgrades that are wrong, each in its own way: what is said of each, with which exit code, and that
+//! nothing was written. Next to some, the upgrade that is right.
+
+mod support;
+
+use mongodb::bson::{Document, RawDocument, doc, rawdoc};
+use support::{Fresh, Server, db_hash};
+use upgrade_gate::{
+    ActionType, Edits, Found, Gate, Keys, Lookup, Report, Settings, Step, StepError, Transaction,
+    Transform, Upgrade, Version,
+};
+
+/// The contents of a document, which nothing may say.
+const SECRET: &str = "s3cret";
+
+/// On which servers an upgrade is tried.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum On {
+    Both,
+    ReplicaSet,
+    Standalone,
+}
+use On::{Both, ReplicaSet, Standalone};
+
+/// A wrong upgrade, and how it ends.
+struct Wrong {
+    name: &'static str,
+    on: On,
+    upgrades: Vec<Upgrade>,
+    code: u8,
+    /// What the message says, together with the remedy.
+    says: &'static [&'static str],
+}
+
+fn wrong(
+    name: &'static str,
+    on: On,
+    code: u8,
+    steps: impl IntoIterator<Item = Step>,
+    says: &'static [&'static str],
+) -> Wrong {
+    let mut upgrade = Upgrade::new("0.8.0", "an upgrade");
+    for step in steps {
+        upgrade = upgrade.step(step);
+    }
+    Wrong { name, on, upgrades: vec![upgrade], code, says }
+}
+
+type Code = fn(&RawDocument, &Found, &mut Edits) -> Result<(), StepError>;
+
+/// A transform of all things.
+fn things(code: Code) -> Transform {
+    Transform::new("things", code)
+}
+
+/// A transform of all things that says that it is convergent.
+fn convergent(code: Code) -> Transform {
+    things(code).convergent()
+}
+
+fn n_of(document: &RawDocument) -> Result<i32, StepError> {
+    Ok(document.get_i32("n")?)
+}
+
+fn increment(document: &RawDocument, _: &Found, edits: &mut Edits) -> Result<(), StepError> {
+    edits.set("n", n_of(document)? + 1);
+    Ok(())
+}
+
+/// Looks people up by the field `field` of a thing.
+fn owner(field: &'static str) -> Lookup {
+    Lookup::new("owner", "people", "name", move |document, keys: &mut Keys| {
+        if let Ok(Some(name)) = document.get(field) {
+            keys.add(name);
+        }
+    })
+}
+
+/// 30 things, of which the last are odd, and three people.
+async fn database(server: &Server) -> Fresh {
+    let database = server.database().await;
+    let thing = |n: i32| doc! { "_id": n, "n": n, "name": format!("{SECRET} {n}"), "owner": format!("person {}", n % 3) };
+    let mut all: Vec<Document> = (0..28).map(thing).collect();
+    let odd = doc! { "_id": 28, "n": SECRET, "odd": SECRET, "owner": "person 0" };
+    all.extend([odd, doc! { "_id": 29, "odd": true, "name": SECRET, "n": 29, "owner": "nobody" }]);
+    database.collection("things").insert_many(all).await.unwrap();
+    let person = |n: i32| doc! { "_id": n, "name": format!("person {n}"), "age": SECRET };
+    database.collection("people").insert_many((0..3).map(person)).await.unwrap();
+    let entry = doc! { "version": "0.7.0", "action": "initialise", "floor": null };
+    let record = doc! { "_id": "lab_schema_version", "version": "0.7.0", "history": [entry] };
+    database.collection("database_metadata").insert_one(record).await.unwrap();
+    database
+}
+
+/// The run of a gate on a database that last ran 0.7.0.
+async fn run(database: &Fresh, upgrades: Vec<Upgrade>, mode: &str, batch: &str) -> Report {
+    let gate = Gate::new("lab", "0.9.0").upgrades(upgrades);
+    let vars = [
+        ("GATE_MONGODB_URI", database.uri.as_str()),
+        ("GATE_MODE", mode),
+        ("GATE_BATCH_DOCUMENTS", batch),
+    ];
+    let vars = vars.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let code: Version = Version::parse("0.9.0").unwrap();
+    gate.run(&Settings::from_vars(vars, &code).unwrap()).await
+}
+
+/// Tries each wrong upgrade, planned and run, in one transaction and in several.
+async fn try_all(server: &Server, kind: On, table: Vec<Wrong>) {
+    for wrong in table.into_iter().filter(|wrong| wrong.on == Both || wrong.on == kind) {
+        let database = database(server).await;
+        let before = db_hash(&database).await;
+        for (mode, batch) in [("plan", "2000"), ("upgrade", "2000"), ("upgrade", "7")] {
+            let report = run(&database, wrong.upgrades.clone(), mode, batch).await;
+            let told = format!("{}, {mode} by {batch}: {}", wrong.name, report.to_json());
+            assert_eq!(report.exit_code, wrong.code, "{told}");
+            let said = format!("{} {}", report.message, report.next.unwrap_or_default());
+            for words in wrong.says {
+                assert!(said.contains(words), "{words:?} is not said: {told}");
+            }
+            assert!(!told.contains(SECRET), "{told}");
+            assert_eq!(db_hash(&database).await, before, "something was written: {told}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_wrong_upgrade_is_told_on_a_replica_set_and_nothing_is_written() {
+    try_all(Server::shared().await, ReplicaSet, table()).await;
+}
+
+#[tokio::test]
+async fn each_wrong_upgrade_is_told_on_a_standalone_and_nothing_is_written() {
+    try_all(&Server::standalone().await, Standalone, table()).await;
+}
+
+/// All of them.
+fn table() -> Vec<Wrong> {
+    let mut table = promises();
+    table.extend(counters());
+    table.extend(errors());
+    table
+}
+
+/// Steps that say that they are convergent, and are not.
+fn promises() -> Vec<Wrong> {
+    const SAYS: &[&str] = &["upgrade 0.8.0: step \"transform things\"", "convergent", "`n`"];
+    let add_audit: Code = |thing, _, edits| {
+        let id = thing.get_i32("_id")?;
+        edits.insert("audit", rawdoc! { "_id": id });
+        Ok(())
+    };
+    vec![
+        wrong("counts up", Both, 14, [convergent(only_numbers).into()], SAYS),
+        wrong(
+            "counts up what matches still",
+            Both,
+            14,
+            [convergent(only_numbers).filter(doc! { "n": { "$type": "int" } }).into()],
+            SAYS,
+        ),
+        wrong(
+            "counts up, reading n alone",
+            Both,
+            14,
+            [convergent(only_numbers).fields(["n"]).into()],
+            SAYS,
+        ),
+        wrong(
+            "adds the same document again",
+            Both,
+            14,
+            [convergent(add_audit).inserts_into("audit").into()],
+            &["document 0 of things", "convergent", "adds or deletes documents again"],
+        ),
+        wrong(
+            "appends for ever",
+            Both,
+            14,
+            [convergent(|thing, _, edits| {
+                let mut text = thing.get_str("list").unwrap_or_default().to_owned();
+                text.push_str("more");
+                edits.set("list", text);
+                Ok(())
+            })
+            .into()],
+            &["document 0 of things", "convergent", "`list`"],
+        ),
+        wrong(
+            "moves to and fro",
+            Both,
+            14,
+            [convergent(|thing, _, edits| {
+                let (from, to) = if thing.get("owner")?.is_some() {
+                    ("owner", "keeper")
+                } else {
+                    ("keeper", "owner")
+                };
+                if let Some(value) = thing.get(from)? {
+                    edits.set(to, value);
+                    edits.unset(from);
+                }
+                Ok(())
+            })
+            .into()],
+            &["document 0 of things", "convergent", "`keeper`", "`owner`"],
+        ),
+        wrong(
+            "follows what a look-up of its own output finds",
+            Both,
+            14,
+            [convergent(|thing, found, edits| {
+                let Some(owner) = thing.get("owner")? else { return Ok(()) };
+                if let Some(person) = found.all("owner", owner)?.next_back() {
+                    // asked for again with the new owner, it finds the next one
+                    let id = person.get_i32("_id")?;
+                    edits.set("owner", format!("person {}", (id + 1) % 3));
+                }
+                Ok(())
+            })
+            .lookup(owner("owner"))
+            .into()],
+            &["document 0 of things", "convergent", "`owner`"],
+        ),
+        wrong(
+            "counts up what an earlier step leaves",
+            ReplicaSet,
+            14,
+            [
+                convergent(|thing, _, edits| {
+                    if thing.get("m")?.is_none() {
+                        edits.set("m", 1);
+                    }
+                    Ok(())
+                })
+                .into(),
+                convergent(|thing, _, edits| {
+                    edits.set("m", thing.get_i32("m").unwrap_or_default() + 1);
+                    Ok(())
+                })
+                .named("m")
+                .into(),
+            ],
+            &["step \"m\"", "convergent", "`m`"],
+        ),
+    ]
+}
+
+fn only_numbers(thing: &RawDocument, found: &Found, edits: &mut Edits) -> Result<(), StepError> {
+    match thing.get_i32("n") {
+        Ok(_) => increment(thing, found, edits),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Counters that were not declared.
+fn counters() -> Vec<Wrong> {
+    let code: Code = |_, _, edits| {
+        edits.set("marked", true);
+        edits.count("makred", 1);
+        Ok(())
+    };
+    vec![
+        wrong(
+            "counts by a misspelt counter",
+            ReplicaSet,
+            14,
+            [things(code).action(ActionType::Update, "marked", "Mark {n}").into()],
+            &[
+                "step \"transform things\"",
+                "document 0 of things",
+                "\"makred\"",
+                "it declares marked",
+            ],
+        ),
+        wrong(
+            "counts without a counter",
+            Both,
+            14,
+            [convergent(code).into()],
+            &["document 0 of things", "\"makred\"", "it declares none"],
+        ),
+    ]
+}
+
+/// Code that meets what it does not expect.
+fn errors() -> Vec<Wrong> {
+    vec![
+        wrong(
+            "reads a string as a number",
+            Both,
+            14,
+            [convergent(|thing, _, edits| {
+                if thing.get("m")?.is_none() {
+                    edits.set("m", thing.get_i32("n")?);
+                }
+                Ok(())
+            })
+            .into()],
+            &[
+                "upgrade 0.8.0: step \"transform things\": document 28 of things",
+                "field `n` is a string, expected an int32",
+            ],
+        ),
+        wrong(
+            "reads a field that is missing",
+            Both,
+            14,
+            [convergent(|thing, _, edits| {
+                if thing.get("m")?.is_none() {
+                    edits.set("m", thing.get_str("name")?);
+                }
+                Ok(())
+            })
+            .into()],
+            &["document 28 of things", "field `name` is missing"],
+        ),
+        wrong(
+            "reads a string of a found document as a number",
+            Both,
+            14,
+            [convergent(|thing, found, edits| {
+                if let (Some(owner), None) = (thing.get("owner")?, thing.get("m")?)
+                    && let Some(person) = found.all("owner", owner)?.next_back()
+                {
+                    edits.set("m", person.get_i32("age")?);
+                }
+                Ok(())
+            })
+            .lookup(owner("owner"))
+            .into()],
+            &[
+                "document 0 of things",
+                "in document 0 of people, found by look-up \"owner\": field `age` is a string, expected an int32",
+            ],
+        ),
+        wrong(
+            "panics",
+            Both,
+            1,
+            [convergent(|thing, _, _| {
+                if thing.get("odd")?.is_some() {
+                    panic!("it is odd: {thing:?}");
+                }
+                Ok(())
+            })
+            .named("odd")
+            .into()],
+            &["upgrade 0.8.0: step \"odd\": document 28 of things", "panicked"],
+        ),
+        wrong(
+            "panics in a transaction",
+            ReplicaSet,
+            1,
+            [Transaction::new("free", ["things"], |handle| {
+                Box::pin(async move {
+                    let all = handle.find("things", doc! {}).await?;
+                    assert!(all.is_empty(), "{all:?}");
+                    Ok(vec![])
+                })
+            })
+            .into()],
+            &["upgrade 0.8.0: step \"free\": collection things", "panicked"],
+        ),
+    ]
+}
+
+// ---- the right ones next to them ----
+
+/// What the report says of each action: its description and its details.
+fn actions(report: &Report) -> Vec<(String, String)> {
+    let actions = report.upgrades.iter().flat_map(|upgrade| &upgrade.actions);
+    actions.map(|action| (action.description.clone(), action.details.to_string())).collect()
+}
+
+#[tokio::test]
+async fn steps_that_leave_their_output_alone_are_applied_as_planned_and_reported() {
+    let standalone = Server::standalone().await;
+    for server in [Server::shared().await, &standalone] {
+        let right: Vec<(Transform, &[(&str, &str)])> = vec![
+            // the same value again is no edit
+            (
+                convergent(|_, _, edits| {
+                    edits.set("marked", true);
+                    Ok(())
+                }),
+                &[("Change 30 document(s)", r#"{ "documents": 30 }"#)],
+            ),
+            // what the filter keeps from it is not called an edit where the code refuses it
+            (
+                convergent(|thing, _, edits| {
+                    edits.set("owner", rawdoc! { "name": thing.get_str("owner")? });
+                    Ok(())
+                })
+                .filter(doc! { "owner": { "$type": "string" } })
+                .action(ActionType::Update, "owners", "Change {n} owner(s)"),
+                &[
+                    ("Change 0 owner(s)", r#"{ "owners": 0 }"#),
+                    ("Change 30 further document(s)", r#"{ "documents": 30 }"#),
+                ],
+            ),
+            // some are counted, some are not, and others only add
+            (
+                convergent(|thing, _, edits| {
+                    let (Ok(n), None) = (thing.get_i32("n"), thing.get("seen")?) else {
+                        return Ok(());
+                    };
+                    edits.set("seen", true);
+                    edits.insert("audit", rawdoc! { "_id": n });
+                    edits.count("counted", u64::from(n < 5));
+                    Ok(())
+                })
+                .inserts_into("audit")
+                .action(ActionType::Update, "counted", "Count {n} thing(s)")
+                .action(ActionType::Update, "never", "Never count {n}"),
+                &[
+                    ("Count 5 thing(s)", r#"{ "counted": 5 }"#),
+                    ("Never count 0", r#"{ "never": 0 }"#),
+                    ("Change 24 further document(s)", r#"{ "documents": 24 }"#),
+                    ("Add 24 further document(s)", r#"{ "documents": 24 }"#),
+                ],
+            ),
+            // its own output asks for another owner, and the code is content with that one
+            (
+                convergent(|thing, found, edits| {
+                    if let Some(owner) = thing.get("owner")?
+                        && found.all("owner", owner)?.next_back().is_none()
+                    {
+                        edits.set("owner", "person 2");
+                    }
+                    Ok(())
+                })
+                .lookup(owner("owner")),
+                &[("Change 1 document(s)", r#"{ "documents": 1 }"#)],
+            ),
+        ];
+        for (step, expected) in right {
+            let mut told = Vec::new();
+            for batch in ["2000", "7"] {
+                let database = database(server).await;
+                let upgrade = || vec![Upgrade::new("0.8.0", "an upgrade").step(step.clone())];
+                let plan = run(&database, upgrade(), "plan", batch).await;
+                assert_eq!(plan.exit_code, 10, "{}", plan.to_json());
+                let report = run(&database, upgrade(), "upgrade", batch).await;
+                assert_eq!(report.exit_code, 0, "{}", report.to_json());
+                assert_eq!(report.upgrades[0].late, Some(0), "{}", report.to_json());
+                told.extend([actions(&plan), actions(&report)]);
+            }
+            for told in told {
+                let told: Vec<(&str, &str)> =
+                    told.iter().map(|(text, details)| (text.as_str(), details.as_str())).collect();
+                assert_eq!(told, expected);
+            }
+        }
+    }
+}
