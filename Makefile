@@ -5,10 +5,10 @@ CARGO ?= cargo
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos manifests e2e compose bench check readme pictures
+.PHONY: help setup demo test chaos manifests e2e compose own-app bench check readme pictures
 
 help: ## list these commands
-	@sed -n 's/^\([a-z0-9]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: ## fetch the MongoDB server and the Python packages of the tests, once
 	$(PYTHON) tests/tools/setup >/dev/null
@@ -38,6 +38,9 @@ e2e: setup ## everything on a real Kubernetes, started here; ARGS=part of a name
 compose: setup ## deploy/compose.yaml on a Docker engine, started here; needs root
 	$(CARGO) test --locked --test compose
 
+own-app: setup ## examples/own-app by the guide's commands, from the copy to its image; needs root
+	$(CARGO) test --locked --test own_app_image -- --nocapture
+
 # Built as the image is: static. ARGS=10000 is done in two minutes, and writes nothing.
 bench: export MONGOD ?= $(CURDIR)/.cache/mongod-6.0.5/mongod
 bench: HOST = $(shell rustc --print host-tuple)
@@ -49,8 +52,7 @@ bench: setup ## measure speed and memory, into benches/README.md; ARGS=10000 for
 
 check: ## format, lints, documentation, licences
 	$(CARGO) fmt --check
-	RUSTFLAGS="-D warnings" $(CARGO) check --locked --no-default-features --lib --target-dir target/library
-	$(CARGO) clippy --locked --all-targets --test chart --test deploy --test e2e --test compose -- -D warnings
+	$(CARGO) clippy --locked --all-targets --test chart --test deploy --test e2e --test compose --test own_app_image -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --lib --document-private-items
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \

@@ -23,8 +23,6 @@
 /// The guide's code is compiled, as the front page's is.
 #[cfg(doctest)]
 mod guide {
-    #[doc = include_str!("../docs/own-app.md")]
-    struct OwnApp;
     #[doc = include_str!("../docs/writing-upgrades.md")]
     struct WritingUpgrades;
 }
@@ -33,7 +31,6 @@ mod checkpoint;
 mod command;
 mod condition;
 mod decision;
-mod derived;
 mod diagnosis;
 mod edit;
 mod engine;
@@ -42,7 +39,6 @@ mod failure;
 mod gate;
 mod handle;
 pub mod harness;
-#[cfg(feature = "kubernetes")]
 mod kubernetes;
 mod lock;
 mod log;
@@ -65,7 +61,6 @@ mod workloads;
 
 pub use command::{Command, CreateIndex};
 pub use condition::Condition;
-pub use derived::derived_object_id;
 pub use edit::Edits;
 pub use exit::Outcome;
 pub use failure::Failure;
@@ -76,9 +71,7 @@ pub use mongodb;
 pub use mongodb::bson;
 pub use observer::{Notice, Observer, Occasion, Tone};
 pub use report::{Report, Unfinished, UpgradeReport, UpgradeState, WorkloadReport, WorkloadState};
-pub use settings::Settings;
-#[doc(hidden)]
-pub use settings::markdown_table;
+pub use settings::{Settings, markdown_table};
 pub use upgrade::{
     ActionType, Step, StepError, TableError, Transaction, Transform, Unit, Upgrade, UpgradeAction,
     Upgrades,

@@ -2,6 +2,10 @@
 # Builds the images of the end-to-end tests, into $cache/images, and prints one a line:
 # NAME TARFILE, where NAME is what pods say and changes with the contents.
 #
+#   image.sh                  the images of the end-to-end tests
+#   image.sh own-app FOLDER   the image of a program copied from examples/own-app, by its own Dockerfile,
+#                             written to FOLDER/image.tar
+#
 # RUST_IMAGE names a builder image of yours, where a container registry can be reached. Without it one is
 # made from Debian's packages and the Rust toolchain that is installed. PROFILE=release builds what is
 # released; the default leaves out what takes minutes and changes nothing but speed.
@@ -93,7 +97,7 @@ mongod() {
     rm -r "$rootfs"
 }
 
-all() {
+rust_image() {
     mounts=(-v "$cache/target:/src/target")
     rust=${RUST_IMAGE:-}
     if [ -z "$rust" ]; then
@@ -102,6 +106,26 @@ all() {
         (cd "$repository" && cargo fetch --locked --quiet)
         mounts+=(-v "$registry:/cargo/registry" -v "$(rustc --print sysroot):/usr/local/rust:ro")
     fi
+}
+
+# Such a program has no profile e2e: its release is built without what takes minutes.
+own_app() {
+    local folder=$1 container
+    rust_image
+    container=$(store from --pull-never "$rust")
+    store config --env CARGO_PROFILE_RELEASE_LTO=off --env CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
+        --env CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 "$container"
+    store commit --quiet --rm "$container" localhost/rust-builder-quick >/dev/null
+    store build --isolation chroot --network host --build-arg RUST_IMAGE=localhost/rust-builder-quick \
+        "${mounts[@]}" --build-context upgrade-gate="$repository" --tag localhost/own-app "$folder" \
+        >"$images/own-app.log" 2>&1 || { tail -n 40 "$images/own-app.log" >&2; die "building own-app failed"; }
+    rm -f "$folder/image.tar"
+    store push --quiet localhost/own-app "docker-archive:$folder/image.tar:localhost/own-app:1" >&2
+    printf 'localhost/own-app:1 %s\n' "$folder/image.tar"
+}
+
+all() {
+    rust_image
     pause
     mongod
     build localhost/datalab-upgrade --file "$repository/Dockerfile"
@@ -111,4 +135,8 @@ all() {
     for name in datalab-upgrade gate-scenario gate-lab; do tar_of "$name"; done
 }
 
-locked images all
+case ${1:-} in
+    "") locked images all ;;
+    own-app) locked images own_app "$(cd "$2" && pwd)" ;;
+    *) die "unknown: $1" ;;
+esac
