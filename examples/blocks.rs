@@ -3,10 +3,10 @@
 
 use std::process::ExitCode;
 
-use sha2::{Digest, Sha256};
-use upgrade_gate::bson::oid::ObjectId;
 use upgrade_gate::bson::{RawArray, RawArrayBuf, RawBsonRef, RawDocument, doc, rawdoc};
-use upgrade_gate::{ActionType, Edits, Found, Gate, StepError, Transform, Upgrade};
+use upgrade_gate::{
+    ActionType, Edits, Found, Gate, StepError, Transform, Upgrade, derived_object_id,
+};
 
 fn main() -> ExitCode {
     gate().main()
@@ -42,7 +42,11 @@ fn move_blocks(item: &RawDocument, _: &Found, edits: &mut Edits) -> Result<(), S
         else {
             continue;
         };
-        let id = block_object_id(item, key.as_str(), data);
+        // The same for the same block whenever it is computed: a block that was written before a crash is
+        // found again, and not written twice.
+        let Some(item_id) = item.get("_id")? else { continue };
+        let parts = [item_id, RawBsonRef::String(key.as_str()), RawBsonRef::Document(data)];
+        let id = derived_object_id("blocks", parts);
         edits.insert(
             "blocks",
             rawdoc! {
@@ -59,18 +63,4 @@ fn move_blocks(item: &RawDocument, _: &Found, edits: &mut Edits) -> Result<(), S
         edits.count("moved", 1);
     }
     Ok(())
-}
-
-/// The same for the same block whenever it is computed, so that a block that was written before a
-/// crash is found again and not written twice.
-fn block_object_id(item: &RawDocument, key: &str, data: &RawDocument) -> ObjectId {
-    let mut hash = Sha256::new();
-    if let Ok(Some(id)) = item.get("_id") {
-        hash.update(rawdoc! { "_id": id }.as_bytes());
-    }
-    hash.update(key.as_bytes());
-    hash.update(data.as_bytes());
-    let mut id = [0; 12];
-    id.copy_from_slice(&hash.finalize()[..12]);
-    ObjectId::from_bytes(id)
 }

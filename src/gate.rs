@@ -9,6 +9,7 @@ use crate::checkpoint::{Checkpoints, NoCheckpoints};
 use crate::engine::{closed, jittered};
 use crate::exit::Outcome;
 use crate::failure::Failure;
+#[cfg(feature = "kubernetes")]
 use crate::kubernetes::{Cluster, JobEvents};
 use crate::lock::{LOCK_ID, Lock};
 use crate::observer::{Notice, Observer, Occasion, Tone};
@@ -18,7 +19,9 @@ use crate::remembered::Memory;
 use crate::report::Report;
 use crate::run::{POLL, Quiesce, Run, SAY, no_answer};
 use crate::server::{Connected, connect};
-use crate::settings::{Events, Mode, Settings};
+#[cfg(feature = "kubernetes")]
+use crate::settings::Events;
+use crate::settings::{Mode, Settings};
 use crate::stop::{Stop, caught, within};
 use crate::store::Store;
 use crate::upgrade::{Upgrade, Upgrades};
@@ -146,7 +149,14 @@ impl Gate {
         gate.run_with(settings, stop, Arc::new(NoCheckpoints)).await
     }
 
+    /// The gate as it is: settings that ask for Kubernetes were refused.
+    #[cfg(not(feature = "kubernetes"))]
+    fn in_kubernetes(self, _: &Settings) -> Self {
+        self
+    }
+
     /// The gate with what the settings ask of Kubernetes; nothing of it is made otherwise.
+    #[cfg(feature = "kubernetes")]
     fn in_kubernetes(mut self, settings: &Settings) -> Self {
         if self.workloads.is_none() && !settings.quiesce.is_empty() {
             self.workloads = Some(Arc::new(Cluster::new(settings)));

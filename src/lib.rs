@@ -31,6 +31,7 @@ mod checkpoint;
 mod command;
 mod condition;
 mod decision;
+mod derived;
 mod diagnosis;
 mod edit;
 mod engine;
@@ -39,6 +40,7 @@ mod failure;
 mod gate;
 mod handle;
 pub mod harness;
+#[cfg(feature = "kubernetes")]
 mod kubernetes;
 mod lock;
 mod log;
@@ -61,6 +63,7 @@ mod workloads;
 
 pub use command::{Command, CreateIndex};
 pub use condition::Condition;
+pub use derived::derived_object_id;
 pub use edit::Edits;
 pub use exit::Outcome;
 pub use failure::Failure;
@@ -71,7 +74,9 @@ pub use mongodb;
 pub use mongodb::bson;
 pub use observer::{Notice, Observer, Occasion, Tone};
 pub use report::{Report, Unfinished, UpgradeReport, UpgradeState, WorkloadReport, WorkloadState};
-pub use settings::{Settings, markdown_table};
+pub use settings::Settings;
+#[doc(hidden)]
+pub use settings::markdown_table;
 pub use upgrade::{
     ActionType, Step, StepError, TableError, Transaction, Transform, Unit, Upgrade, UpgradeAction,
     Upgrades,

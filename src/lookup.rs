@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 
 use mongodb::bson::raw::{CString, cstr};
 use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
@@ -37,8 +38,11 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    /// Looks up documents of `collection` by their top-level `field`; `wanted` adds the values that a
-    /// document being transformed needs.
+    /// Looks up documents of `collection` by their `field`; `wanted` adds the values that a document being
+    /// transformed needs.
+    ///
+    /// The field may be a path with dots. It leads through documents and through arrays of documents: a
+    /// document is found by the value that any of them holds.
     pub fn new(
         name: impl Into<Cow<'static, str>>,
         collection: impl Into<Cow<'static, str>>,
@@ -49,7 +53,8 @@ impl Lookup {
         Lookup { name, collection, field, fields: vec![], wanted: Box::new(wanted) }
     }
 
-    /// The top-level fields that are read of a found document; all where this is not called.
+    /// The top-level fields that are read of a found document, besides its `_id` and the field that it is
+    /// found by; all where this is not called.
     pub fn fields(
         mut self,
         fields: impl IntoIterator<Item = impl Into<Cow<'static, str>>>,
@@ -58,10 +63,32 @@ impl Lookup {
         self
     }
 
-    /// The top-level fields that it reads; none where it reads all.
-    pub(crate) fn reads(&self) -> Option<impl Iterator<Item = &Name>> {
-        let fields = self.fields.iter().chain([&self.field]);
+    /// The top-level fields that it reads, each once; none where it reads all.
+    pub(crate) fn reads(&self) -> Option<impl Iterator<Item = &str>> {
+        let own = self.field.split('.').next().unwrap_or(&self.field);
+        let mut seen = vec![];
+        let fields = ["_id", own].into_iter().chain(self.fields.iter().map(|field| &**field));
+        let fields = fields.filter(move |field| {
+            let new = !seen.contains(field);
+            seen.push(*field);
+            new
+        });
         (!self.fields.is_empty()).then_some(fields)
+    }
+
+    /// Why the server could not look up by it.
+    pub(crate) fn mistake(&self) -> Option<String> {
+        let wrong =
+            |path: &str| path.split('.').any(|part| part.is_empty() || part.starts_with('$'));
+        if wrong(&self.field) {
+            return Some(format!("no field can be called \"{}\"", self.field));
+        }
+        // the server takes a number for a position in an array as well
+        if self.field.split('.').skip(1).any(|part| part.bytes().all(|b| b.is_ascii_digit())) {
+            return Some(format!("\"{}\" names a position: name the field without it", self.field));
+        }
+        let field = self.fields.iter().find(|field| wrong(field) || field.contains('.'))?;
+        Some(format!("its fields must be top-level ones, and \"{field}\" is not"))
     }
 
     /// Adds the values that a document needs.
@@ -73,9 +100,8 @@ impl Lookup {
     pub(crate) fn projection(&self) -> Result<RawDocumentBuf, Error> {
         let mut projection = RawDocumentBuf::new();
         if let Some(fields) = self.reads() {
-            projection.append(cstr!("_id"), 0);
             for field in fields {
-                projection.append(CString::try_from(&**field)?, 1);
+                projection.append(CString::try_from(field)?, 1);
             }
         }
         Ok(projection)
@@ -196,9 +222,9 @@ struct Answers {
 /// The documents of one value.
 enum Documents {
     None,
-    One(RawDocumentBuf),
+    One(Arc<RawDocumentBuf>),
     /// In natural order. On a sharded cluster two may have the same place.
-    Several(Vec<(Place, RawDocumentBuf)>),
+    Several(Vec<(Place, Arc<RawDocumentBuf>)>),
 }
 
 impl Documents {
@@ -208,11 +234,11 @@ impl Documents {
             Documents::One(document) => (Some(document), &[][..]),
             Documents::Several(documents) => (None, &documents[..]),
         };
-        one.into_iter().chain(several.iter().map(|(_, document)| document)).map(|found| &**found)
+        one.into_iter().chain(several.iter().map(|(_, document)| document)).map(|found| &***found)
     }
 }
 
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     Number(i64),
     /// In a clustered collection.
@@ -291,44 +317,73 @@ impl Found {
         }
     }
 
-    /// Takes a document that the server matched. It counts where the first field of the look-up's name
-    /// has exactly a value asked for; met twice, it counts once.
+    /// Takes a document that the server matched. It counts for each value asked for that it holds exactly
+    /// at the look-up's path; met twice, it counts once.
     pub(crate) fn add(
         &mut self,
         lookup: &Lookup,
         document: RawDocumentBuf,
     ) -> Result<(), StepError> {
-        let (mut place, mut value) = (None, None);
+        let mut place = None;
         for field in &document {
             let (name, held) = field.map_err(|_| malformed())?;
             if name == PLACE {
                 place = Some(Place::of(held)?);
-            } else if name.as_str() == lookup.field && value.is_none() {
-                value = Some(held);
             }
         }
-        let key = value.and_then(Key::of);
-        let Some((answers, key)) = self.0.get_mut(&lookup.name).zip(key) else { return Ok(()) };
-        let Some(found) = answers.documents.get_mut(&key) else { return Ok(()) };
-        match (found, place) {
-            (found @ Documents::None, None) => *found = Documents::One(document),
-            (found @ Documents::One(_), None) => {
-                *found = Documents::Several(vec![]);
-                answers.again.push(key);
-            }
-            (Documents::Several(several), Some(place)) => {
-                let document = without_place(&document)?;
-                let end = several.partition_point(|(other, _)| *other <= place);
-                let twice = |(other, same): &(Place, _)| *other == place && *same == document;
-                if !several[..end].iter().any(twice) {
-                    several.insert(end, (place, document));
+        let mut keys = Vec::new();
+        keys_at(&document, &lookup.field, &mut keys)?;
+        let Some(answers) = self.0.get_mut(&lookup.name) else { return Ok(()) };
+        let mut seen = HashSet::new();
+        let document = match &place {
+            Some(_) => Arc::new(without_place(&document)?),
+            None => Arc::new(document),
+        };
+        for key in keys.iter().filter(|key| keys.len() == 1 || seen.insert(*key)) {
+            let Some(found) = answers.documents.get_mut(key) else { continue };
+            match (found, &place) {
+                (found @ Documents::None, None) => *found = Documents::One(document.clone()),
+                (found @ Documents::One(_), None) => {
+                    *found = Documents::Several(vec![]);
+                    answers.again.push(key.clone());
                 }
+                (Documents::Several(several), Some(place)) => {
+                    let end = several.partition_point(|(other, _)| other <= place);
+                    let twice = |(other, same): &(Place, Arc<RawDocumentBuf>)| {
+                        other == place && *same == document
+                    };
+                    if !several[..end].iter().any(twice) {
+                        several.insert(end, (place.clone(), document.clone()));
+                    }
+                }
+                // it is asked for again, or was by a value that the server takes for the same
+                (Documents::Several(_), None) | (_, Some(_)) => {}
             }
-            // it is asked for again, or was by a value that the server takes for the same
-            (Documents::Several(_), None) | (_, Some(_)) => {}
         }
         Ok(())
     }
+}
+
+/// The keys that a document is found by: the values at a path, which leads through documents and through
+/// arrays of documents. Of several fields with one name the first counts.
+fn keys_at(document: &RawDocument, path: &str, keys: &mut Vec<Key>) -> Result<(), StepError> {
+    let (name, rest) = match path.split_once('.') {
+        Some((name, rest)) => (name, Some(rest)),
+        None => (path, None),
+    };
+    match (document.get(name).map_err(|_| malformed())?, rest) {
+        (Some(value), None) => keys.extend(Key::of(value)),
+        (Some(RawBsonRef::Document(inner)), Some(rest)) => keys_at(inner, rest, keys)?,
+        (Some(RawBsonRef::Array(entries)), Some(rest)) => {
+            for entry in entries {
+                if let RawBsonRef::Document(inner) = entry.map_err(|_| malformed())? {
+                    keys_at(inner, rest, keys)?;
+                }
+            }
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// A document as it is stored, from what `showRecordId` made of it.
@@ -433,6 +488,72 @@ mod tests {
         for value in &nothing {
             assert_eq!(found.all("refcode", value.into()).unwrap().count(), 0, "{value:?}");
         }
+    }
+
+    fn found_by(field: &'static str, documents: &[RawDocumentBuf], value: &str) -> Vec<i32> {
+        let wanted = |document: &RawDocument, keys: &mut Keys| {
+            for value in document.get_array("wanted").unwrap() {
+                keys.add(value.unwrap());
+            }
+        };
+        let lookup = Lookup::new("it", "items", field, wanted).fields(["n"]);
+        let (mut keys, mut found) = (Keys::default(), Found::default());
+        lookup.wanted(&rawdoc! { "wanted": ["a", "b"] }, &mut keys);
+        found.ask(&lookup, keys).unwrap();
+        for document in documents {
+            found.add(&lookup, document.clone()).unwrap();
+        }
+        if !found.ask_again(&lookup).unwrap().is_empty() {
+            for (place, document) in documents.iter().enumerate() {
+                let mut read = document.clone();
+                read.append(cstr!("$recordId"), place as i64);
+                found.add(&lookup, read).unwrap();
+            }
+        }
+        let found = found.all("it", value.into()).unwrap();
+        found.map(|document| document.get_i32("n").unwrap()).collect()
+    }
+
+    #[test]
+    fn a_path_leads_through_documents_and_arrays_of_documents() {
+        let documents = [
+            rawdoc! { "n": 0, "o": { "name": "a" } },
+            rawdoc! { "n": 1, "o": [{ "name": "b" }, { "name": "a" }, { "name": "a" }, 7, { "name": "c" }] },
+            rawdoc! { "n": 2, "o": { "name": ["a"] } },
+            rawdoc! { "n": 3, "o": [[{ "name": "a" }]] },
+            rawdoc! { "n": 4, "o.name": "a", "name": "a", "o": "a" },
+            rawdoc! { "n": 5 },
+        ];
+        assert_eq!(found_by("o.name", &documents, "a"), [0, 1]);
+        assert_eq!(found_by("o.name", &documents, "b"), [1]);
+        assert_eq!(found_by("o.name", &documents[2..], "a"), [0; 0]);
+    }
+
+    #[test]
+    fn no_field_is_projected_twice_or_within_another_and_the_id_stays() {
+        let projected = |field: &'static str, fields: &[&'static str]| {
+            let lookup = Lookup::new("it", "items", field, |_, _| {}).fields(fields.to_vec());
+            let projection = lookup.projection().unwrap();
+            projection.iter().map(|f| f.unwrap().0.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(projected("name", &["_id", "name", "size"]), ["_id", "name", "size"]);
+        assert_eq!(projected("_id", &["size", "size"]), ["_id", "size"]);
+        assert_eq!(projected("o.name", &["size"]), ["_id", "o", "size"]);
+        assert_eq!(projected("o.name", &["o"]), ["_id", "o"]);
+        assert_eq!(projected("o.name", &[]), [""; 0]);
+    }
+
+    #[test]
+    fn what_no_field_can_be_called_is_a_mistake() {
+        let mistake = |field: &'static str, fields: &[&'static str]| {
+            Lookup::new("it", "items", field, |_, _| {}).fields(fields.to_vec()).mistake()
+        };
+        for field in ["", "a.", ".a", "a..b", "$a", "a.$b", "a.0", "a.12.b"] {
+            assert!(mistake(field, &[]).is_some(), "{field}");
+        }
+        assert!(mistake("a", &["b.c"]).unwrap().contains("b.c"));
+        assert_eq!(mistake("a.b0.0c", &["_id", "a"]), None);
+        assert_eq!(mistake("0", &[]), None);
     }
 
     fn in_filter(query: &RawDocument) -> usize {

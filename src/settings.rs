@@ -20,7 +20,9 @@ use crate::version::Version;
 pub use help::{Arguments, arguments, help};
 pub use table::{Fallback, SETTINGS, Scope, markdown_table};
 pub use uri::Secret;
-pub use value::{WorkloadKind, WorkloadName};
+#[cfg(feature = "kubernetes")]
+pub use value::WorkloadKind;
+pub use value::WorkloadName;
 use value::{
     choice, count, duration, log, object_name, short_duration, version, version_up_to, workloads,
     wrong,
@@ -79,6 +81,10 @@ pub struct Settings {
     /// When stopped workloads get their replicas back.
     pub(crate) resume: Resume,
     /// What the gate's pod knows of itself.
+    #[cfg_attr(
+        not(feature = "kubernetes"),
+        expect(dead_code, reason = "only Kubernetes has pods")
+    )]
     pub(crate) pod: Pod,
 }
 
@@ -210,7 +216,8 @@ impl Settings {
             problems.keep(check_scope(name, mode));
         }
         let settings = raw.read(mode.unwrap_or(Mode::Upgrade), code_version, &mut problems);
-        if let Some(settings) = settings.as_ref().filter(|_| !in_cluster) {
+        let can_ask = in_cluster && cfg!(feature = "kubernetes");
+        if let Some(settings) = settings.as_ref().filter(|_| !can_ask) {
             problems.keep(needs_cluster(settings));
         }
         match settings {
@@ -477,6 +484,12 @@ fn needs_cluster(settings: &Settings) -> Result<(), Failure> {
         Settings { events: Events::Tell, .. } => "GATE_EVENTS",
         _ => return Ok(()),
     };
+    if !cfg!(feature = "kubernetes") {
+        return Err(wrong(
+            format!("{name} is set, but this program was built without Kubernetes"),
+            format!("unset {name}, or build it with the cargo feature `kubernetes`"),
+        ));
+    }
     Err(wrong(
         format!(
             "{name} is set, but this is no pod of a Kubernetes cluster: {IN_CLUSTER} is not set"

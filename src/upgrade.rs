@@ -138,6 +138,9 @@ impl From<mongodb::bson::error::Error> for StepError {
 }
 
 /// One registered upgrade: a version, a line that says what it does, conditions and steps.
+///
+/// One without steps changes no document. It is for a version whose code writes what older code cannot
+/// read: once it is applied, the database is closed to older code.
 #[derive(Clone, Debug)]
 pub struct Upgrade {
     pub(crate) version: String,
@@ -379,7 +382,9 @@ impl Transform {
         let inserts = self.inserts_into.contains(&lookup.collection);
         let edits = self.collection == lookup.collection
             && (self.fields.is_empty()
-                || lookup.reads().is_none_or(|mut read| read.any(|f| self.fields.contains(f))));
+                || lookup
+                    .reads()
+                    .is_none_or(|mut read| read.any(|f| self.fields.iter().any(|own| own == f))));
         inserts || edits
     }
 }
@@ -539,9 +544,6 @@ impl Upgrades {
 }
 
 fn check_steps(upgrade: &Upgrade) -> Result<(), String> {
-    if upgrade.steps.is_empty() {
-        return Err("it has no steps".into());
-    }
     for step in &upgrade.steps {
         if let Step::Command(command @ Command::CreateIndex { .. }) = step
             && command.index_name().is_empty()
@@ -556,6 +558,11 @@ fn check_steps(upgrade: &Upgrade) -> Result<(), String> {
                     "two of its lookups are named \"{}\": name them apart",
                     pair[0]
                 ));
+            }
+            if let Some((lookup, mistake)) =
+                transform.lookups.iter().find_map(|lookup| Some((lookup, lookup.mistake()?)))
+            {
+                return Err(format!("its lookup \"{}\": {mistake}", lookup.name));
             }
             if let Some(lookup) = transform.lookups.iter().find(|l| transform.may_change(l)) {
                 return Err(format!(
