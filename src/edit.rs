@@ -6,7 +6,7 @@ use std::fmt::{self, Write};
 
 use mongodb::bson::raw::{BindRawBsonRef, CStr, cstr};
 use mongodb::bson::spec::ElementType;
-use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
+use mongodb::bson::{DateTime, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 
 use crate::upgrade::Name;
 
@@ -27,6 +27,8 @@ pub struct Edits {
     changes: Vec<(String, Change)>,
     inserts: Inserts,
     counts: Counts,
+    deleted: bool,
+    started: Option<DateTime>,
 }
 
 /// Documents to add, each with its collection.
@@ -42,6 +44,29 @@ enum Change {
 }
 
 impl Edits {
+    /// No edits yet, of a version that is applied by a run that began then.
+    pub(crate) fn at(started: DateTime) -> Self {
+        Edits { started: Some(started), ..Edits::default() }
+    }
+
+    /// When the run began that applies the version: the same for all its steps and documents, in every retry,
+    /// and, where it goes through the journal, in every run that resumes it.
+    ///
+    /// A plan sees its own start. Use this time, and no clock, for what an upgrade dates.
+    pub fn started(&self) -> DateTime {
+        self.started.unwrap_or(DateTime::MIN)
+    }
+
+    /// Deletes the document, which the transform declares with
+    /// [`deletes`](crate::Transform::deletes). Documents may be added together with it, but nothing else may
+    /// be edited in it.
+    ///
+    /// It is deleted only as it was when it was read. Where the upgrade is not one transaction, documents to
+    /// add are added before it is deleted.
+    pub fn delete(&mut self) {
+        self.deleted = true;
+    }
+
     /// Sets a field as `$set` does: what is there keeps its place, what is not is appended, missing
     /// parents become documents, and an array is filled up with nulls.
     pub fn set(&mut self, path: impl Into<String>, value: impl BindRawBsonRef) {
@@ -71,7 +96,7 @@ impl Edits {
 
     /// Whether there is nothing to write.
     pub(crate) fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.inserts.is_empty()
+        self.changes.is_empty() && self.inserts.is_empty() && !self.deleted
     }
 
     /// Whether the server would make of the document what it is already, and nothing besides.
@@ -79,7 +104,9 @@ impl Edits {
         let same = |changes: Changes<'_>| {
             changes.apply(document).is_ok_and(|after| after == document.as_bytes())
         };
-        self.inserts.is_empty() && self.changes().is_ok_and(|changes| changes.is_none_or(same))
+        !self.deleted
+            && self.inserts.is_empty()
+            && self.changes().is_ok_and(|changes| changes.is_none_or(same))
     }
 
     /// The counters that were counted, repeated where one was several times.
@@ -100,6 +127,31 @@ impl Edits {
     /// What was counted, repeated where it was counted several times, and the documents to add.
     pub(crate) fn into_counts_and_inserts(self) -> (Counts, Inserts) {
         (self.counts, self.inserts)
+    }
+
+    /// Whether the document is to be deleted.
+    ///
+    /// # Errors
+    ///
+    /// It is to be edited as well, or to be added again.
+    pub(crate) fn deletes(
+        &self,
+        collection: &str,
+        document: &RawDocument,
+    ) -> Result<bool, EditError> {
+        if !self.deleted {
+            return Ok(false);
+        }
+        if let Some((path, _)) = self.changes.first() {
+            return Err(EditError::new(path, "the document is both edited and deleted"));
+        }
+        for (into, added) in &self.inserts {
+            if into == collection && id(added)? == id(document)? {
+                let reason = "the document is both deleted and added: edit it instead";
+                return Err(EditError::new("_id", reason));
+            }
+        }
+        Ok(true)
     }
 
     /// The changes of the document itself, if there are any; an error where a path is none.
@@ -209,6 +261,40 @@ impl Changes<'_> {
         }
         Ok(statement)
     }
+}
+
+/// An entry of the `delete` command's `deletes` for the document of this `_id`.
+pub(crate) fn deletion(document: &RawDocument) -> Result<RawDocumentBuf, EditError> {
+    Ok(rawdoc! { "q": { "_id": { "$eq": id(document)? } }, "limit": 1 })
+}
+
+/// The same, for a document of which all that was read is as it is here: these top-level fields, or
+/// without any the whole document.
+pub(crate) fn guarded_deletion(
+    document: &RawDocument,
+    fields: &[Name],
+) -> Result<RawDocumentBuf, EditError> {
+    let condition = if fields.is_empty() {
+        let stored = RawArrayBuf::from_iter([rawdoc! { "$literal": document.to_owned() }]);
+        let mut both = RawArrayBuf::new();
+        both.push("$$ROOT");
+        both.push(stored);
+        // not `$eq`, which MongoDB 5.0 refuses for a whole document
+        rawdoc! { "$in": both }
+    } else {
+        let mut all = RawArrayBuf::new();
+        for field in fields {
+            Guard::of(document, field)?.push_to(&mut all);
+        }
+        rawdoc! { "$and": all }
+    };
+    let q = rawdoc! { "_id": { "$eq": id(document)? }, "$expr": condition };
+    let statement = rawdoc! { "q": q, "collation": { "locale": "simple" }, "limit": 1 };
+    if statement.as_bytes().len() > MAX_DOCUMENT_SIZE {
+        let reason = "its deletion needs more than 16 MiB: name the `fields` that decide it";
+        return Err(EditError::new("", reason));
+    }
+    Ok(statement)
 }
 
 /// A document to add.

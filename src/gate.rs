@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use mongodb::bson::DateTime;
 use mongodb::bson::oid::ObjectId;
 use tokio::time::Instant;
 
@@ -38,6 +39,8 @@ pub struct Gate {
     upgrades: Vec<Upgrade>,
     workloads: Option<Arc<dyn Workloads>>,
     observer: Option<Arc<dyn Observer>>,
+    /// When every run began, as the author's code sees it; the time of the run where this is none.
+    began: Option<DateTime>,
 }
 
 impl Gate {
@@ -60,6 +63,7 @@ impl Gate {
             upgrades: vec![],
             workloads: None,
             observer: None,
+            began: None,
         }
     }
 
@@ -86,6 +90,12 @@ impl Gate {
     /// Who is told how a run goes; it goes before what `GATE_EVENTS` says.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
+        self
+    }
+
+    /// Lets the author's code see this time as the start of every run.
+    pub(crate) fn began(mut self, began: DateTime) -> Self {
+        self.began = Some(began);
         self
     }
 
@@ -237,6 +247,7 @@ impl Gate {
             settings,
             code: &code,
             upgrades: &upgrades,
+            began: self.began.unwrap_or_else(DateTime::now),
             store,
             lock,
             writer,

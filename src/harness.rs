@@ -34,7 +34,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mongodb::bson::oid::ObjectId;
-use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
+use mongodb::bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
 use mongodb::{Client, Database};
 use tokio::sync::{Notify, oneshot};
 
@@ -76,6 +76,8 @@ pub struct Harness {
     boundaries: usize,
     instants: usize,
     seed: u64,
+    /// The time that upgrades see as the start of every run.
+    began: DateTime,
     progress: Progress,
 }
 
@@ -135,6 +137,7 @@ impl Harness {
             instants: 20,
             seed: fastrand::u64(..),
             progress: Progress::Shown,
+            began: DateTime::now(),
         }
     }
 
@@ -291,7 +294,8 @@ impl Harness {
         let (code, _) = self.gate.check().map_err(|failure| bad(failure.to_string()))?;
         let settings =
             Settings::from_vars(vars, &code).map_err(|failure| bad(failure.to_string()))?;
-        let gate = self.gate.clone();
+        // the time that upgrades see may be in their documents
+        let gate = self.gate.clone().began(self.began);
         let (sender, receiver) = oneshot::channel();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -15,7 +15,7 @@
 //!   reads, computes and writes documents; `command` is for what has no transaction.
 //! - `record`: the only file that knows the shape of the record. `store`: reads it and moves it. `lock`:
 //!   the lease beside it. `remembered`: what was stopped, beside it too. `quiet`: whether it stays so.
-//! - `upgrade`, `condition`, `command`, `edit`, `lookup`, `handle`: what authors of upgrades write with.
+//! - `upgrade`, `condition`, `command`, `seed`, `edit`, `lookup`, `handle`: what authors of upgrades write with.
 //! - `server`: the connection, what server and user can do, and what errors mean.
 //! - `settings`, `log`, `progress`, `report`, `exit`, `failure`, `version`, `stop`, `checkpoint`: one
 //!   subject each. [`harness`] kills runs, for tests of upgrades.
@@ -53,6 +53,7 @@ mod record;
 mod remembered;
 mod report;
 mod run;
+mod seed;
 mod server;
 mod settings;
 mod stop;
@@ -68,12 +69,13 @@ pub use edit::Edits;
 pub use exit::Outcome;
 pub use failure::Failure;
 pub use gate::Gate;
-pub use handle::Handle;
+pub use handle::{Find, Handle};
 pub use lookup::{Found, Keys, Lookup};
 pub use mongodb;
 pub use mongodb::bson;
 pub use observer::{Notice, Observer, Occasion, Tone};
 pub use report::{Report, Unfinished, UpgradeReport, UpgradeState, WorkloadReport, WorkloadState};
+pub use seed::Seed;
 pub use settings::Settings;
 #[doc(hidden)]
 pub use settings::markdown_table;

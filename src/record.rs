@@ -104,6 +104,9 @@ pub struct Journal {
     pub code_version: String,
     /// When it began.
     pub started: DateTime,
+    /// When the run began that began it: the time that the author's code sees, in every run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_started: Option<DateTime>,
     /// The state of the record from which it began.
     pub from: JournalFrom,
     /// Grows with every commit.
@@ -722,6 +725,7 @@ impl Journal {
             version: unit.version.to_string(),
             code_version: writer.code_version.clone(),
             started: DateTime::now(),
+            run_started: Some(unit.started()),
             from: JournalFrom { version: start.text.clone(), history: start.history.len() },
             seq: 0,
             run_id: writer.run_id.clone(),
@@ -739,6 +743,11 @@ impl Journal {
             position: None,
             command: None,
         }
+    }
+
+    /// The time that the author's code sees.
+    pub(crate) fn run_started(&self) -> DateTime {
+        self.run_started.unwrap_or(self.started)
     }
 
     /// Whether `unit` has exactly the steps that the journal names.

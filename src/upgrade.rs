@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
-use mongodb::bson::{Bson, Document, RawDocument, doc};
+use mongodb::bson::{Bson, DateTime, Document, RawDocument, doc};
 use mongodb::error::Error as DriverError;
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,7 @@ use crate::condition::Condition;
 use crate::edit::{EditError, Edits};
 use crate::handle::Handle;
 use crate::lookup::{Found, Lookup};
+use crate::seed::Seed;
 use crate::version::Version;
 
 /// A name or a text that the author gives: a literal, or one that is known only at run time.
@@ -180,6 +182,8 @@ impl Upgrade {
 pub enum Step {
     /// Documents of one collection become others.
     Transform(Transform),
+    /// Documents that must be there.
+    Seed(Seed),
     /// Free code in one transaction.
     Transaction(Transaction),
     /// An index, a validator, a rename or a drop, outside transactions.
@@ -189,6 +193,12 @@ pub enum Step {
 impl From<Transform> for Step {
     fn from(step: Transform) -> Self {
         Step::Transform(step)
+    }
+}
+
+impl From<Seed> for Step {
+    fn from(step: Seed) -> Self {
+        Step::Seed(step)
     }
 }
 
@@ -209,6 +219,7 @@ impl Step {
     pub(crate) fn name(&self) -> String {
         match self {
             Step::Transform(step) => step.step_name(),
+            Step::Seed(step) => step.step_name(),
             Step::Transaction(step) => step.name.clone().into_owned(),
             Step::Command(step) => step.describe(),
         }
@@ -218,6 +229,7 @@ impl Step {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Step::Transform(_) => "transform",
+            Step::Seed(_) => "seed",
             Step::Transaction(_) => "transaction",
             Step::Command(_) => "command",
         }
@@ -231,6 +243,7 @@ impl Step {
                 .chain(&step.inserts_into)
                 .map(|name| &**name)
                 .collect(),
+            Step::Seed(step) => vec![&step.collection],
             Step::Transaction(step) => step.collections.iter().map(|name| &**name).collect(),
             Step::Command(Command::Rename { from, to }) => vec![from, to],
             Step::Command(Command::Drop { collection }) => vec![collection],
@@ -254,6 +267,7 @@ impl Step {
                 .chain(step.lookups.iter().map(|l| &l.collection))
                 .map(|name| &**name)
                 .collect(),
+            Step::Seed(step) => vec![&step.collection],
             Step::Transaction(step) => step.collections.iter().map(|name| &**name).collect(),
             Step::Command(command) => command.collections(),
         }
@@ -275,6 +289,7 @@ pub struct Transform {
     pub(crate) lookups: Vec<Arc<Lookup>>,
     pub(crate) inserts_into: Vec<Name>,
     pub(crate) counters: Vec<Counter>,
+    pub(crate) deletes: bool,
     pub(crate) convergent: bool,
     pub(crate) edit: Arc<Edit>,
 }
@@ -304,6 +319,7 @@ impl Transform {
             lookups: vec![],
             inserts_into: vec![],
             counters: vec![],
+            deletes: false,
             convergent: false,
             edit: Arc::new(edit),
         }
@@ -358,6 +374,12 @@ impl Transform {
         self
     }
 
+    /// Says that `edit` deletes documents, with [`Edits::delete`].
+    pub fn deletes(mut self) -> Self {
+        self.deletes = true;
+        self
+    }
+
     /// Reports the counter `name` as an action; `{n}` in the description becomes the count.
     pub fn action(
         mut self,
@@ -381,7 +403,8 @@ impl Transform {
     fn may_change(&self, lookup: &Lookup) -> bool {
         let inserts = self.inserts_into.contains(&lookup.collection);
         let edits = self.collection == lookup.collection
-            && (self.fields.is_empty()
+            && (self.deletes
+                || self.fields.is_empty()
                 || lookup
                     .reads()
                     .is_none_or(|mut read| read.any(|f| self.fields.iter().any(|own| own == f))));
@@ -435,12 +458,23 @@ impl fmt::Debug for Transaction {
 pub struct Unit {
     pub(crate) version: Version,
     pub(crate) upgrades: Vec<Upgrade>,
+    started: Started,
 }
+
+/// When the run began that applies a version, in milliseconds: one time for all steps, retries and
+/// resumptions of the version.
+#[derive(Clone, Debug, Default)]
+struct Started(Arc<AtomicI64>);
 
 impl Unit {
     /// The steps of all upgrades of this version, in order.
     pub(crate) fn steps(&self) -> impl Iterator<Item = &Step> {
         self.upgrades.iter().flat_map(|upgrade| &upgrade.steps)
+    }
+
+    /// When the run began that applies the version: the one that began its journal, if there is one.
+    pub(crate) fn started(&self) -> DateTime {
+        DateTime::from_millis(self.started.0.load(Ordering::Relaxed))
     }
 
     pub(crate) fn conditions(&self) -> impl Iterator<Item = &Condition> {
@@ -506,7 +540,11 @@ impl Upgrades {
                         unit.version
                     )));
                 }
-                _ => units.push(Unit { version, upgrades: vec![upgrade] }),
+                _ => units.push(Unit {
+                    version,
+                    upgrades: vec![upgrade],
+                    started: Started::default(),
+                }),
             }
         }
         for unit in &units {
@@ -520,6 +558,19 @@ impl Upgrades {
             }
         }
         Ok(Upgrades { units })
+    }
+
+    /// Tells all versions when the run began that applies them; a journaled one, when the run began that
+    /// began the journal.
+    pub(crate) fn start(&self, began: DateTime, journaled: Option<(&str, DateTime)>) {
+        for unit in &self.units {
+            let version = unit.version.to_string();
+            let began = match journaled {
+                Some((journaled, earlier)) if journaled == version => earlier,
+                _ => began,
+            };
+            unit.started.0.store(began.timestamp_millis(), Ordering::Relaxed);
+        }
     }
 
     /// The versions that have upgrades, ascending.
@@ -549,6 +600,11 @@ fn check_steps(upgrade: &Upgrade) -> Result<(), String> {
             && command.index_name().is_empty()
         {
             return Err(format!("{} needs a name in its options", command.describe()));
+        }
+        if let Step::Seed(seed) = step
+            && let Some(mistake) = seed.mistake()
+        {
+            return Err(mistake);
         }
         if let Step::Transform(transform) = step {
             let mut names: Vec<&str> = transform.lookups.iter().map(|l| &*l.name).collect();

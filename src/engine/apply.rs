@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mongodb::ClientSession;
 use mongodb::bson::oid::ObjectId;
-use mongodb::bson::{Bson, DateTime};
+use mongodb::bson::{Bson, DateTime, RawDocumentBuf};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -16,17 +16,21 @@ use crate::engine::author::{self, panicked};
 use crate::engine::batch::{self, Batch, Edited, Purpose, Sizes};
 use crate::engine::reader::Reader;
 use crate::engine::transact::{PATIENCE, jittered, together};
-use crate::engine::{Context, Estimate, actions, closed, command, failed};
+use crate::engine::{Context, Estimate, actions, closed, command, failed, seed};
 use crate::failure::Failure;
 use crate::handle::Handle;
 use crate::progress::Progress;
 use crate::record::{Applied, Done, Journal, Pass, Position, Record};
+use crate::seed::Seed;
 use crate::server::{self, Deployment};
 use crate::stop::{Halt, caught};
 use crate::upgrade::{Step, Transaction, Transform, Unit};
 
 /// How long a version is tried at once before it is tried in parts.
 const AT_ONCE: Duration = Duration::from_secs(15);
+
+/// The first pause before documents of a seed are sent again.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// How many batches that were read and computed may wait for the one that is written.
 const FORESEEN: usize = 1;
@@ -215,6 +219,7 @@ impl<'a> Work<'a> {
             let Some(step) = unit.steps().nth(position) else { break };
             match step {
                 Step::Transform(transform) => self.transform(unit, transform, estimate).await?,
+                Step::Seed(seed) => self.seed(unit, seed).await?,
                 Step::Transaction(_) => self.transaction(unit, step).await?,
                 Step::Command(command) => self.command(unit, command).await?,
             }
@@ -254,6 +259,56 @@ impl<'a> Work<'a> {
             Ok(((), to))
         })
         .await
+    }
+
+    /// Inserts what is missing of a seed, part by part. A run that resumes begins again at the first part: what
+    /// is there is left.
+    async fn seed(&mut self, unit: &Unit, seed: &Seed) -> Result<(), Halt> {
+        let context = self.context;
+        let mut parts = seed::parts(context, unit, seed)?;
+        let last = parts.pop().unwrap_or_default();
+        for part in &parts {
+            self.seed_part(unit, seed, part, |journal, done| journal.count(done)).await?;
+        }
+        self.seed_part(unit, seed, &last, |journal, done| journal.finish_step(done)).await
+    }
+
+    async fn seed_part(
+        &mut self,
+        unit: &Unit,
+        seed: &Seed,
+        part: &[RawDocumentBuf],
+        count: impl Fn(&mut Journal, &Done),
+    ) -> Result<(), Halt> {
+        let context = self.context;
+        if let Some(session) = &mut self.session {
+            return together(
+                context,
+                session,
+                &mut self.stored,
+                PATIENCE,
+                async |session, stored, _| {
+                    let done = seed::insert(context.database(), session, unit, seed, part).await?;
+                    let to = base(stored, None)?
+                        .advanced(&context.writer, |journal| count(journal, &done));
+                    Ok(((), to))
+                },
+            )
+            .await;
+        }
+        let inserting = async || {
+            context.lock.verify(&context.stop).await?;
+            context.reached(Point::BeforeCommit).await;
+            let inserting = seed::insert_guarded(context.database(), unit, seed, part);
+            context.stop.guard_with_grace(inserting).await
+        };
+        let done = context.patiently(PAUSE, inserting).await?;
+        context.reached(Point::Edited).await;
+        let to = base(self.stored.as_ref(), None)?
+            .advanced(&context.writer, |journal| count(journal, &done));
+        self.settle(to).await?;
+        context.reached(Point::Committed).await;
+        Ok(())
     }
 
     /// Both passes of a transform, batch by batch, from where the journal is.
@@ -567,6 +622,16 @@ pub(crate) async fn in_transaction(
                 }
             }
         }
+        Step::Seed(seed) => {
+            let mut done = Done::default();
+            for part in seed::parts(context, unit, seed)? {
+                done.add(&seed::insert(context.database(), session, unit, seed, &part).await?);
+                if done.documents > most {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(done))
+        }
         Step::Transaction(transaction) => {
             free_code(context, session, unit, transaction).await.map(Some)
         }
@@ -580,8 +645,9 @@ async fn free_code(
     unit: &Unit,
     transaction: &Transaction,
 ) -> Result<Done, Halt> {
-    let mut handle = Handle::new(context.database(), session, &transaction.collections);
-    let place = format!("collection {}", transaction.collections.join(", "));
+    let (started, collections) = (unit.started(), &transaction.collections);
+    let mut handle = Handle::new(context.database(), session, collections, started);
+    let place = format!("collection {}", collections.join(", "));
     let actions = caught(async { (transaction.run)(&mut handle).await })
         .await
         .map_err(|_| panicked(unit, &transaction.name, &place))?
@@ -641,6 +707,6 @@ pub(crate) fn suits(deployment: Deployment, step: &Step) -> bool {
             deployment == Deployment::WithTransactions || transform.convergent
         }
         Step::Transaction(_) => deployment == Deployment::WithTransactions,
-        Step::Command(_) => true,
+        Step::Seed(_) | Step::Command(_) => true,
     }
 }

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use mongodb::bson::raw::{CString, cstr};
 use mongodb::bson::{
-    Bson, Document, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, Timestamp, doc, rawdoc,
+    Bson, DateTime, Document, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, Timestamp, doc,
+    rawdoc,
 };
 use mongodb::error::Error;
 use mongodb::{ClientSession, Database};
 
-use crate::edit::{Counts, Edits, Inserts, MAX_DOCUMENT_SIZE};
+use crate::edit::{Counts, Edits, Inserts, MAX_DOCUMENT_SIZE, deletion, guarded_deletion};
 use crate::engine::author::{self, about, refused};
 use crate::engine::converge::{Verify, verify, verify_known};
 use crate::engine::{Halt, at, failed, failed_step};
@@ -36,8 +37,9 @@ const LOOK_UP_BATCH: i32 = 100_000;
 const TURN: Duration = Duration::from_micros(300);
 
 /// Under these names, which no author gives to a counter, it is counted what no counter counted:
-/// documents changed, and documents added.
+/// documents changed, deleted and added.
 pub(crate) const CHANGED: &str = "(changed)";
+pub(crate) const DELETED: &str = "(deleted)";
 pub(crate) const ADDED: &str = "(added)";
 
 /// The field in which a look-ahead asks for the size of the whole document.
@@ -79,10 +81,14 @@ pub(crate) struct Edited {
 struct Effect {
     /// Whether the document itself is changed.
     changes: bool,
+    /// Whether it is deleted.
+    deletes: bool,
     counts: Counts,
     inserts: Inserts,
     /// What edits the document on the server; none where it is not itself to be written.
     statement: Option<RawDocumentBuf>,
+    /// What deletes it there; none where it stays.
+    deletion: Option<RawDocumentBuf>,
     /// The bytes of the document before or after, whichever are more, as far as its size was asked for, and
     /// of those that it adds.
     bytes: usize,
@@ -137,11 +143,14 @@ impl Edited {
                 done.counts.insert(name.to_owned(), n);
             }
         };
-        let Effect { counts, inserts, changes, .. } = &self.effect;
+        let Effect { counts, inserts, changes, deletes, .. } = &self.effect;
         counts.iter().for_each(|(name, n)| count(name, *n));
         if counts.iter().all(|(_, n)| *n == 0) {
             if *changes {
                 count(CHANGED, 1);
+            }
+            if *deletes {
+                count(DELETED, 1);
             }
             if !inserts.is_empty() {
                 count(ADDED, inserts.len() as u64);
@@ -152,7 +161,8 @@ impl Edited {
     /// The bytes that are held of it beside the document.
     pub(crate) fn beside(&self) -> usize {
         let inserts = self.effect.inserts.iter().map(|(_, document)| document);
-        inserts.chain(&self.effect.statement).map(|document| document.as_bytes().len()).sum()
+        let own = self.effect.statement.iter().chain(&self.effect.deletion);
+        inserts.chain(own).map(|document| document.as_bytes().len()).sum()
     }
 
     /// The bytes that are changed, at the most.
@@ -270,7 +280,7 @@ pub(crate) async fn compute(
             unit,
             step,
             || place(transform, &document),
-            || effect(transform, &document, found, purpose, promise),
+            || effect(unit.started(), transform, &document, found, purpose, promise),
         )?;
         let Some(mut effect) = effect else { continue };
         if let Some(output) = effect.output.take() {
@@ -541,13 +551,14 @@ pub(crate) async fn take_in_order(
 }
 
 fn effect(
+    started: DateTime,
     transform: &Transform,
     document: &RawDocument,
     found: &Found,
     purpose: Purpose,
     promise: Verify,
 ) -> Result<Option<Effect>, StepError> {
-    let mut edits = Edits::default();
+    let mut edits = Edits::at(started);
     (transform.edit)(document, found, &mut edits)
         .map_err(|error| about(error, transform, document, found))?;
     let declared = |name: &str| transform.counters.iter().any(|counter| counter.name == name);
@@ -603,6 +614,17 @@ fn checked(
     // where only some fields were read, the size of the whole document may be among them
     let before = document.get_i32(SIZE).map_or(read, |size| size.max(0) as usize);
     let (mut after, mut output) = (before, None);
+    let deletes = edits.deletes(&transform.collection, document)?;
+    let deletion = match (deletes, purpose) {
+        (false, _) => None,
+        (true, _) if !transform.deletes => {
+            let reason = "it deletes the document, which the transform does not say with deletes()";
+            return Err(StepError::refused(reason));
+        }
+        (true, Purpose::Look) => None,
+        (true, Purpose::Write) => Some(deletion(document)?),
+        (true, Purpose::Guarded) => Some(guarded_deletion(document, &transform.fields)?),
+    };
     let changes = edits.changes()?;
     let statement = match &changes {
         Some(changes) => {
@@ -626,7 +648,7 @@ fn checked(
         }
         None => {
             // what only adds others is its own output
-            if promise == Verify::Output {
+            if promise == Verify::Output && !deletes {
                 output = Some(document.to_owned());
             }
             None
@@ -635,7 +657,7 @@ fn checked(
     let changes = changes.is_some();
     let (counts, inserts) = edits.into_counts_and_inserts();
     let bytes = before.max(after) + inserted;
-    Ok(Some(Effect { changes, counts, inserts, statement, bytes, output }))
+    Ok(Some(Effect { changes, deletes, counts, inserts, statement, deletion, bytes, output }))
 }
 
 /// A document by its collection and `_id`, and nothing of its contents.
@@ -652,6 +674,12 @@ pub(crate) async fn write(
     transform: &Transform,
     edited: &[&Edited],
 ) -> Result<(), Halt> {
+    // first, so that a document may take the place of one that it is computed from
+    let (deleted, deletions) = deletions(edited);
+    for (first, command) in commands("delete", &transform.collection, "deletes", deletions, None) {
+        let answer = database.run_raw_command(command).session(&mut *session).await?;
+        fail_on_write_error(&answer, unit, transform, &deleted[first..])?;
+    }
     for (collection, documents) in inserts(edited) {
         let there =
             there(database, Some(&mut *session), unit, transform, collection, &documents).await?;
@@ -710,7 +738,8 @@ pub(crate) async fn write_guarded(
         }
     }
     let (changed, statements) = statements(&edited);
-    let unchanged = (edited.len() - changed.len()) as u64;
+    let (deleted, deletions) = deletions(&edited);
+    let unchanged = (edited.len() - changed.len() - deleted.len()) as u64;
     let mut written = Written { documents: unchanged, refusal: None };
     for (first, command) in
         commands("update", &transform.collection, "updates", statements, Some(&concern))
@@ -719,6 +748,17 @@ pub(crate) async fn write_guarded(
         fail_on_write_concern(&answer)?;
         written.documents += answer.get_i32("n").unwrap_or_default().max(0) as u64;
         if let Err(refusal) = fail_on_write_error(&answer, unit, transform, &changed[first..]) {
+            written.refusal = Some(refusal);
+            return Ok(written);
+        }
+    }
+    for (first, command) in
+        commands("delete", &transform.collection, "deletes", deletions, Some(&concern))
+    {
+        let answer = database.run_raw_command(command).await?;
+        fail_on_write_concern(&answer)?;
+        written.documents += answer.get_i32("n").unwrap_or_default().max(0) as u64;
+        if let Err(refusal) = fail_on_write_error(&answer, unit, transform, &deleted[first..]) {
             written.refusal = Some(refusal);
             break;
         }
@@ -785,7 +825,7 @@ async fn there(
 }
 
 /// Whether a document is the one that was sent, byte for byte: the server moves the `_id` to the front.
-fn is_same(sent: &RawDocument, stored: &RawDocument) -> bool {
+pub(crate) fn is_same(sent: &RawDocument, stored: &RawDocument) -> bool {
     let rest = |document: &RawDocument| -> Result<RawDocumentBuf, Error> {
         let mut rest = RawDocumentBuf::new();
         for field in document {
@@ -802,6 +842,11 @@ fn is_same(sent: &RawDocument, stored: &RawDocument) -> bool {
 /// The documents that are changed themselves, not only the cause of others, and the statements that do so.
 fn statements<'a>(edited: &[&'a Edited]) -> (Vec<&'a Edited>, Vec<&'a RawDocumentBuf>) {
     edited.iter().filter_map(|edited| Some((edited, edited.effect.statement.as_ref()?))).unzip()
+}
+
+/// The documents that are deleted, and the statements that do so.
+fn deletions<'a>(edited: &[&'a Edited]) -> (Vec<&'a Edited>, Vec<&'a RawDocumentBuf>) {
+    edited.iter().filter_map(|edited| Some((edited, edited.effect.deletion.as_ref()?))).unzip()
 }
 
 /// The documents to add, by collection; of several with one `_id`, the first.
@@ -829,7 +874,7 @@ fn inserts<'a>(edited: &[&'a Edited]) -> Vec<(&'a str, Vec<RawDocumentBuf>)> {
 ///
 /// Ordered inside a transaction, which the first error ends; unordered outside, where a failed item
 /// must not keep the others back.
-fn commands<'a>(
+pub(crate) fn commands<'a>(
     verb: &str,
     collection: &str,
     list: &str,
@@ -863,7 +908,7 @@ fn commands<'a>(
     groups.into_iter().map(|(first, _, array)| (first, command(array))).collect()
 }
 
-fn write_errors(answer: &Document) -> impl Iterator<Item = &Document> {
+pub(crate) fn write_errors(answer: &Document) -> impl Iterator<Item = &Document> {
     answer
         .get_array("writeErrors")
         .map(|errors| errors.as_slice())
@@ -888,7 +933,7 @@ fn fail_on_write_error(
 }
 
 /// An unconfirmed write is one that may be lost: the driver's error for it can be tried again.
-fn fail_on_write_concern(answer: &Document) -> Result<(), Halt> {
+pub(crate) fn fail_on_write_concern(answer: &Document) -> Result<(), Halt> {
     match answer.get_document("writeConcernError") {
         Ok(_) => Err(Halt::Driver(
             std::io::Error::other("the server did not confirm a write to a majority").into(),
@@ -898,7 +943,7 @@ fn fail_on_write_concern(answer: &Document) -> Result<(), Halt> {
 }
 
 /// What only the server knows: a unique key, a validator.
-fn write_failure(error: &Document, unit: &Unit, step: &str, place: &str) -> Halt {
+pub(crate) fn write_failure(error: &Document, unit: &Unit, step: &str, place: &str) -> Halt {
     let code = error.get_i32("code").unwrap_or_default();
     let detail = server::safe_detail(code, error.get_str("errmsg").unwrap_or_default());
     let reason = match (code, detail) {

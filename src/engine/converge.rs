@@ -51,7 +51,7 @@ pub(crate) fn verify(
     output: &RawDocument,
     found: &Found,
 ) -> Result<(), Halt> {
-    let mut edits = Edits::default();
+    let mut edits = Edits::at(unit.started());
     let called = catch_unwind(AssertUnwindSafe(|| (transform.edit)(output, found, &mut edits)));
     // What it refuses, it does not change. The filter may keep such documents from it.
     let Ok(Ok(())) = called else { return Ok(()) };

@@ -11,7 +11,7 @@ use crate::engine::apply::in_transaction;
 use crate::engine::batch::{Edited, Purpose, TRANSACTION_BYTES};
 use crate::engine::reader::Reader;
 use crate::engine::transact::abort;
-use crate::engine::{Context, command, step_actions};
+use crate::engine::{Context, command, seed, step_actions};
 use crate::progress::Progress;
 use crate::record::{Done, Journal, Pass};
 use crate::server::{self, Deployment};
@@ -127,6 +127,10 @@ pub(crate) async fn look(
                 // what it adds for itself to transform is not there yet
                 (!transform.meets_its_own()).then_some(known)
             }
+            (Step::Seed(seed), _) if alone => {
+                let (done, bytes) = seed::scan(context, unit, seed).await?;
+                Some(Known { done, bytes, small: false })
+            }
             (Step::Command(command), _) if alone => {
                 let identity = begun
                     .filter(|journal| journal.step == *position)
@@ -198,6 +202,9 @@ fn inexact(step: &Step) -> Vec<UpgradeAction> {
                 action(&c.description.replace("{n} ", ""), &transform.collection, c.action_type)
             })
             .collect(),
+        Step::Seed(seed) => {
+            vec![action(&seed.describe().replace("{n} ", ""), &seed.collection, ActionType::Insert)]
+        }
         Step::Transaction(transaction) => {
             vec![action(&transaction.name, &transaction.collections.join(", "), ActionType::Update)]
         }
@@ -227,6 +234,12 @@ async fn fits_at_once(
             }
             // nobody knows yet which documents: at the most, all of them
             (Step::Transform(transform), None) => documents += all_of(context, transform).await?,
+            (Step::Seed(seed), None) => {
+                for part in seed::parts(context, unit, seed)? {
+                    documents += part.len() as u64;
+                    bytes += part.iter().map(|document| document.as_bytes().len()).sum::<usize>();
+                }
+            }
             (Step::Transaction(_), None) => {}
         }
     }

@@ -7,6 +7,7 @@ mod command;
 mod converge;
 mod look;
 mod reader;
+mod seed;
 mod transact;
 
 use std::sync::Arc;
@@ -83,7 +84,13 @@ pub(crate) fn actions<'a>(
 fn step_actions(step: &Step, done: &Done) -> Vec<UpgradeAction> {
     match step {
         Step::Transform(transform) => counted(transform, done),
-        _ => done.actions.clone(),
+        Step::Seed(seed) => {
+            let n = done.counts.get(seed::INSERTED).copied().unwrap_or_default();
+            let description = seed.describe().replace("{n}", &n.to_string());
+            let action = UpgradeAction::new(ActionType::Insert, &*seed.collection, description);
+            vec![action.detail(seed::INSERTED, n as i64)]
+        }
+        Step::Transaction(_) | Step::Command(_) => done.actions.clone(),
     }
 }
 
@@ -103,6 +110,7 @@ fn counted(transform: &Transform, done: &Done) -> Vec<UpgradeAction> {
     let further = if actions.is_empty() { "" } else { "further " };
     for (name, verb, action_type, collection) in [
         (batch::CHANGED, "Change", ActionType::Update, transform.collection.to_string()),
+        (batch::DELETED, "Delete", ActionType::Delete, transform.collection.to_string()),
         (batch::ADDED, "Add", ActionType::Insert, transform.inserts_into.join(", ")),
     ] {
         let n = count(name);

@@ -8,6 +8,7 @@ mod upgrade;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mongodb::bson::DateTime;
 use tokio::time::Instant;
 
 use crate::checkpoint::Checkpoints;
@@ -45,6 +46,8 @@ pub(crate) struct Run<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) code: &'a Version,
     pub(crate) upgrades: &'a Upgrades,
+    /// When the run began, as the author's code sees it.
+    pub(crate) began: DateTime,
     pub(crate) store: Store,
     pub(crate) lock: Lock,
     pub(crate) writer: Writer,
@@ -79,6 +82,12 @@ impl<'a> Run<'a> {
             Err(halt) => return Err(self.explain_reading(halt).await),
         };
         self.note_recorded(&observed.recorded);
+        let journal = match &observed.recorded {
+            Recorded::Readable(record) => record.journal.as_ref(),
+            _ => None,
+        };
+        let journaled = journal.map(|journal| (journal.version.as_str(), journal.run_started()));
+        self.upgrades.start(self.began, journaled);
         if self.settings.mode == Mode::Plan
             && let Some(holder) = observed.holder.take()
         {

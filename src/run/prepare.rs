@@ -242,6 +242,9 @@ fn units_needs(units: &[&Unit]) -> Vec<Need> {
             match step {
                 Step::Transform(transform) => {
                     needs.extend(on(&["find", "update"], &transform.collection));
+                    if transform.deletes {
+                        needs.extend(on(&["remove"], &transform.collection));
+                    }
                     for lookup in &transform.lookups {
                         needs.extend(on(&["find"], &lookup.collection));
                     }
@@ -249,6 +252,7 @@ fn units_needs(units: &[&Unit]) -> Vec<Need> {
                         needs.extend(on(&["find", "insert"], collection));
                     }
                 }
+                Step::Seed(seed) => needs.extend(on(&["find", "insert"], &seed.collection)),
                 Step::Transaction(transaction) => {
                     for collection in &transaction.collections {
                         needs.extend(on(&["find", "insert", "update", "remove"], collection));

@@ -1,0 +1,215 @@
+//! Seeding: finding out which documents are missing, and inserting them.
+
+use std::collections::HashMap;
+
+use mongodb::bson::raw::cstr;
+use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
+use mongodb::{ClientSession, Database};
+
+use crate::engine::author::refused;
+use crate::engine::batch::{
+    commands, fail_on_write_concern, id_bytes, is_same, query, write_errors, write_failure,
+};
+use crate::engine::{Context, Halt, failed_step};
+use crate::record::Done;
+use crate::seed::{Seed, id_text};
+use crate::upgrade::Unit;
+
+/// The counter under which the journal holds how many documents were inserted.
+pub(crate) const INSERTED: &str = "inserted";
+
+/// How many bytes of documents are inserted in one transaction.
+const BYTES: usize = 4 * 1024 * 1024;
+
+/// The documents of a seed, in parts that one transaction can insert.
+pub(crate) fn parts(
+    context: &Context,
+    unit: &Unit,
+    seed: &Seed,
+) -> Result<Vec<Vec<RawDocumentBuf>>, Halt> {
+    let documents = seed.documents(unit.started());
+    let documents =
+        documents.map_err(|error| refused(error, unit, &seed.step_name(), &place(seed)))?;
+    let (mut parts, mut bytes): (Vec<Vec<RawDocumentBuf>>, usize) = (vec![], 0);
+    for document in documents {
+        let size = document.as_bytes().len();
+        match parts.last_mut() {
+            Some(part) if part.len() < context.batch_documents && bytes + size <= BYTES => {
+                bytes += size;
+                part.push(document);
+            }
+            _ => {
+                bytes = size;
+                parts.push(vec![document]);
+            }
+        }
+    }
+    Ok(parts)
+}
+
+/// What inserting these documents does.
+pub(crate) fn done(inserted: u64) -> Done {
+    let mut done = Done { documents: inserted, ..Done::default() };
+    if inserted > 0 {
+        done.counts.insert(INSERTED.to_owned(), inserted);
+    }
+    done
+}
+
+/// What a seed would do now, and the bytes that it would insert.
+pub(crate) async fn scan(
+    context: &Context,
+    unit: &Unit,
+    seed: &Seed,
+) -> Result<(Done, usize), Halt> {
+    let (mut inserted, mut bytes) = (0, 0);
+    for part in parts(context, unit, seed)? {
+        let scanning = missing(context.database(), None, unit, seed, &part);
+        for document in context.stop.guard(scanning).await? {
+            inserted += 1;
+            bytes += document.as_bytes().len();
+        }
+    }
+    Ok((done(inserted), bytes))
+}
+
+/// Inserts what is missing of these documents in the session's transaction.
+pub(crate) async fn insert(
+    database: &Database,
+    session: &mut ClientSession,
+    unit: &Unit,
+    seed: &Seed,
+    part: &[RawDocumentBuf],
+) -> Result<Done, Halt> {
+    let missing = missing(database, Some(&mut *session), unit, seed, part).await?;
+    for (_, command) in
+        commands("insert", &seed.collection, "documents", missing.iter().copied(), None)
+    {
+        let answer = database.run_raw_command(command).session(&mut *session).await?;
+        if let Some(error) = write_errors(&answer).next() {
+            return Err(write_failure(error, unit, &seed.step_name(), &place(seed)));
+        }
+    }
+    Ok(done(missing.len() as u64))
+}
+
+/// The same outside transactions. A document that somebody else inserts meanwhile is there.
+pub(crate) async fn insert_guarded(
+    database: &Database,
+    unit: &Unit,
+    seed: &Seed,
+    part: &[RawDocumentBuf],
+) -> Result<Done, Halt> {
+    let concern = rawdoc! { "w": "majority", "j": true };
+    let missing = missing(database, None, unit, seed, part).await?;
+    let mut inserted = 0;
+    let mut taken = false;
+    for (_, command) in
+        commands("insert", &seed.collection, "documents", missing.iter().copied(), Some(&concern))
+    {
+        let answer = database.run_raw_command(command).await?;
+        fail_on_write_concern(&answer)?;
+        inserted += answer.get_i32("n").unwrap_or_default().max(0) as u64;
+        for error in write_errors(&answer) {
+            let by_id = error.get_document("keyPattern").is_ok_and(|key| key.contains_key("_id"));
+            if !by_id || !error.get_i32("code").is_ok_and(|code| code == 11000) {
+                return Err(write_failure(error, unit, &seed.step_name(), &place(seed)));
+            }
+            taken = true;
+        }
+    }
+    if taken {
+        self::missing(database, None, unit, seed, part).await?;
+    }
+    Ok(done(inserted))
+}
+
+/// The step, for messages.
+fn place(seed: &Seed) -> String {
+    format!("a document to seed into {}", seed.collection)
+}
+
+/// Which of these documents are not there.
+///
+/// # Errors
+///
+/// One is there with other contents, and the seed is exact.
+async fn missing<'a>(
+    database: &Database,
+    mut session: Option<&mut ClientSession>,
+    unit: &Unit,
+    seed: &Seed,
+    part: &'a [RawDocumentBuf],
+) -> Result<Vec<&'a RawDocumentBuf>, Halt> {
+    let mut ids = RawArrayBuf::new();
+    for document in part {
+        if let Some(id) = document.get("_id")? {
+            ids.push(id);
+        }
+    }
+    let find = find(seed, rawdoc! { "_id": { "$in": ids } }, session.is_none());
+    let mut there: HashMap<Vec<u8>, RawDocumentBuf> = HashMap::new();
+    for document in query(database, session.as_deref_mut(), find).await? {
+        there.insert(id_bytes(&document), document);
+    }
+    let mut missing = Vec::new();
+    let mut exactly = 0;
+    for document in part {
+        match there.get(&id_bytes(document)) {
+            Some(stored) => {
+                exactly += 1;
+                same(unit, seed, document, stored)?;
+            }
+            None => missing.push(document),
+        }
+    }
+    if exactly == there.len() {
+        return Ok(missing);
+    }
+    // the server took other `_id`s for these: 1 is 1.0, and under a collation "a" may be "A"
+    let mut absent = Vec::new();
+    for document in missing {
+        let Some(id) = document.get("_id")? else { continue };
+        let find = self::find(seed, rawdoc! { "_id": { "$eq": id } }, session.is_none());
+        match query(database, session.as_deref_mut(), find).await?.first() {
+            Some(stored) => same(unit, seed, document, stored)?,
+            None => absent.push(document),
+        }
+    }
+    Ok(absent)
+}
+
+fn find(seed: &Seed, filter: RawDocumentBuf, plain: bool) -> RawDocumentBuf {
+    let mut find = rawdoc! { "find": &*seed.collection, "filter": filter };
+    if !seed.exact {
+        find.append(cstr!("projection"), rawdoc! { "_id": 1 });
+    }
+    if plain {
+        find.append(cstr!("readConcern"), rawdoc! { "level": "majority" });
+    }
+    find
+}
+
+/// Refuses a stored document that is not exactly what an exact seed says.
+fn same(
+    unit: &Unit,
+    seed: &Seed,
+    document: &RawDocument,
+    stored: &RawDocument,
+) -> Result<(), Halt> {
+    if !seed.exact || (is_same(document, stored) && id_bytes(document) == id_bytes(stored)) {
+        return Ok(());
+    }
+    Err(failed_step(
+        unit,
+        &seed.step_name(),
+        &format!(
+            "document {} of {} must have exactly the contents that the upgrade says, and is there with \
+             other contents",
+            id_text(stored),
+            seed.collection
+        ),
+        "compare the two: change or remove the one that is there if it is wrong, or deploy code whose \
+         upgrade accepts it, then run it again",
+    ))
+}
