@@ -7,6 +7,7 @@ use mongodb::bson::oid::ObjectId;
 use tokio::time::Instant;
 
 use crate::checkpoint::{Checkpoints, NoCheckpoints};
+use crate::doubt::Doubt;
 use crate::engine::{closed, jittered};
 use crate::exit::Outcome;
 use crate::failure::Failure;
@@ -237,7 +238,8 @@ impl Gate {
             host: writer.host.clone(),
             lease: settings.lock_lease,
         };
-        let store = Store { database, direct, names: self.names.clone() };
+        let doubt = Doubt::new(settings.connect_timeout, deadline);
+        let store = Store { database, direct, names: self.names.clone(), doubt };
         let quiesce = self.workloads.clone().map(|workloads| Quiesce {
             memory: Memory::new(&store.database, &self.names),
             quiet: Quiet::new(workloads.clone()),

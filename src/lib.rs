@@ -33,6 +33,7 @@ mod condition;
 mod decision;
 mod derived;
 mod diagnosis;
+mod doubt;
 mod edit;
 mod engine;
 mod exit;

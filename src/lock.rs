@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use mongodb::Database;
 use mongodb::bson::{Document, RawDocument, doc};
 use mongodb::error::Error;
 use mongodb::options::ReturnDocument;
+use mongodb::{ClientSession, Database};
 use tokio::time::Instant;
 
 use crate::decision::Holder;
@@ -139,15 +139,13 @@ impl Lock {
         }
     }
 
-    /// Ends the transaction that a session may have left open, which would otherwise hold its documents
-    /// for up to a minute. Best effort: the server ends it by itself in the end.
-    pub(crate) async fn end_session(&self, session: Option<&Document>) {
+    /// Ends what a session has under way. A transaction that it left open would otherwise hold its
+    /// documents for up to a minute, and could still be committed.
+    pub(crate) async fn end_session(&self, session: Option<&Document>) -> Result<(), Error> {
         if let Some(session) = session {
-            let ended = self.database.run_command(doc! { "killSessions": [session.clone()] }).await;
-            if let Err(error) = ended {
-                tracing::debug!(error = server::describe(&error), "a session could not be ended");
-            }
+            self.database.run_command(doc! { "killSessions": [session.clone()] }).await?;
         }
+        Ok(())
     }
 
     /// Extends the lease; false where the lock is no longer this run's.
@@ -157,10 +155,26 @@ impl Lock {
         Ok(self.documents().update_one(own, renewal).await?.matched_count == 1)
     }
 
-    /// Gives the lock up, if it is still this run's.
-    pub(crate) async fn release(&self) -> Result<(), Error> {
+    /// Extends the lease in `session`, whether it is still this run's or not.
+    ///
+    /// An answer means that whatever the session sent before is decided: the server does not carry out what
+    /// comes late, and a majority has what it carried out.
+    pub(crate) async fn renew_after(&self, session: &mut ClientSession) -> Result<(), Error> {
         let own = doc! { "_id": LOCK_ID, "run_id": &self.run_id };
-        self.documents().delete_one(own).await.map(|_| ())
+        let renewal = vec![doc! { "$set": { "expires": self.expires() } }];
+        self.documents().update_one(own, renewal).session(session).await.map(|_| ())
+    }
+
+    /// Gives the lock up, if it is still this run's: after all that `session` sent before, so that nobody
+    /// has the lock while that is not decided.
+    pub(crate) async fn release(&self, session: Option<&mut ClientSession>) -> Result<(), Error> {
+        let own = doc! { "_id": LOCK_ID, "run_id": &self.run_id };
+        let documents = self.documents();
+        let delete = documents.delete_one(own);
+        match session {
+            Some(session) => delete.session(session).await.map(|_| ()),
+            None => delete.await.map(|_| ()),
+        }
     }
 
     /// Renews the lease until the returned guard is dropped, and stops the run where it is lost: taken

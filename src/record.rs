@@ -621,6 +621,24 @@ impl Entry {
         before - self.document.as_bytes().len()
     }
 
+    /// The run that wrote the entry, if it is the gate's.
+    pub(crate) fn run_id(&self) -> Option<&str> {
+        self.document.get_str("run_id").ok()
+    }
+
+    /// What an upgrade of the gate did, as far as the entry says it.
+    pub(crate) fn applied(&self) -> Applied {
+        let document = Document::try_from(&self.document).unwrap_or_default();
+        let actions = document.get("actions").cloned();
+        Applied {
+            actions: actions
+                .and_then(|actions| mongodb::bson::deserialize_from_bson(actions).ok())
+                .unwrap_or_default(),
+            late: document.get_i64("late").unwrap_or_default().max(0) as u64,
+            duration_ms: document.get_i64("duration_ms").unwrap_or_default(),
+        }
+    }
+
     /// Whether the gate wrote the entry.
     pub(crate) fn is_the_gates(&self) -> bool {
         self.floor != EntryFloor::Unstated

@@ -30,8 +30,13 @@ pub struct Report {
     pub code_version: String,
     /// The recorded version before the run, as it was stored.
     pub from: Option<String>,
-    /// The recorded version after the run, as it is stored.
+    /// The recorded version after the run, as a majority of the server has it. Where a version is in
+    /// doubt, it is the last one that is known.
     pub to: Option<String>,
+    /// The version of which a commit was sent that was not answered, so that it is not known what became
+    /// of it. It is neither among the applied versions nor among those that remain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_doubt: Option<String>,
     /// Each version that was applied, or would be, in order.
     pub upgrades: Vec<UpgradeReport>,
     /// The versions whose upgrades remain.
@@ -141,6 +146,7 @@ impl Report {
             .collect();
         let mut words = match applied.as_slice() {
             [] if self.unfinished.is_some() => String::new(),
+            [] if self.in_doubt.is_some() => String::new(),
             // nothing is recorded, or what was
             [] if self.to.is_none() || self.from == self.to => {
                 return "nothing was written".to_owned();
@@ -205,7 +211,11 @@ impl Report {
         names
             .into_iter()
             .chain(unfinished.flat_map(|u| [&mut u.version, &mut u.journal, &mut u.step]))
-            .chain([&mut self.database, &mut self.from, &mut self.to].into_iter().flatten())
+            .chain(
+                [&mut self.database, &mut self.from, &mut self.to, &mut self.in_doubt]
+                    .into_iter()
+                    .flatten(),
+            )
             .chain(&mut self.remaining)
             .for_each(|name| cut(name, 200 / share));
     }
@@ -236,6 +246,7 @@ mod tests {
                 database: Some(long.clone()),
                 from: Some(long.clone()),
                 to: Some(long.clone()),
+                in_doubt: Some(long.clone()),
                 host: long.clone(),
                 remaining: vec![long.clone(); 30],
                 unfinished: Some(unfinished),

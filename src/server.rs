@@ -297,6 +297,16 @@ pub(crate) fn passing(error: &Error) -> bool {
     labelled || network || server
 }
 
+/// Whether an error of a write says that it took no effect: the server refused it, and did not merely
+/// fail to confirm it.
+pub(crate) fn refuses(error: &Error) -> bool {
+    let refused = matches!(
+        error.kind.as_ref(),
+        ErrorKind::Command(_) | ErrorKind::Write(WriteFailure::WriteError(_))
+    );
+    refused && !passing(error)
+}
+
 /// Whether a transaction was too large or too long for the server.
 pub(crate) fn too_large(error: &Error) -> bool {
     matches!(code(error), Some(146 | 257 | 290 | 388 | 10334))

@@ -148,6 +148,15 @@ impl Stop {
         }
     }
 
+    /// The same of what is worth more time where no signal hurries the run.
+    pub(crate) fn way_out(&self, since_signal: Duration, usual: Duration) -> Instant {
+        match &*self.0.borrow() {
+            Some((Reason::Signal, _)) => {}
+            _ => return Instant::now() + usual,
+        }
+        self.time_left(since_signal, usual)
+    }
+
     /// Sleeps, or ends early.
     pub(crate) async fn sleep(&self, time: Duration) -> Result<(), Halt> {
         self.guard(async {

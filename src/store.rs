@@ -9,6 +9,7 @@ use mongodb::options::{ReadConcern, ReadPreference, SelectionCriteria};
 use mongodb::{ClientSession, Database};
 
 use crate::decision::{Holder, Observed};
+use crate::doubt::{Doubt, Sent};
 use crate::lock::{LOCK_ID, live_holder};
 use crate::record::{Move, Names, Record, Recorded};
 use crate::remembered;
@@ -25,6 +26,8 @@ pub(crate) struct Store {
     /// Whether the driver reads from one member, whatever it is.
     pub(crate) direct: bool,
     pub(crate) names: Names,
+    /// What was sent and not answered.
+    pub(crate) doubt: Doubt,
 }
 
 impl Store {
@@ -136,6 +139,9 @@ impl Store {
 
     /// Moves the record from one state to another by itself, whatever becomes of the answers.
     ///
+    /// It is sent in the run's session where there is one, so that what the session does later comes after it
+    /// on the server, too.
+    ///
     /// # Errors
     ///
     /// [`Halt::RecordMoved`] where the record is in neither state.
@@ -145,17 +151,34 @@ impl Store {
         to: &Record,
         run_id: &str,
         stop: &Stop,
+        mut session: Option<&mut ClientSession>,
     ) -> Result<(), Halt> {
         let change = Move::between(from, to, &self.names)?;
         let mut attempts = 0;
         loop {
-            let error = match stop.guard_with_grace(self.attempt(&change, None)).await {
-                Ok(true) => return Ok(()),
-                Ok(false) => None,
+            stop.check()?;
+            let sending = self.doubt.sending(Sent::between(from, to, run_id));
+            let attempt = self.attempt(&change, session.as_deref_mut());
+            let error = match self.doubt.answer(stop, attempt).await {
+                Ok(true) => {
+                    sending.committed();
+                    return Ok(());
+                }
+                Ok(false) => {
+                    sending.refused();
+                    None
+                }
                 Err(Halt::Driver(error)) if server::passing(&error) && attempts < ATTEMPTS => {
                     Some(error)
                 }
-                Err(halt) => return Err(halt),
+                Err(halt) => {
+                    if let Halt::Driver(error) = &halt
+                        && server::refuses(error)
+                    {
+                        sending.refused();
+                    }
+                    return Err(halt);
+                }
             };
             // the change may have been made all the same, by an attempt whose answer was lost
             let observed = match stop.guard_with_grace(self.observe(run_id)).await {
@@ -168,7 +191,10 @@ impl Store {
                 Err(halt) => return Err(halt),
             };
             match (&observed.recorded, from) {
-                (Recorded::Readable(record), _) if record.is_state(to) => return Ok(()),
+                (Recorded::Readable(record), _) if record.is_state(to) => {
+                    self.doubt.resolved();
+                    return Ok(());
+                }
                 (Recorded::Readable(record), Some(from)) if record.is_state(from) => {}
                 (Recorded::Absent, None) => {}
                 _ => return Err(Halt::RecordMoved),

@@ -76,8 +76,9 @@ impl<'a> Work<'a> {
 
     /// Moves the record to `to` by itself.
     async fn settle(&mut self, to: Record) -> Result<(), Halt> {
-        let run_id = &self.context.lock.run_id;
-        self.context.store.settle(self.stored.as_ref(), &to, run_id, &self.context.stop).await?;
+        let (context, session) = (self.context, self.session.as_mut());
+        let (run_id, from) = (&context.lock.run_id, self.stored.as_ref());
+        context.store.settle(from, &to, run_id, &context.stop, session).await?;
         self.stored = Some(to);
         Ok(())
     }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use mongodb::ClientSession;
 use mongodb::bson::RawDocumentBuf;
-use mongodb::error::UNKNOWN_TRANSACTION_COMMIT_RESULT;
+use mongodb::error::{Error, TRANSIENT_TRANSACTION_ERROR};
 use tokio::time::Instant;
 
 use crate::checkpoint::Point;
+use crate::doubt::Sent;
 use crate::engine::Context;
 use crate::record::{Move, Record, Recorded};
 use crate::server;
@@ -31,7 +32,7 @@ const COMMIT_ATTEMPTS: u32 = 3;
 enum Attempt<T> {
     Committed(T, Record),
     /// The commit may or may not have taken effect.
-    InDoubt(T, Record),
+    InDoubt(T, Record, Error),
 }
 
 /// Commits what `body` writes in the session's transaction together with the record that it returns,
@@ -66,7 +67,10 @@ pub(crate) async fn together<T>(
                 context.reached(Point::Committed).await;
                 return Ok(value);
             }
-            Ok(Attempt::InDoubt(value, to)) => {
+            Ok(Attempt::InDoubt(value, to, error)) => {
+                if !server::passing(&error) || Instant::now() >= deadline {
+                    return Err(Halt::Driver(error));
+                }
                 tracing::warn!("the result of a commit is unknown; reading the record");
                 in_doubt = Some((value, to));
             }
@@ -74,6 +78,7 @@ pub(crate) async fn together<T>(
                 abort(context, session).await;
                 let Some((value, to)) = in_doubt else { return Err(Halt::RecordMoved) };
                 confirm(context, from, &to, deadline).await?;
+                context.store.doubt.resolved();
                 *stored = Some(to);
                 return Ok(value);
             }
@@ -130,24 +135,35 @@ async fn attempt<T>(
         })
         .await?;
     context.reached(Point::BeforeCommit).await;
+    // once it is sent, only its answer says what became of it
+    context.stop.check()?;
+    let sending = context.store.doubt.sending(Sent::between(from, &to, &context.lock.run_id));
     let mut tries = 0;
     loop {
-        let error =
-            match context.stop.guard_with_grace(session.commit_transaction().into_future()).await {
-                Ok(()) => return Ok(Attempt::Committed(value, to)),
-                Err(Halt::Driver(error)) => error,
-                Err(halt) => return Err(halt),
-            };
+        let commit = session.commit_transaction().into_future();
+        let error = match context.store.doubt.answer(&context.stop, commit).await {
+            Ok(()) => {
+                sending.committed();
+                return Ok(Attempt::Committed(value, to));
+            }
+            Err(Halt::Driver(error)) => error,
+            Err(halt) => return Err(halt),
+        };
         tries += 1;
-        let unknown = error.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT);
-        if !unknown && tries == 1 {
-            // the server says that nothing was committed
+        if tries == 1 && is_refusal(&error) {
+            sending.refused();
             return Err(Halt::Driver(error));
         }
-        if !unknown || tries == COMMIT_ATTEMPTS {
-            return Ok(Attempt::InDoubt(value, to));
+        if tries == COMMIT_ATTEMPTS || !server::passing(&error) {
+            return Ok(Attempt::InDoubt(value, to, error));
         }
     }
+}
+
+/// Whether the server says that a commit, asked for the first time, took no effect. Any other error leaves
+/// it open: a write concern that cannot be met, for one, says nothing about the primary.
+fn is_refusal(error: &Error) -> bool {
+    error.contains_label(TRANSIENT_TRANSACTION_ERROR)
 }
 
 /// Makes sure, inside the transaction, that an earlier attempt did not commit after all.
@@ -187,13 +203,18 @@ async fn confirm(
             }
             Err(halt) => return Err(halt),
         };
-        match (&observed.recorded, from) {
+        let not_yet = match (&observed.recorded, from) {
             (Recorded::Readable(record), _) if record.is_state(to) => return Ok(()),
             // the majority does not have it yet
-            (Recorded::Absent, None) if Instant::now() < deadline => {}
-            (Recorded::Readable(record), Some(from))
-                if record.is_state(from) && Instant::now() < deadline => {}
-            _ => return Err(Halt::RecordMoved),
+            (Recorded::Absent, None) => true,
+            (Recorded::Readable(record), Some(from)) => record.is_state(from),
+            _ => false,
+        };
+        if !not_yet {
+            return Err(Halt::RecordMoved);
+        }
+        if Instant::now() >= deadline {
+            return Err(context.store.doubt.unanswered());
         }
         context.stop.sleep(jittered(Duration::from_millis(50))).await?;
     }

@@ -1,5 +1,6 @@
 //! One run: what it knows, and the modes that only read.
 
+mod doubt;
 mod prepare;
 mod quiesce;
 mod repair;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mongodb::bson::{Document, doc};
+use mongodb::bson::Document;
 use tokio::time::{Instant, timeout_at};
 
 use crate::decision::{Decision, Observed};
@@ -24,7 +24,7 @@ use crate::stop::Halt;
 use crate::workloads::{Scaled, Workload, Workloads};
 
 /// How long restoring may take, also after a signal.
-const RESTORE: Duration = Duration::from_secs(10);
+pub(super) const RESTORE: Duration = Duration::from_secs(10);
 
 /// How often a wait for pods says so.
 const SAY: Duration = Duration::from_secs(5);
@@ -71,6 +71,8 @@ pub(crate) struct Unanswered {
     stopping: BTreeMap<String, String>,
     /// What was to be started.
     starting: BTreeSet<String>,
+    /// What the run sent that had the lock before, and whose session could not be ended.
+    pub(super) former: bool,
 }
 
 impl Run<'_> {
@@ -226,6 +228,9 @@ impl Run<'_> {
     /// Starts what was stopped at the state `record`, before that moves for another reason.
     pub(super) async fn restore_first(&mut self, record: Option<&Record>) -> Result<(), Halt> {
         let Some(quiesce) = self.quiesce.clone() else { return Ok(()) };
+        if self.unanswered.former {
+            return Ok(());
+        }
         let mut remembered = self.stop.guard(quiesce.memory.read()).await?;
         let deadline = Instant::now() + RESTORE;
         let owed = owed(&quiesce, &remembered, |entry| entry.is_of(record));
@@ -247,12 +252,18 @@ impl Run<'_> {
     ) -> Result<String, Failure> {
         let Some(quiesce) = self.quiesce.clone() else { return ended };
         quiesce.quiet.release();
+        let sent = self.store.doubt.sent();
+        if sent.is_some_and(|sent| sent.concerns_version()) {
+            return self.unknown(ended, "a commit was not confirmed");
+        }
+        if ended.is_err() && self.unanswered.former {
+            return self.unknown(ended, "a transaction of the run before could not be ended");
+        }
         let deadline = Instant::now() + RESTORE;
         let standing = async {
-            if let (Some(id), Err(_)) = (session, &ended) {
+            if ended.is_err() {
                 // no commit of this run, given up half-way, may still take effect
-                let end = doc! { "killSessions": [id.clone()] };
-                self.store.database.run_command(end).await?;
+                self.lock.end_session(session).await?;
             }
             // another run that took the lock over also takes care of the workloads
             if !self.lock.renew().await? {
@@ -322,7 +333,7 @@ impl Run<'_> {
             return ended;
         }
         let text = format!(
-            "{} left at 0, for whether anything was committed could not be found out: {reason}",
+            "{} left at 0 replicas: could not determine whether anything was committed ({reason})",
             names.join(", ")
         );
         match ended {

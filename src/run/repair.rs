@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
+use mongodb::ClientSession;
 use mongodb::bson::RawDocumentBuf;
 
+use crate::doubt::Sent;
 use crate::engine::closed;
 use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::record::{Move, Recorded, journal_id};
 use crate::run::Run;
 use crate::run::upgrade::{Under, Waiting};
+use crate::server;
 use crate::settings::Repair;
 use crate::stop::Halt;
 
@@ -82,7 +85,11 @@ impl Run<'_> {
         }
     }
 
-    pub(super) async fn repair(&mut self, repair: &Repair) -> Result<String, Failure> {
+    pub(super) async fn repair(
+        &mut self,
+        repair: &Repair,
+        mut session: Option<&mut ClientSession>,
+    ) -> Result<String, Failure> {
         let document = self.stored_for(repair).await?;
         let repairing = |halt| closed(halt, "repairing the record");
         let change = Move::repair(
@@ -95,16 +102,33 @@ impl Run<'_> {
         .map_err(|error| repairing(error.into()))?;
         let mut unanswered = 0;
         loop {
-            match self.stop.guard_with_grace(self.store.attempt(&change, None)).await {
-                Ok(true) => break,
-                Ok(false) if unanswered > 0 && self.is_repaired(repair).await? => break,
-                Ok(false) => return Err(repairing(Halt::RecordMoved)),
-                Err(halt) if halt.may_pass() && unanswered < ATTEMPTS => unanswered += 1,
+            self.stop.check().map_err(repairing)?;
+            let sent = Sent::repair(repair.version.to_string(), &self.lock.run_id);
+            let sending = self.store.doubt.sending(sent);
+            let attempt = self.store.attempt(&change, session.as_deref_mut());
+            match self.store.doubt.answer(&self.stop, attempt).await {
+                Ok(true) => {
+                    sending.committed();
+                    break;
+                }
+                Ok(false) if unanswered > 0 && self.is_repaired(repair).await? => {
+                    sending.committed();
+                    break;
+                }
+                Ok(false) => {
+                    sending.refused();
+                    return Err(repairing(Halt::RecordMoved));
+                }
+                Err(Halt::Driver(error)) if server::passing(&error) && unanswered < ATTEMPTS => {
+                    unanswered += 1;
+                }
                 Err(halt) => {
-                    let mut failure = repairing(halt);
-                    failure.message += "; whether the record was changed is not known";
-                    failure.next += " (GATE_MODE=check shows what is recorded)";
-                    return Err(failure);
+                    if let Halt::Driver(error) = &halt
+                        && server::refuses(error)
+                    {
+                        sending.refused();
+                    }
+                    return Err(repairing(halt));
                 }
             }
             self.stop.sleep(PAUSE * unanswered).await.map_err(repairing)?;

@@ -83,6 +83,8 @@ impl Waiting {
 impl Run<'_> {
     pub(crate) async fn upgrade(&mut self) -> Result<String, Failure> {
         match self.decide_and_upgrade().await {
+            // it says so already
+            Err(failure) if self.store.doubt.sent().is_some() => Err(failure),
             Err(mut failure) if ends_early(failure.outcome) => {
                 let standing = match self.took_lock {
                     true => self.standing().await,
@@ -99,19 +101,15 @@ impl Run<'_> {
         }
     }
 
-    /// Where the database stands, read once more: the last commit may have taken effect although its
-    /// answer was lost.
+    /// Where the database stands, read once more: another run may have taken over.
     async fn standing(&mut self) -> String {
         let until = self.stop.time_left(Duration::from_secs(1), STANDING);
         match within(Some(until), self.store.observe(&self.lock.run_id)).await {
-            Some(Ok(observed)) => {
-                self.note_recorded(&observed.recorded);
-                self.report.standing()
-            }
-            Some(Err(_)) | None => {
-                "where it stands could not be read back: the next run finds out".to_owned()
-            }
+            Some(Ok(observed)) => self.note_recorded(&observed.recorded),
+            // every commit was answered: what the run knows of them is what there is
+            Some(Err(_)) | None => {}
         }
+        self.report.standing()
     }
 
     async fn decide_and_upgrade(&mut self) -> Result<String, Failure> {
@@ -201,7 +199,7 @@ impl Run<'_> {
         under: Under<'_>,
     ) -> Result<Option<String>, Failure> {
         let context = self.context().await?;
-        let session = self.session(&context).await?;
+        let mut session = self.session(&context).await?;
         let id = session.as_ref().map(|session| session.id().clone());
         let taking = "taking the lock";
         let take = self.persist(taking, || self.lock.attempt(id.as_ref()));
@@ -213,7 +211,7 @@ impl Run<'_> {
             Ok(Attempt::Taken { from }) => from,
             Err(halt) => {
                 // an answer may have been lost on the way: leave no lock behind
-                self.release().await;
+                self.release(session).await;
                 return Err(closed(halt, taking));
             }
         };
@@ -225,19 +223,20 @@ impl Run<'_> {
                 holder_host = former.holder.host,
                 "took over the lock of a run whose lease was over"
             );
-            let ending = async || {
-                self.lock.end_session(former.session.as_ref()).await;
-                Ok::<_, Halt>(())
-            };
+            let ending = async || self.lock.end_session(former.session.as_ref()).await;
             // a stop meanwhile is met again below, with the lock in hand
-            let _ = self.ask(taking, ending).await;
+            if let Err(halt) = self.ask(taking, ending).await {
+                let reason = closed(halt, "ending its transaction").message;
+                tracing::warn!(reason, "what that run sent may still take effect");
+                self.unanswered.former = true;
+            }
         }
         context.checkpoints.reached(Point::Locked).await;
         let watch = context.quiet.watch(self.lock.lease / 3, &self.stop);
         let ended = caught(async {
             match under {
-                Under::Upgrade => Box::pin(self.work(&context, session)).await,
-                Under::Repair(repair) => self.repair(repair).await,
+                Under::Upgrade => Box::pin(self.work(&context, &mut session)).await,
+                Under::Repair(repair) => self.repair(repair, session.as_mut()).await,
                 Under::Resume => self.check().await,
                 Under::Refused(failure) => Err(failure.clone()),
             }
@@ -251,18 +250,20 @@ impl Run<'_> {
             }
         };
         drop(watch);
+        self.find_out(id.as_ref(), session.as_mut()).await;
+        let ended = ended.map_err(|failure| self.in_doubt(failure));
         let ended = self.start_workloads(ended, id.as_ref()).await;
         context.checkpoints.reached(Point::BeforeRelease).await;
         drop(keeper);
-        self.release().await;
+        self.release(session).await;
         ended.map(Some)
     }
 
     /// Gives the lock up; tries again after any error, for it is the last thing to do.
-    async fn release(&self) {
+    async fn release(&self, mut session: Option<ClientSession>) {
         let until = self.stop.time_left(Duration::from_millis(800), RELEASE);
         let released = within(Some(until), async {
-            while let Err(error) = self.lock.release().await {
+            while let Err(error) = self.lock.release(session.as_mut()).await {
                 tracing::debug!(error = server::describe(&error), "the lock is released again");
                 tokio::time::sleep(jittered(Duration::from_millis(50))).await;
             }
@@ -276,10 +277,13 @@ impl Run<'_> {
     async fn work(
         &mut self,
         context: &Context,
-        mut session: Option<ClientSession>,
+        session: &mut Option<ClientSession>,
     ) -> Result<String, Failure> {
         for _ in 0..DECISIONS {
             let (observed, decision) = self.look_and_decide().await?;
+            if let Some(sent) = self.store.doubt.sent() {
+                self.learn(&sent, &observed.recorded);
+            }
             let stored = match &observed.recorded {
                 Recorded::Readable(record) => Some(record.clone()),
                 _ => None,
@@ -300,23 +304,23 @@ impl Run<'_> {
                         Some(base) => base.stamped(&to, &self.writer),
                         None => Record::stamp_new(&to, &self.writer),
                     };
-                    self.settle(stored.as_ref(), &to).await
+                    self.settle(stored.as_ref(), &to, session.as_mut()).await
                 }
                 Decision::Initialise { version, .. } => {
                     let to = Record::begin(&version, self.upgrades, &self.writer);
-                    self.settle(None, &to).await
+                    self.settle(None, &to, session.as_mut()).await
                 }
                 Decision::Upgrade { begin, .. } => {
                     let begin = self.begin(begin);
                     let mut work = Work::new(context, session.take(), stored, begin);
                     let acted = Box::pin(self.apply(context, &mut work, &units)).await;
-                    session = work.into_session();
+                    *session = work.into_session();
                     acted
                 }
                 Decision::Resume { .. } => {
                     let mut work = Work::new(context, session.take(), stored, None);
                     let acted = Box::pin(self.resume(context, &mut work, &units)).await;
-                    session = work.into_session();
+                    *session = work.into_session();
                     acted
                 }
             };
@@ -342,8 +346,14 @@ impl Run<'_> {
         Some(record)
     }
 
-    async fn settle(&self, from: Option<&Record>, to: &Record) -> Result<(), Halt> {
-        self.store.settle(from, to, &self.lock.run_id, &self.stop).await?;
+    async fn settle(
+        &mut self,
+        from: Option<&Record>,
+        to: &Record,
+        session: Option<&mut ClientSession>,
+    ) -> Result<(), Halt> {
+        self.store.settle(from, to, &self.lock.run_id, &self.stop, session).await?;
+        self.note_recorded(&Recorded::Readable(to.clone()));
         tracing::info!(recorded = to.text, "recorded");
         Ok(())
     }
@@ -469,6 +479,12 @@ impl Run<'_> {
                 "upgrade action"
             );
         }
+        self.note_done(version, unit, applied);
+        Ok(())
+    }
+
+    /// Says that a version is applied.
+    pub(super) fn note_done(&mut self, version: String, unit: &Unit, applied: Applied) {
         tracing::info!(
             version,
             duration_ms = applied.duration_ms,
@@ -492,7 +508,6 @@ impl Run<'_> {
             late: Some(applied.late),
             duration_ms: Some(applied.duration_ms.max(0) as u64),
         });
-        Ok(())
     }
 }
 
