@@ -14,9 +14,10 @@ pub enum Outcome {
     Pending = 10,
     /// The database has no record and the operator gave no decision.
     Unrecorded = 11,
-    /// The database needs newer code, or its history disagrees with this code's upgrades.
+    /// The database needs newer code, or older code first, or its history disagrees with this code's
+    /// upgrades.
     Incompatible = 12,
-    /// An upgrade's condition does not hold.
+    /// An upgrade's condition does not hold; nothing of its version was written.
     ConditionFailed = 13,
     /// An upgrade failed.
     UpgradeFailed = 14,
@@ -26,11 +27,11 @@ pub enum Outcome {
     SettingWrong = 16,
     /// Authentication failed or a privilege is missing.
     NotAuthorised = 17,
-    /// The server cannot do what a pending upgrade needs.
+    /// The server, as it is set up, cannot do what the gate or a pending upgrade needs.
     ServerUnsuitable = 18,
     /// No server, or no primary, in time.
     NoServer = 20,
-    /// Another run holds the lock, in time.
+    /// Timed out waiting for another run's lock.
     Locked = 21,
     /// Interrupted by a signal; the work so far is kept.
     Interrupted = 22,
@@ -68,6 +69,15 @@ impl Outcome {
         matches!(self, Outcome::NoServer | Outcome::Locked | Outcome::Interrupted)
     }
 
+    /// Whether running it again can help, in the words of the guide's tables.
+    pub fn retry(self) -> &'static str {
+        match self {
+            Outcome::NotQuiesced => "after a look",
+            outcome if outcome.retry_can_help() => "yes",
+            _ => "no",
+        }
+    }
+
     /// Whether mode `wait` asks again after this: whatever another run, or time, may mend.
     pub fn waiting_can_help(self) -> bool {
         !matches!(
@@ -91,18 +101,23 @@ impl Outcome {
             Outcome::Pending => "upgrades are pending",
             Outcome::Unrecorded => "the database has no record, and no decision was given",
             Outcome::Incompatible => {
-                "the database needs newer code, or its history disagrees with this code's upgrades"
+                "the database needs newer code, or older code first, or its history disagrees with \
+                 this code's upgrades"
             }
-            Outcome::ConditionFailed => "an upgrade's condition does not hold; nothing was written",
+            Outcome::ConditionFailed => {
+                "an upgrade's condition does not hold; nothing of its version was written"
+            }
             Outcome::UpgradeFailed => {
                 "an upgrade failed; the report says what is applied and what is not"
             }
             Outcome::RecordUnreadable => "the record cannot be read",
             Outcome::SettingWrong => "a setting is wrong",
             Outcome::NotAuthorised => "authentication failed or a privilege is missing",
-            Outcome::ServerUnsuitable => "this server cannot do what a pending upgrade needs",
+            Outcome::ServerUnsuitable => {
+                "this server, as it is set up, cannot do what the gate or a pending upgrade needs"
+            }
             Outcome::NoServer => "no server, or no primary, in time",
-            Outcome::Locked => "another run holds the lock, in time",
+            Outcome::Locked => "timed out waiting for another run's lock",
             Outcome::Interrupted => "interrupted by a signal; the work so far is kept",
             Outcome::NotQuiesced => "old pods did not stop in time, or came back",
         }

@@ -31,13 +31,9 @@ fn part(page: &str, name: &str) -> (usize, usize) {
     found.unwrap_or_else(|| panic!("the page has no {opening}… --> or no {closing}"))
 }
 
-fn retry(outcome: Outcome) -> &'static str {
-    if outcome.retry_can_help() { "yes" } else { "no" }
-}
-
 fn exit_codes_in_short() -> String {
     let row = |outcome: Outcome| {
-        format!("| {} | {} | {} |\n", outcome.code(), outcome.meaning(), retry(outcome))
+        format!("| {} | {} | {} |\n", outcome.code(), outcome.meaning(), outcome.retry())
     };
     format!("| code | meaning | retry |\n| --- | --- | --- |\n{}", Outcome::ALL.map(row).concat())
 }
@@ -55,7 +51,7 @@ fn exit_codes(written: &str) -> String {
         let code = outcome.code().to_string();
         let advice = advice.get(code.as_str()).filter(|advice| !advice.is_empty());
         let advice = advice.unwrap_or_else(|| panic!("what to do about exit {code}?"));
-        format!("| {code} | {} | {} | {advice} |\n", outcome.meaning(), retry(outcome))
+        format!("| {code} | {} | {} | {advice} |\n", outcome.meaning(), outcome.retry())
     });
     format!("| code | meaning | retry | what to do |\n| --- | --- | --- | --- |\n{}", rows.concat())
 }
