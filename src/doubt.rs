@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::record::{Action, Entry, Journal, Record, Recorded};
+use crate::server;
 use crate::stop::{Halt, Stop, within};
 
 /// The commit of a run that was sent last, while its outcome is not known.
@@ -119,6 +120,18 @@ impl Sending<'_> {
     /// It took effect, and so everything that was sent before is known, too.
     pub(crate) fn committed(self) {
         self.doubt.resolved();
+    }
+
+    /// It ended so: without effect, if the server refused it and did not merely fail to confirm it.
+    pub(crate) fn ended_with(self, halt: &Halt) {
+        let refused = match halt {
+            Halt::Driver(error) => server::refuses(error),
+            Halt::Failure(failure) => failure.outcome != Outcome::NoServer,
+            Halt::Stopped(_) | Halt::RecordMoved => false,
+        };
+        if refused {
+            self.refused();
+        }
     }
 
     /// It took no effect. What was sent before stays as it was.

@@ -56,6 +56,7 @@ mod report;
 mod run;
 mod seed;
 mod server;
+mod server_errors;
 mod settings;
 mod stop;
 mod store;
@@ -80,6 +81,8 @@ pub use seed::Seed;
 pub use settings::Settings;
 #[doc(hidden)]
 pub use settings::markdown_table;
+#[doc(hidden)]
+pub use server_errors::server_errors_table;
 pub use upgrade::{
     ActionType, Step, StepError, TableError, Transaction, Transform, Unit, Upgrade, UpgradeAction,
     Upgrades,

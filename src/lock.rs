@@ -119,7 +119,7 @@ impl Lock {
         let lock = match lock {
             Ok(lock) => lock.unwrap_or_default(),
             // two runs created the lock at once: ask again who won
-            Err(error) if server::code(&error) == Some(11000) => doc! {},
+            Err(error) if server::is_taken(&error) => doc! {},
             Err(error) => return Err(error),
         };
         let text =

@@ -138,7 +138,7 @@ impl Memory {
         match replace.await {
             Ok(replaced) if seq.is_none() || replaced.matched_count == 1 => Ok(()),
             Ok(_) => Err(Halt::RecordMoved),
-            Err(error) if server::code(&error) == Some(11000) => Err(Halt::RecordMoved),
+            Err(error) if server::is_taken(&error) => Err(Halt::RecordMoved),
             Err(error) => Err(error.into()),
         }
     }

@@ -12,6 +12,7 @@ use mongodb::{Client, Database};
 use crate::diagnosis::{selection_remedy, wrong_uri};
 use crate::exit::Outcome;
 use crate::failure::Failure;
+use crate::server_errors;
 use crate::stop::Halt;
 
 /// The wire version of MongoDB 6.0, whose `drop` and `renameCollection` take a `collectionUUID`.
@@ -204,21 +205,11 @@ pub(crate) fn failure(error: &Error, doing: &str, unknown: Outcome) -> Failure {
         ErrorKind::Bson(_) if unknown != Outcome::UpgradeFailed => {
             Failure::bug(format!("{doing}: {text}"))
         }
-        _ => match code(error) {
-            Some(18 | 8000) => Failure::new(
-                Outcome::NotAuthorised,
-                format!("{doing}: {text}"),
-                "check user, password and authSource in the connection string",
-            ),
-            Some(13) => Failure::new(
-                Outcome::NotAuthorised,
-                format!("{doing}: the server refused it for want of authentication or a privilege"),
-                "put a user into the connection string that has the least role of docs/mongodb.md",
-            ),
-            Some(73) => Failure::new(
-                Outcome::SettingWrong,
-                format!("{doing}: {text}"),
-                "correct the database's name in GATE_DATABASE or the connection string",
+        _ => match server_errors::meaning(error, unknown) {
+            Some(meaning) => Failure::new(
+                meaning.outcome,
+                format!("{doing}: {} ({text})", meaning.cause),
+                meaning.remedy,
             ),
             _ if passing(error) => no_server("run it again once the server has a primary"),
             _ => Failure::new(
@@ -245,6 +236,23 @@ pub(crate) fn code(error: &Error) -> Option<i32> {
     }
 }
 
+/// What the server says of an error; it may hold a document's contents.
+pub(crate) fn message(error: &Error) -> Option<&str> {
+    match error.kind.as_ref() {
+        ErrorKind::Command(command) => Some(&command.message),
+        ErrorKind::Write(WriteFailure::WriteError(write)) => Some(&write.message),
+        ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => Some(&concern.message),
+        _ => None,
+    }
+}
+
+/// Whether a document could not be inserted because there is one with its `_id`, and not for the sake of
+/// another unique index.
+pub(crate) fn is_taken(error: &Error) -> bool {
+    code(error) == Some(11000)
+        && message(error).is_none_or(|message| message.contains("index: _id_"))
+}
+
 /// Whether others kept a transaction from a document: another one that has changed it, or the server,
 /// for it took too long.
 pub(crate) fn held_by_others(error: &Error) -> bool {
@@ -259,42 +267,7 @@ pub(crate) fn passing(error: &Error) -> bool {
         .any(|label| error.contains_label(label));
     let network =
         matches!(error.kind.as_ref(), ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. });
-    // the codes of the driver specifications for a server that is not, or no longer, the primary, of a
-    // write that a majority does not have yet, and of a cursor or an operation that the server gave up
-    let server = matches!(
-        code(error),
-        Some(
-            6 | 7
-                | 24
-                | 43
-                | 50
-                | 64
-                | 79
-                | 89
-                | 91
-                | 100
-                | 112
-                | 134
-                | 175
-                | 189
-                | 202
-                | 237
-                | 251
-                | 262
-                | 279
-                | 365
-                | 384
-                | 9001
-                | 10058
-                | 10107
-                | 11600
-                | 11601
-                | 11602
-                | 13435
-                | 13436
-        )
-    );
-    labelled || network || server
+    labelled || network || code(error).is_some_and(server_errors::passes)
 }
 
 /// Whether an error of a write says that it took no effect: the server refused it, and did not merely
@@ -356,7 +329,7 @@ pub(crate) fn safe_detail(code: i32, message: &str) -> Option<String> {
             let index = message.split_once("index: ")?.1.split(" dup key").next()?;
             Some(format!("duplicate key in index {index}"))
         }
-        18 | 20 | 64 | 91 | 189 | 251 | 10107 | 11600 | 11602 | 13435 | 13436 => {
+        18 | 20 | 64 | 91 | 13297 | 189 | 251 | 10107 | 11600 | 11602 | 13435 | 13436 => {
             Some(message.to_owned())
         }
         _ => None,

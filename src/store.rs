@@ -10,10 +10,13 @@ use mongodb::{ClientSession, Database};
 
 use crate::decision::{Holder, Observed};
 use crate::doubt::{Doubt, Sent};
+use crate::exit::Outcome;
+use crate::failure::Failure;
 use crate::lock::{LOCK_ID, live_holder};
 use crate::record::{Move, Names, Record, Recorded};
 use crate::remembered;
 use crate::server;
+use crate::server_errors;
 use crate::stop::{Halt, Stop};
 
 /// How often a move whose answer was lost is settled anew before the error is passed on.
@@ -105,13 +108,38 @@ impl Store {
         Ok(occupied)
     }
 
+    /// What is wrong with the place of the record in a database that has none.
+    pub(crate) async fn misplaced(&self) -> Result<Option<Failure>, Error> {
+        let (database, collection) = (self.database.name(), &self.names.collection);
+        let list = doc! {
+            "listCollections": 1,
+            "nameOnly": true,
+            "authorizedCollections": true,
+            "filter": { "name": collection },
+        };
+        let mut found = self.database.run_cursor_command(list).await?;
+        while found.advance().await? {
+            let kind = found.current().get_str("type").unwrap_or_default();
+            if matches!(kind, "view" | "timeseries") {
+                let name = format!("{database}.{collection}");
+                return Ok(Some(server_errors::no_collection(&name, kind)));
+            }
+        }
+        let client = self.database.client();
+        let names = client.list_database_names().authorized_databases(true).await?;
+        let other =
+            |name: &&String| *name != database && name.to_lowercase() == database.to_lowercase();
+        let stored = names.iter().find(other);
+        Ok(stored.map(|stored| server_errors::differs_in_case(database, stored)))
+    }
+
     /// Tries to move the record once, in the session's transaction where one is given; false where the
     /// record is not, or no longer, in the state that the move starts from.
     pub(crate) async fn attempt(
         &self,
         change: &Move,
         session: Option<&mut ClientSession>,
-    ) -> Result<bool, Error> {
+    ) -> Result<bool, Halt> {
         let records = self.database.collection::<RawDocumentBuf>(&self.names.collection);
         match change {
             Move::Insert(document) => {
@@ -122,8 +150,8 @@ impl Store {
                 };
                 match result {
                     Ok(_) => Ok(true),
-                    Err(error) if server::code(&error) == Some(11000) => Ok(false),
-                    Err(error) => Err(error),
+                    Err(error) if server::is_taken(&error) => Ok(false),
+                    Err(error) => Err(unwritable(error)),
                 }
             }
             Move::Update { filter, update } => {
@@ -132,7 +160,7 @@ impl Store {
                     Some(session) => update.session(session).await,
                     None => update.await,
                 };
-                Ok(result?.matched_count == 1)
+                Ok(result.map_err(unwritable)?.matched_count == 1)
             }
         }
     }
@@ -172,11 +200,7 @@ impl Store {
                     Some(error)
                 }
                 Err(halt) => {
-                    if let Halt::Driver(error) = &halt
-                        && server::refuses(error)
-                    {
-                        sending.refused();
-                    }
+                    sending.ended_with(&halt);
                     return Err(halt);
                 }
             };
@@ -211,5 +235,14 @@ impl Store {
             attempts += 1;
             stop.sleep(Duration::from_millis(50) * attempts).await?;
         }
+    }
+}
+
+/// What keeps the record from being written: what the server says of its collection, if it says so.
+fn unwritable(error: Error) -> Halt {
+    let meaning = server_errors::meaning(&error, Outcome::NoServer);
+    match meaning.filter(|meaning| meaning.outcome == Outcome::ServerUnsuitable) {
+        Some(_) => Halt::Failure(server::failure(&error, "writing the record", Outcome::NoServer)),
+        None => Halt::Driver(error),
     }
 }

@@ -7,16 +7,17 @@ use std::fs;
 use std::path::Path;
 
 use support::guide::pages;
-use upgrade_gate::{Outcome, markdown_table};
+use upgrade_gate::{Outcome, markdown_table, server_errors_table};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// A generated part: the page, the part's name, and what the code says, given what is written there.
 type Part = (&'static str, &'static str, fn(&str) -> String);
 
-const PARTS: [Part; 3] = [
+const PARTS: [Part; 4] = [
     ("README.md", "exit codes", |_| exit_codes_in_short()),
     ("docs/exit-codes.md", "exit codes", exit_codes),
+    ("docs/server-errors.md", "server errors", |_| server_errors_table()),
     ("docs/settings.md", "settings", |_| markdown_table()),
 ];
 

@@ -213,7 +213,7 @@ mod tests {
             (closed(error(code), "asking").outcome, by.outcome)
         };
         assert_eq!(outcomes(8), (Outcome::NoServer, Outcome::UpgradeFailed));
-        assert_eq!(outcomes(121), (Outcome::NoServer, Outcome::UpgradeFailed));
+        assert_eq!(outcomes(121), (Outcome::ServerUnsuitable, Outcome::UpgradeFailed));
         // there is no primary, whatever was being done
         assert_eq!(outcomes(10107), (Outcome::NoServer, Outcome::NoServer));
         // another transaction holds documents: a primary is there

@@ -89,6 +89,11 @@ impl<'a> Run<'a> {
         };
         let journaled = journal.map(|journal| (journal.version.as_str(), journal.run_started()));
         self.upgrades.start(self.began, journaled);
+        if observed.recorded == Recorded::Absent
+            && let Some(failure) = self.misplaced().await
+        {
+            return Err(failure);
+        }
         if self.settings.mode == Mode::Plan
             && let Some(holder) = observed.holder.take()
         {
@@ -98,6 +103,18 @@ impl<'a> Run<'a> {
         let units = self.units_of(&observed, &decision);
         self.report.remaining = units.iter().map(|unit| unit.version.to_string()).collect();
         Ok((observed, decision))
+    }
+
+    /// What keeps a database without a record from ever having one there.
+    async fn misplaced(&self) -> Option<Failure> {
+        match self.stop.guard(self.store.misplaced()).await {
+            Ok(misplaced) => misplaced,
+            Err(halt) => {
+                // who may not ask hears it from the first write
+                tracing::debug!(reason = closed(halt, "listing databases").message, "not known");
+                None
+            }
+        }
     }
 
     /// Asks the server, again after errors that may pass, for as long as the run waits for a server.

@@ -123,11 +123,7 @@ impl Run<'_> {
                     unanswered += 1;
                 }
                 Err(halt) => {
-                    if let Halt::Driver(error) = &halt
-                        && server::refuses(error)
-                    {
-                        sending.refused();
-                    }
+                    sending.ended_with(&halt);
                     return Err(repairing(halt));
                 }
             }
