@@ -183,7 +183,12 @@ pub(crate) fn failure(error: &Error, doing: &str, unknown: Outcome) -> Failure {
             format!("{doing}: {text}"),
             "check user, password and authSource in the connection string",
         ),
-        ErrorKind::ServerSelection { message, .. } => no_server(selection_remedy(message)),
+        ErrorKind::ServerSelection { message, .. } => match server_errors::greeting(message) {
+            Some(meaning) => {
+                Failure::new(meaning.outcome, format!("{doing}: {}", meaning.cause), meaning.remedy)
+            }
+            None => no_server(selection_remedy(message)),
+        },
         ErrorKind::InvalidArgument { .. } | ErrorKind::InvalidTlsConfig { .. } => Failure::new(
             Outcome::SettingWrong,
             format!("{doing}: {text}"),

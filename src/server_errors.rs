@@ -85,7 +85,6 @@ const TABLE: &[Row] = &[
             (11, "UserNotFound"),
             (18, "AuthenticationFailed"),
             (334, "MechanismUnavailable"),
-            (391, "ReauthenticationRequired"),
             (8000, "AtlasError"),
         ],
         NotAuthorised,
@@ -313,6 +312,11 @@ pub(crate) fn no_collection(name: &str, kind: &str) -> Failure {
 fn of(code: i32) -> Option<&'static Meaning> {
     let row = TABLE.iter().find(|(codes, _)| codes.iter().any(|(known, _)| *known == code))?;
     Some(&row.1)
+}
+
+/// What servers say that refuse even the driver's greeting, so that none can be selected.
+pub(crate) fn greeting(topology: &str) -> Option<&'static Meaning> {
+    if topology.contains("498870") { of(498870) } else { None }
 }
 
 /// Whether a code stands for a state that may pass although nobody changes anything.

@@ -46,7 +46,12 @@ impl Server {
 
     /// A server without `--replSet`: no transactions.
     pub async fn standalone() -> Server {
-        let member = Mongod::start("", "").await;
+        Server::standalone_with("").await
+    }
+
+    /// The same with more arguments.
+    pub async fn standalone_with(arguments: &str) -> Server {
+        let member = Mongod::start("", arguments).await;
         let uri = format!("mongodb://{}:{}/{PATH}", super::host(), member.port);
         Server { members: vec![member.into()], uri }
     }
