@@ -78,11 +78,11 @@ pub use mongodb::bson;
 pub use observer::{Notice, Observer, Occasion, Tone};
 pub use report::{Report, Unfinished, UpgradeReport, UpgradeState, WorkloadReport, WorkloadState};
 pub use seed::Seed;
+#[doc(hidden)]
+pub use server_errors::server_errors_table;
 pub use settings::Settings;
 #[doc(hidden)]
 pub use settings::markdown_table;
-#[doc(hidden)]
-pub use server_errors::server_errors_table;
 pub use upgrade::{
     ActionType, Step, StepError, TableError, Transaction, Transform, Unit, Upgrade, UpgradeAction,
     Upgrades,

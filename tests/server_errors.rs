@@ -170,7 +170,10 @@ async fn every_passing_error_is_tried_again_and_is_20_where_it_does_not_pass() {
             let place = (mode, command);
             let (_, run) = run_with(&server, member, line, place, once, "10s").await;
             let opened = if mode == "upgrade" { 0 } else { 10 };
-            assert_eq!(run.code, Some(opened), "{} at {place:?}, once: {run}", line.code);
+            let what = format!("{} at {place:?}, once: {run}", line.code);
+            // a look at the documents is not begun again: the next run does that
+            let looking = matches!(command, "count" | "find") && run.code == Some(20);
+            assert!(looking || run.code == Some(opened), "{what}");
         }
     }
 }
