@@ -22,8 +22,8 @@
 //! A kill is what SIGKILL does to a process, as far as the server can see: every connection closes,
 //! nothing is aborted, nothing is released. The run's transaction stays open, its lock stays taken.
 //!
-//! With the defaults, five upgrades of a thousand documents take less than a minute. Progress goes to
-//! stderr, which `cargo test` shows at once.
+//! It ends within about a minute, unless told otherwise: what is left of its kills then is left out. Progress
+//! goes to stderr, which `cargo test` shows at once.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -78,6 +78,8 @@ pub struct Harness {
     seed: u64,
     /// The time that upgrades see as the start of every run.
     began: DateTime,
+    /// After this time no further kill is begun, but for one at every kind of boundary.
+    within: Duration,
     progress: Progress,
 }
 
@@ -136,6 +138,7 @@ impl Harness {
             boundaries: 40,
             instants: 20,
             seed: fastrand::u64(..),
+            within: Duration::from_secs(50),
             progress: Progress::Shown,
             began: DateTime::now(),
         }
@@ -169,6 +172,14 @@ impl Harness {
         self
     }
 
+    /// Begins no kill after this time, except that runs are killed at every kind of boundary at least once; 50
+    /// seconds unless told otherwise. On a slow machine, or with many documents, fewer runs are then killed
+    /// than [`boundaries`](Self::boundaries) and [`instants`](Self::instants) say.
+    pub fn within(mut self, time: Duration) -> Self {
+        self.within = time;
+        self
+    }
+
     /// Says nothing on stderr.
     pub fn quiet(mut self) -> Self {
         self.progress = Progress::Hidden;
@@ -195,10 +206,18 @@ impl Harness {
         let at_boundaries = chosen(&reached, self.boundaries);
         let mut random = fastrand::Rng::with_seed(self.seed);
         let instants = (0..self.instants).map(|_| undisturbed.first_run.mul_f64(random.f64()));
-        let kills: VecDeque<Kill> = (at_boundaries.iter())
-            .map(|&at| Kill::Boundary(at, reached[at]))
-            .chain(instants.map(Kill::Instant))
-            .collect();
+        let instants: Vec<Kill> = instants.map(Kill::Instant).collect();
+        // One of every kind first. The rest is mixed, so that what there is no time for is spread as well.
+        let mut kinds = BTreeSet::new();
+        let boundaries = at_boundaries.iter().map(|&at| Kill::Boundary(at, reached[at]));
+        let (mut kills, mut rest): (Vec<_>, Vec<_>) = boundaries.partition(|kill| match kill {
+            Kill::Boundary(_, point) => kinds.insert(*point),
+            Kill::Instant(_) => false,
+        });
+        let musts = kills.len();
+        rest.extend(instants);
+        random.shuffle(&mut rest);
+        kills.append(&mut rest);
         teller.say(&format!(
             "it took {:.1?}; killing {} runs, {} of them at boundaries between steps and batches",
             undisturbed.first_run,
@@ -207,15 +226,21 @@ impl Harness {
         ));
         let campaign = Mutex::new(Campaign {
             all: kills.len(),
-            kills,
+            kills: kills.into(),
+            musts,
             done: 0,
             survived: Survived::default(),
             teller,
         });
         let lane = || self.lane(&client, &fill, &undisturbed, &campaign);
         tokio::try_join!(lane(), lane(), lane(), lane())?;
-        let Campaign { survived, mut teller, .. } =
+        let Campaign { survived, mut teller, kills, .. } =
             campaign.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if !kills.is_empty() {
+            let (left, within) = (kills.len(), self.within);
+            teller
+                .say(&format!("{left} kill(s) are left out after {within:?}; see Harness::within"));
+        }
         teller.say(&survived.to_string());
         Ok(survived)
     }
@@ -230,7 +255,7 @@ impl Harness {
     ) -> Result<(), Deviation> {
         let campaign = || campaign.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let Some(kill) = campaign().kills.pop_front() else { return Ok(()) };
+            let Some(kill) = campaign().next(self.within) else { return Ok(()) };
             let (trap, instant) = match kill {
                 Kill::Boundary(at, _) => (Trap::at(at), None),
                 Kill::Instant(instant) => (Trap::counting(), Some(instant)),
@@ -416,10 +441,23 @@ impl fmt::Display for Kill {
 /// The kills that are left to do, and how those before went.
 struct Campaign {
     kills: VecDeque<Kill>,
+    /// How many of the first have to be done, however long it takes.
+    musts: usize,
     all: usize,
     done: usize,
     survived: Survived,
     teller: Teller,
+}
+
+impl Campaign {
+    /// The next kill, if there is one and there is time for it.
+    fn next(&mut self, within: Duration) -> Option<Kill> {
+        let begun = self.all - self.kills.len();
+        if begun >= self.musts && self.teller.began.elapsed() >= within {
+            return None;
+        }
+        self.kills.pop_front()
+    }
 }
 
 /// What one database went through.

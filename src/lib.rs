@@ -20,13 +20,6 @@
 //! - `settings`, `log`, `progress`, `report`, `exit`, `failure`, `version`, `stop`, `checkpoint`: one
 //!   subject each. [`harness`] kills runs, for tests of upgrades.
 
-/// The guide's code is compiled, as the front page's is.
-#[cfg(doctest)]
-mod guide {
-    #[doc = include_str!("../docs/writing-upgrades.md")]
-    struct WritingUpgrades;
-}
-
 mod checkpoint;
 mod command;
 mod condition;

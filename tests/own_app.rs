@@ -66,12 +66,14 @@ fn strangers(page: &str, files: &[String]) -> Vec<String> {
 
 #[test]
 fn the_code_of_the_pages_for_authors_is_that_of_the_examples() {
-    let folders = ["examples/own-app"].map(|name| Path::new(ROOT).join(name));
+    let folders = ["examples/own-app", "examples/toolshed"].map(|name| Path::new(ROOT).join(name));
     let paths = folders.iter().flat_map(|folder| files(folder));
     let examples: Vec<_> = paths.filter_map(|path| fs::read_to_string(path).ok()).collect();
-    let page = read(Path::new(ROOT).join("docs/own-app.md"));
-    assert_eq!(strangers(&page, &examples), Vec::<String>::new());
-    assert!(blocks(&page, &["rust"]).len() > 3);
+    for name in ["own-app.md", "writing-upgrades.md"] {
+        let page = read(Path::new(ROOT).join("docs").join(name));
+        assert_eq!(strangers(&page, &examples), Vec::<String>::new(), "{name}");
+        assert!(blocks(&page, &["rust"]).len() > 3, "{name}");
+    }
     assert_eq!(strangers("```rust\nfn nowhere() {}\n```\n", &examples).len(), 1);
 }
 
