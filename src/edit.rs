@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt::{self, Write};
 
-use mongodb::bson::raw::{BindRawBsonRef, CStr, cstr};
+use mongodb::bson::raw::{BindRawBsonRef, cstr};
 use mongodb::bson::spec::ElementType;
-use mongodb::bson::{DateTime, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
+use mongodb::bson::{DateTime, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 
 use crate::upgrade::Name;
 
@@ -16,6 +16,12 @@ pub(crate) const MAX_DOCUMENT_SIZE: usize = 16 * 1024 * 1024;
 /// The server adds at most this many nulls to an array that is set beyond its end.
 const MAX_PADDING: usize = 1_500_000;
 
+/// How deep the server lets documents be nested.
+const MAX_DEPTH: usize = 200;
+
+/// How many steps of its search through a document cost the server little, whatever else would cost.
+const CHEAP: usize = 100_000;
+
 /// The edits of one document, collected by a transform.
 ///
 /// A path names fields from the top of the document, joined by dots, and elements of arrays by their
@@ -24,7 +30,10 @@ const MAX_PADDING: usize = 1_500_000;
 /// would refuse, is found before anything is written.
 #[derive(Default)]
 pub struct Edits {
-    changes: Vec<(String, Change)>,
+    // one document may have hundreds of thousands of them: none takes memory of its own
+    paths: String,
+    values: Vec<u8>,
+    changes: Vec<Change>,
     inserts: Inserts,
     counts: Counts,
     deleted: bool,
@@ -37,10 +46,19 @@ pub(crate) type Inserts = Vec<(Name, RawDocumentBuf)>;
 /// Numbers by counter.
 pub(crate) type Counts = Vec<(Name, u64)>;
 
-enum Change {
-    /// The value, under an empty name.
-    Set(RawDocumentBuf),
-    Unset,
+/// Where the path and the value of a change end; they begin where those of the one before it end. What
+/// has no value is unset.
+#[derive(Clone, Copy, Default)]
+struct Change {
+    path: usize,
+    value: usize,
+}
+
+/// A value by its bytes.
+#[derive(Clone, Copy)]
+struct Value<'a> {
+    kind: u8,
+    bytes: &'a [u8],
 }
 
 impl Edits {
@@ -70,13 +88,46 @@ impl Edits {
     /// Sets a field as `$set` does: what is there keeps its place, what is not is appended, missing
     /// parents become documents, and an array is filled up with nulls.
     pub fn set(&mut self, path: impl Into<String>, value: impl BindRawBsonRef) {
+        // its length, its type, an empty name, the value, and the end
         let value = RawDocumentBuf::from_iter([(cstr!(""), value)]);
-        self.changes.push((path.into(), Change::Set(value)));
+        if let [_, _, _, _, kind, 0, bytes @ .., 0] = value.as_bytes() {
+            self.values.push(*kind);
+            self.values.extend(bytes);
+        }
+        self.push(&path.into());
     }
 
     /// Removes a field as `$unset` does: an element of an array becomes null.
     pub fn unset(&mut self, path: impl Into<String>) {
-        self.changes.push((path.into(), Change::Unset));
+        self.push(&path.into());
+    }
+
+    fn push(&mut self, path: &str) {
+        self.paths.push_str(path);
+        self.changes.push(Change { path: self.paths.len(), value: self.values.len() });
+    }
+
+    /// The change before this one, at which its path and value begin.
+    fn before(&self, index: usize) -> Change {
+        match index {
+            0 => Change::default(),
+            _ => self.changes[index - 1],
+        }
+    }
+
+    fn path(&self, index: usize) -> &str {
+        &self.paths[self.before(index).path..self.changes[index].path]
+    }
+
+    /// The value that is set; none where the field is removed.
+    fn value(&self, index: usize) -> Option<Value<'_>> {
+        let (kind, bytes) =
+            self.values[self.before(index).value..self.changes[index].value].split_first()?;
+        Some(Value { kind: *kind, bytes })
+    }
+
+    fn paths(&self) -> impl Iterator<Item = &str> {
+        (0..self.changes.len()).map(|index| self.path(index))
     }
 
     /// Adds a document to a collection, together with the edits of this one.
@@ -91,7 +142,11 @@ impl Edits {
 
     /// Counts for the report; ignored where nothing is edited.
     pub fn count(&mut self, counter: impl Into<Cow<'static, str>>, n: u64) {
-        self.counts.push((counter.into(), n));
+        let counter = counter.into();
+        match self.counts.iter_mut().find(|(other, _)| *other == counter) {
+            Some((_, count)) => *count += n,
+            None => self.counts.push((counter, n)),
+        }
     }
 
     /// Whether there is nothing to write.
@@ -116,7 +171,7 @@ impl Edits {
 
     /// The top-level fields that the edits touch, repeated where several do.
     pub(crate) fn fields(&self) -> impl Iterator<Item = &str> {
-        self.changes.iter().map(|(path, _)| path.split('.').next().unwrap_or(path))
+        self.paths().map(|path| path.split('.').next().unwrap_or(path))
     }
 
     /// The documents to add, each found to be one that the server can take.
@@ -124,7 +179,7 @@ impl Edits {
         self.inserts.iter().map(|(collection, document)| Insert::new(collection, document))
     }
 
-    /// What was counted, repeated where it was counted several times, and the documents to add.
+    /// What was counted, and the documents to add.
     pub(crate) fn into_counts_and_inserts(self) -> (Counts, Inserts) {
         (self.counts, self.inserts)
     }
@@ -142,7 +197,7 @@ impl Edits {
         if !self.deleted {
             return Ok(false);
         }
-        if let Some((path, _)) = self.changes.first() {
+        if let Some(path) = self.paths().next() {
             return Err(EditError::new(path, "the document is both edited and deleted"));
         }
         for (into, added) in &self.inserts {
@@ -159,10 +214,11 @@ impl Edits {
         if self.changes.is_empty() {
             return Ok(None);
         }
-        let mut tree = Tree::default();
-        for (path, change) in &self.changes {
+        for path in self.paths() {
             let refuse = |reason| Err(EditError::new(path, reason));
-            field_name(path)?;
+            if path.contains('\0') {
+                return refuse("the path holds a zero byte");
+            }
             for (depth, part) in path.split('.').enumerate() {
                 if depth == 0 && part == "_id" {
                     return refuse("`_id` cannot be edited");
@@ -173,31 +229,70 @@ impl Edits {
                 if part.starts_with('$') {
                     return refuse("a part of the path begins with `$`");
                 }
-            }
-            if tree.add(path, change).is_none() {
-                return refuse("another edit touches the same field");
+                if depth == MAX_DEPTH {
+                    return refuse("the path goes deeper than the server allows");
+                }
             }
         }
-        Ok(Some(Changes { list: &self.changes, tree }))
+        let mut order: Vec<usize> = (0..self.changes.len()).collect();
+        order.sort_unstable_by(|a, b| path_order(self.path(*a), self.path(*b)));
+        // all that is inside a path comes right behind it
+        for pair in order.windows(2) {
+            let rest = self.path(pair[1]).strip_prefix(self.path(pair[0]));
+            if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) {
+                let later = self.path(pair[0].max(pair[1]));
+                return Err(EditError::new(later, "another edit touches the same field"));
+            }
+        }
+        Ok(Some(Changes { edits: self, order, wholes: Wholes::WhereCheaper }))
     }
 }
 
 /// The changes of a document whose paths are right.
 pub(crate) struct Changes<'a> {
-    list: &'a [(String, Change)],
-    tree: Tree<'a>,
+    edits: &'a Edits,
+    /// Their positions, in the order in which the server carries them out.
+    order: Vec<usize>,
+    wholes: Wholes,
+}
+
+/// Which documents and arrays are set as a whole.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wholes {
+    WhereCheaper,
+    /// Also where it is dearer, to see that it comes to the same.
+    #[cfg(test)]
+    Everywhere,
+}
+
+/// How much of a document is known where its statement is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// All of it.
+    Whole,
+    /// Some top-level fields.
+    Fields,
 }
 
 impl Changes<'_> {
+    fn tree(&self) -> Tree<'_> {
+        Tree { edits: self.edits, order: &self.order, start: 0, wholes: self.wholes }
+    }
+
     /// Exactly what the server makes of `document`, byte for byte.
     pub(crate) fn apply(&self, document: &RawDocument) -> Result<Vec<u8>, EditError> {
-        let mut out = Vec::with_capacity(document.as_bytes().len() + 256);
-        rewrite(&mut out, document, &self.tree, Inside::Document, None)?;
+        let added = self.edits.values.len() + self.edits.paths.len();
+        let mut out = Vec::with_capacity(document.as_bytes().len() + added + 256);
+        rewrite(&mut out, document, self.tree(), Inside::Document, None)?;
         Ok(out)
     }
 
     /// An entry of the `update` command's `updates` that edits the document of this `_id`.
-    pub(crate) fn statement(&self, document: &RawDocument) -> Result<RawDocumentBuf, EditError> {
+    pub(crate) fn statement(
+        &self,
+        document: &RawDocument,
+        extent: Extent,
+    ) -> Result<RawDocumentBuf, EditError> {
         let id = id(document)?;
         let q = match id {
             // What can be no operator is named by itself: the server finds it on a shorter way.
@@ -210,56 +305,31 @@ impl Changes<'_> {
             | RawBsonRef::Binary(_) => rawdoc! { "_id": id },
             _ => rawdoc! { "_id": { "$eq": id } },
         };
-        self.update(rawdoc! { "q": q })
+        let assignments = Assignments::of(document, self.tree(), extent)?;
+        embedded(|out| {
+            push_element(out, ElementType::EmbeddedDocument, "q", q.as_bytes());
+            assignments.push_to(out, document, self.tree())
+        })
     }
 
     /// The same, for a document in which each field that the edits touch has the value it has here.
     ///
     /// A field is named down to where its path ends, is missing, or meets an array, which is then
-    /// compared as a whole. Values are the same when they have the same type and compare as equal
-    /// without any collation; inside arrays and documents the server takes 1 for 1.0 and a string for
-    /// a symbol. Where a collection has a collation, an `_id` with a string is found without an index.
+    /// compared as a whole; as is what is set as a whole. Values are the same when they have the same type
+    /// and compare as equal without any collation; inside arrays and documents the server takes 1 for 1.0
+    /// and a string for a symbol, where they have the same size or are not set as a whole. Where a collection
+    /// has a collation, an `_id` with a string is found without an index.
     pub(crate) fn guarded_statement(
         &self,
         document: &RawDocument,
+        extent: Extent,
     ) -> Result<RawDocumentBuf, EditError> {
-        let mut guards = self
-            .list
-            .iter()
-            .map(|(path, _)| Guard::of(document, path))
-            .collect::<Result<Vec<_>, _>>()?;
-        guards.sort_unstable_by_key(|guard| guard.path);
-        guards.dedup_by_key(|guard| guard.path);
-        let mut all = RawArrayBuf::new();
-        guards.iter().for_each(|guard| guard.push_to(&mut all));
-
-        let q = rawdoc! { "_id": { "$eq": id(document)? }, "$expr": { "$and": all } };
-        self.update(rawdoc! { "q": q, "collation": { "locale": "simple" } })
-    }
-
-    /// Completes a statement with what it does.
-    fn update(&self, mut statement: RawDocumentBuf) -> Result<RawDocumentBuf, EditError> {
-        let (mut set, mut unset) = (RawDocumentBuf::new(), RawDocumentBuf::new());
-        for (path, change) in self.list {
-            match change {
-                Change::Set(value) => {
-                    let value = value.get("").ok().flatten().ok_or_else(EditError::malformed)?;
-                    set.append(field_name(path)?, value);
-                }
-                Change::Unset => unset.append(field_name(path)?, true),
-            }
-        }
-        let mut u = RawDocumentBuf::new();
-        for (operator, fields) in [(cstr!("$set"), set), (cstr!("$unset"), unset)] {
-            if !fields.is_empty() {
-                u.append(operator, fields);
-            }
-        }
-        statement.append(cstr!("u"), u);
-        if statement.as_bytes().len() > MAX_DOCUMENT_SIZE {
-            return Err(EditError::new("", "the update needs more than 16 MiB"));
-        }
-        Ok(statement)
+        let q = rawdoc! { "_id": { "$eq": id(document)? } };
+        let assignments = Assignments::of(document, self.tree(), extent)?;
+        embedded(|out| {
+            assignments.push_query_to(out, &q, document)?;
+            assignments.push_to(out, document, self.tree())
+        })
     }
 }
 
@@ -274,27 +344,28 @@ pub(crate) fn guarded_deletion(
     document: &RawDocument,
     fields: &[Name],
 ) -> Result<RawDocumentBuf, EditError> {
-    let condition = if fields.is_empty() {
-        let stored = RawArrayBuf::from_iter([rawdoc! { "$literal": document.to_owned() }]);
-        let mut both = RawArrayBuf::new();
-        both.push("$$ROOT");
-        both.push(stored);
-        // not `$eq`, which MongoDB 5.0 refuses for a whole document
-        rawdoc! { "$in": both }
-    } else {
-        let mut all = RawArrayBuf::new();
-        for field in fields {
-            Guard::of(document, field)?.push_to(&mut all);
-        }
-        rawdoc! { "$and": all }
-    };
-    let q = rawdoc! { "_id": { "$eq": id(document)? }, "$expr": condition };
-    let statement = rawdoc! { "q": q, "collation": { "locale": "simple" }, "limit": 1 };
-    if statement.as_bytes().len() > MAX_DOCUMENT_SIZE {
+    let mut all = Assignments::default();
+    if fields.is_empty() {
+        all.extent = Assigned::Document;
+    }
+    for field in fields {
+        let mut elements = elements(document).filter_map(Result::ok);
+        let element = elements.find(|element| *element.name == **field);
+        let strength = Strength::Equal;
+        all.guards.push(Guard { path: field, parent: None, element, strength });
+    }
+    let q = rawdoc! { "_id": { "$eq": id(document)? } };
+    let mut out = Vec::new();
+    enclose(&mut out, |out| {
+        all.push_query_to(out, &q, document)?;
+        push_element(out, ElementType::Int32, "limit", &1_i32.to_le_bytes());
+        Ok(())
+    })?;
+    if out.len() > MAX_DOCUMENT_SIZE {
         let reason = "its deletion needs more than 16 MiB: name the `fields` that decide it";
         return Err(EditError::new("", reason));
     }
-    Ok(statement)
+    RawDocumentBuf::from_bytes(out).map_err(|_| EditError::malformed())
 }
 
 /// A document to add.
@@ -349,52 +420,113 @@ impl fmt::Display for EditError {
     }
 }
 
-/// Edits by the next part of their path, in the order in which the server carries them out.
-#[derive(Default)]
-struct Tree<'a>(Vec<(&'a str, Node<'a>)>);
+/// The edits below one place, in the order in which the server carries them out.
+#[derive(Clone, Copy)]
+struct Tree<'a> {
+    edits: &'a Edits,
+    order: &'a [usize],
+    /// Where in their paths the part behind that place begins.
+    start: usize,
+    wholes: Wholes,
+}
 
+/// What is edited of one field or element.
+#[derive(Clone, Copy)]
 enum Node<'a> {
-    Leaf(&'a Change),
+    Set(Value<'a>),
+    Unset,
     Branch(Tree<'a>),
 }
 
+/// The edits of one name.
+struct Group<'a> {
+    name: &'a str,
+    /// The whole path down to the name.
+    path: &'a str,
+    node: Node<'a>,
+    /// The edits, and where in the tree they begin.
+    order: &'a [usize],
+    first: usize,
+}
+
 impl<'a> Tree<'a> {
-    /// None where another edit touches the same field.
-    fn add(&mut self, path: &'a str, change: &'a Change) -> Option<()> {
-        let (name, rest) = match path.split_once('.') {
-            Some((name, rest)) => (name, Some(rest)),
-            None => (path, None),
-        };
-        match (self.find(name), rest) {
-            (Err(index), None) => self.0.insert(index, (name, Node::Leaf(change))),
-            (Err(index), Some(rest)) => {
-                let mut tree = Tree::default();
-                tree.add(rest, change)?;
-                self.0.insert(index, (name, Node::Branch(tree)));
-            }
-            (Ok(index), Some(rest)) => match &mut self.0[index].1 {
-                Node::Branch(tree) => tree.add(rest, change)?,
-                Node::Leaf(_) => return None,
-            },
-            (Ok(_), None) => return None,
-        }
-        Some(())
+    /// The next part of the path of an edit.
+    fn part(self, index: usize) -> &'a str {
+        let rest = &self.edits.path(index)[self.start..];
+        rest.split_once('.').map_or(rest, |(part, _)| part)
     }
 
-    /// The index of a name, or the one where it belongs.
-    fn find(&self, name: &str) -> Result<usize, usize> {
-        self.0.binary_search_by(|(other, _)| server_order(other, name))
+    /// The edits from the one at `first` on that have its name.
+    fn group(self, first: usize) -> Option<Group<'a>> {
+        let index = *self.order.get(first)?;
+        let name = self.part(index);
+        let whole = self.edits.path(index);
+        let path = &whole[..self.start + name.len()];
+        let (node, count) = if path.len() == whole.len() {
+            (self.edits.value(index).map_or(Node::Unset, Node::Set), 1)
+        } else {
+            let rest = &self.order[first..];
+            // most often few have one name
+            let count = match rest.get(1).is_some_and(|next| self.part(*next) == name) {
+                true => rest.partition_point(|index| self.part(*index) == name),
+                false => 1,
+            };
+            let start = path.len() + 1;
+            (Node::Branch(Tree { order: &rest[..count], start, ..self }), count)
+        };
+        Some(Group { name, path, node, order: &self.order[first..first + count], first })
+    }
+
+    /// The edits by name.
+    fn groups(self) -> impl Iterator<Item = Group<'a>> {
+        let mut first = 0;
+        std::iter::from_fn(move || {
+            let group = self.group(first)?;
+            first += group.order.len();
+            Some(group)
+        })
+    }
+
+    /// The edits of a name; looked for first at `next`, which a search in the order of the edits moves on.
+    fn find(self, name: &str, next: &mut usize) -> Option<Group<'a>> {
+        let is_next = self.order.get(*next).is_some_and(|index| self.part(*index) == name);
+        if !is_next {
+            let first = self
+                .order
+                .partition_point(|index| server_order(self.part(*index), name) == Ordering::Less);
+            if self.order.get(first).is_none_or(|index| self.part(*index) != name) {
+                return None;
+            }
+            *next = first;
+        }
+        let group = self.group(*next)?;
+        *next += group.order.len();
+        Some(group)
+    }
+
+    /// Whether anything is set, so that what is missing on the way is created.
+    fn sets(self) -> bool {
+        self.order.iter().any(|index| self.edits.value(*index).is_some())
     }
 }
 
 impl Node<'_> {
-    /// Whether anything is set, so that what is missing on the way is created.
-    fn sets(&self) -> bool {
+    fn sets(self) -> bool {
         match self {
-            Node::Leaf(change) => matches!(change, Change::Set(_)),
-            Node::Branch(tree) => tree.0.iter().any(|(_, node)| node.sets()),
+            Node::Set(_) => true,
+            Node::Unset => false,
+            Node::Branch(tree) => tree.sets(),
         }
     }
+}
+
+/// The order of paths by their parts; a path comes right before those inside it.
+fn path_order(a: &str, b: &str) -> Ordering {
+    let same = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
+    let start =
+        a.as_bytes()[..same].iter().rposition(|byte| *byte == b'.').map_or(0, |dot| dot + 1);
+    let part = |path: &'_ str| path[start..].find('.').map_or(path.len(), |dot| start + dot);
+    server_order(&a[start..part(a)], &b[start..part(b)]).then_with(|| a.len().cmp(&b.len()))
 }
 
 /// The order in which the server carries out the edits of one document: by name, numbers by value.
@@ -435,69 +567,65 @@ impl fmt::Display for Place<'_> {
 fn rewrite(
     out: &mut Vec<u8>,
     document: &RawDocument,
-    tree: &Tree<'_>,
+    tree: Tree<'_>,
     inside: Inside,
     within: Option<&Place<'_>>,
 ) -> Result<(), EditError> {
-    let start = out.len();
-    out.extend([0; 4]);
-    let mut missing = vec![true; tree.0.len()];
-    let mut length = 0;
-    let mut digits = String::new();
-    for element in elements(document) {
-        let mut element = element?;
-        if inside == Inside::Array {
-            digits.clear();
-            let _ = write!(digits, "{length}");
-            element.name = &digits;
-        }
-        length += 1;
-        match tree.find(element.name) {
-            // Of several fields with one name the server edits the first.
-            Ok(index) if missing[index] => {
-                missing[index] = false;
-                let place = Place { within, name: element.name };
-                edit(out, &element, &tree.0[index].1, inside, &place)?;
+    enclose(out, |out| {
+        let mut missing = vec![true; tree.order.len()];
+        let (mut length, mut next) = (0, 0);
+        let mut digits = String::new();
+        for element in elements(document) {
+            let mut element = element?;
+            if inside == Inside::Array {
+                digits.clear();
+                let _ = write!(digits, "{length}");
+                element.name = &digits;
             }
-            _ => element.push_to(out),
+            length += 1;
+            match tree.find(element.name, &mut next) {
+                // Of several fields with one name the server edits the first.
+                Some(group) if missing[group.first] => {
+                    missing[group.first] = false;
+                    let place = Place { within, name: element.name };
+                    edit(out, &element, group.node, inside, &place)?;
+                }
+                _ => element.push_to(out),
+            }
         }
-    }
 
-    for ((name, node), missing) in tree.0.iter().zip(missing) {
-        let place = Place { within, name };
-        if missing && inside == Inside::Array {
-            let Some(position) = position(node, &place)? else { continue };
-            if position.saturating_sub(length) > MAX_PADDING {
-                return Err(EditError::at(&place, "is too far beyond the end of the array"));
+        for group in tree.groups().filter(|group| missing[group.first]) {
+            let place = Place { within, name: group.name };
+            if inside == Inside::Array {
+                let Some(position) = position(group.node, &place)? else { continue };
+                if position.saturating_sub(length) > MAX_PADDING {
+                    return Err(EditError::at(&place, "is too far beyond the end of the array"));
+                }
+                for index in length..position {
+                    Element::null(&index.to_string()).push_to(out);
+                }
+                length = position + 1;
             }
-            for index in length..position {
-                Element::null(&index.to_string()).push_to(out);
-            }
-            length = position + 1;
+            create(out, group.node, &place)?;
         }
-        if missing {
-            create(out, node, &place)?;
-        }
-    }
-
-    out.push(0);
-    let size = i32::try_from(out.len() - start)
-        .map_err(|_| EditError::new("", "it would exceed the size of any document"))?;
-    out[start..start + 4].copy_from_slice(&size.to_le_bytes());
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Writes an element that is there.
 fn edit(
     out: &mut Vec<u8>,
     element: &Element<'_>,
-    node: &Node<'_>,
+    node: Node<'_>,
     inside: Inside,
     place: &Place<'_>,
 ) -> Result<(), EditError> {
     let tree = match node {
-        Node::Leaf(Change::Set(value)) => return push_value(out, element.name, value),
-        Node::Leaf(Change::Unset) => {
+        Node::Set(value) => {
+            value.push_to(out, element.name);
+            return Ok(());
+        }
+        Node::Unset => {
             if inside == Inside::Array {
                 Element::null(element.name).push_to(out);
             }
@@ -505,35 +633,34 @@ fn edit(
         }
         Node::Branch(tree) => tree,
     };
-    let inside = match element.kind {
-        ElementType::EmbeddedDocument => Inside::Document,
-        ElementType::Array => Inside::Array,
-        _ if node.sets() => return Err(EditError::at(place, "is neither a document nor an array")),
-        _ => {
-            element.push_to(out);
-            return Ok(());
+    match element.container()? {
+        Some((inner, inside)) => {
+            push_name(out, element.kind as u8, element.name);
+            rewrite(out, inner, tree, inside, Some(place))
         }
-    };
-    let inner = RawDocument::from_bytes(element.value).map_err(|_| EditError::malformed())?;
-    push_name(out, element.kind, element.name);
-    rewrite(out, inner, tree, inside, Some(place))
+        None if tree.sets() => Err(EditError::at(place, "is neither a document nor an array")),
+        None => {
+            element.push_to(out);
+            Ok(())
+        }
+    }
 }
 
 /// Writes an element that is missing, where anything is set in it.
-fn create(out: &mut Vec<u8>, node: &Node<'_>, place: &Place<'_>) -> Result<(), EditError> {
+fn create(out: &mut Vec<u8>, node: Node<'_>, place: &Place<'_>) -> Result<(), EditError> {
     match node {
-        Node::Leaf(Change::Set(value)) => push_value(out, place.name, value)?,
-        Node::Branch(tree) if node.sets() => {
-            push_name(out, ElementType::EmbeddedDocument, place.name);
+        Node::Set(value) => value.push_to(out, place.name),
+        Node::Branch(tree) if tree.sets() => {
+            push_name(out, ElementType::EmbeddedDocument as u8, place.name);
             rewrite(out, &RawDocumentBuf::new(), tree, Inside::Document, Some(place))?;
         }
-        Node::Leaf(Change::Unset) | Node::Branch(_) => {}
+        Node::Unset | Node::Branch(_) => {}
     }
     Ok(())
 }
 
 /// The position beyond the end of an array at which something is set; none where nothing is.
-fn position(node: &Node<'_>, place: &Place<'_>) -> Result<Option<usize>, EditError> {
+fn position(node: Node<'_>, place: &Place<'_>) -> Result<Option<usize>, EditError> {
     let name = place.name;
     // The server reads `00` as position 0, and one update of `0` and `00` makes MongoDB 6.0 crash.
     let digits = name.bytes().all(|byte| byte.is_ascii_digit());
@@ -550,6 +677,7 @@ fn position(node: &Node<'_>, place: &Place<'_>) -> Result<Option<usize>, EditErr
 }
 
 /// One element of a document, by its bytes.
+#[derive(Clone, Copy)]
 struct Element<'a> {
     name: &'a str,
     kind: ElementType,
@@ -562,15 +690,80 @@ impl<'a> Element<'a> {
     }
 
     fn push_to(&self, out: &mut Vec<u8>) {
-        push_name(out, self.kind, self.name);
-        out.extend(self.value);
+        push_element(out, self.kind, self.name, self.value);
+    }
+
+    /// What holds further elements.
+    fn container(&self) -> Result<Option<(&'a RawDocument, Inside)>, EditError> {
+        let inside = match self.kind {
+            ElementType::EmbeddedDocument => Inside::Document,
+            ElementType::Array => Inside::Array,
+            _ => return Ok(None),
+        };
+        let inner = RawDocument::from_bytes(self.value).map_err(|_| EditError::malformed())?;
+        Ok(Some((inner, inside)))
     }
 }
 
-fn push_name(out: &mut Vec<u8>, kind: ElementType, name: &str) {
-    out.push(kind as u8);
+impl Value<'_> {
+    fn push_to(self, out: &mut Vec<u8>, name: &str) {
+        push_name(out, self.kind, name);
+        out.extend(self.bytes);
+    }
+}
+
+fn push_element(out: &mut Vec<u8>, kind: ElementType, name: &str, value: &[u8]) {
+    push_name(out, kind as u8, name);
+    out.extend(value);
+}
+
+fn push_text(out: &mut Vec<u8>, name: &str, text: &str) {
+    let text = RawDocumentBuf::from_iter([(cstr!(""), text)]);
+    push_element(out, ElementType::String, name, &text.as_bytes()[6..text.as_bytes().len() - 1]);
+}
+
+fn push_name(out: &mut Vec<u8>, kind: u8, name: &str) {
+    out.push(kind);
     out.extend(name.as_bytes());
     out.push(0);
+}
+
+/// Appends a document or an array whose elements `fill` appends.
+fn enclose(
+    out: &mut Vec<u8>,
+    fill: impl FnOnce(&mut Vec<u8>) -> Result<(), EditError>,
+) -> Result<(), EditError> {
+    let start = out.len();
+    out.extend([0; 4]);
+    fill(out)?;
+    out.push(0);
+    let size = i32::try_from(out.len() - start)
+        .map_err(|_| EditError::new("", "it would exceed the size of any document"))?;
+    out[start..start + 4].copy_from_slice(&size.to_le_bytes());
+    Ok(())
+}
+
+/// The same as an element.
+fn nested(
+    out: &mut Vec<u8>,
+    kind: ElementType,
+    name: &str,
+    fill: impl FnOnce(&mut Vec<u8>) -> Result<(), EditError>,
+) -> Result<(), EditError> {
+    push_name(out, kind as u8, name);
+    enclose(out, fill)
+}
+
+/// A statement, by what fills it.
+fn embedded(
+    fill: impl FnOnce(&mut Vec<u8>) -> Result<(), EditError>,
+) -> Result<RawDocumentBuf, EditError> {
+    let mut out = Vec::new();
+    enclose(&mut out, fill)?;
+    if out.len() > MAX_DOCUMENT_SIZE {
+        return Err(EditError::new("", "the update needs more than 16 MiB"));
+    }
+    RawDocumentBuf::from_bytes(out).map_err(|_| EditError::malformed())
 }
 
 /// The elements of a document or array, whatever their values hold.
@@ -585,17 +778,6 @@ fn elements(document: &RawDocument) -> impl Iterator<Item = Result<Element<'_>, 
     })
 }
 
-fn push_value(out: &mut Vec<u8>, name: &str, value: &RawDocument) -> Result<(), EditError> {
-    for element in elements(value) {
-        Element { name, ..element? }.push_to(out);
-    }
-    Ok(())
-}
-
-fn field_name(path: &str) -> Result<&CStr, EditError> {
-    path.try_into().map_err(|_| EditError::new(path, "the path holds a zero byte"))
-}
-
 fn id(document: &RawDocument) -> Result<RawBsonRef<'_>, EditError> {
     document
         .get("_id")
@@ -603,53 +785,322 @@ fn id(document: &RawDocument) -> Result<RawBsonRef<'_>, EditError> {
         .ok_or_else(|| EditError::new("_id", "is missing"))
 }
 
-/// The old value that decides what an edit of a path does.
-struct Guard<'a> {
-    path: &'a str,
-    parent: Option<&'a str>,
-    value: Option<RawBsonRef<'a>>,
+/// What a statement assigns, and what that depends on.
+#[derive(Default)]
+struct Assignments<'a> {
+    extent: Assigned,
+    /// What is set as a whole: its path, what is there, and the edits of it.
+    wholes: Vec<(&'a str, Element<'a>, Tree<'a>)>,
+    /// The edits that are made one by one.
+    singles: Vec<usize>,
+    guards: Vec<Guard<'a>>,
 }
 
-impl<'a> Guard<'a> {
-    fn of(document: &'a RawDocument, path: &'a str) -> Result<Self, EditError> {
-        let (mut document, mut parent) = (document, None);
-        let dots = path.match_indices('.').map(|(dot, _)| dot);
-        for end in dots.chain([path.len()]) {
-            let name = &path[parent.map_or(0, |parent: &str| parent.len() + 1)..end];
-            let value = document.get(name).map_err(|_| EditError::malformed())?;
-            match value {
-                Some(RawBsonRef::Document(inner)) if end < path.len() => {
-                    (document, parent) = (inner, Some(&path[..end]));
-                }
-                value => return Ok(Guard { path: &path[..end], parent, value }),
-            }
+/// Whether a document is replaced or some of it set.
+#[derive(Default, PartialEq, Eq)]
+enum Assigned {
+    #[default]
+    Fields,
+    Document,
+}
+
+/// A field of which the old value decides what edits do.
+struct Guard<'a> {
+    path: &'a str,
+    /// The path of the document that holds it; none at the top.
+    parent: Option<&'a str>,
+    /// What is there.
+    element: Option<Element<'a>>,
+    strength: Strength,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Strength {
+    /// The value is equal.
+    Equal,
+    /// It has as many bytes too.
+    Same,
+}
+
+/// Where assignments are collected.
+#[derive(Clone, Copy)]
+struct Level<'a> {
+    inside: Inside,
+    /// The path of the document; none at the top.
+    parent: Option<&'a str>,
+    /// Whether it is inside an array that is guarded.
+    guarded: bool,
+}
+
+impl<'a> Assignments<'a> {
+    fn of(document: &'a RawDocument, tree: Tree<'a>, extent: Extent) -> Result<Self, EditError> {
+        let mut all = Assignments::default();
+        if extent == Extent::Whole && is_costly(document, tree) && is_replaceable(document, tree) {
+            all.extent = Assigned::Document;
+        } else {
+            let top = Level { inside: Inside::Document, parent: None, guarded: false };
+            all.collect(document, tree, top)?;
         }
-        Err(EditError::new(path, "a part of the path is empty"))
+        Ok(all)
     }
 
-    fn push_to(&self, all: &mut RawArrayBuf) {
-        let field = |path: &str| format!("${path}");
-        let has_type = |path: &str, name: &str| rawdoc! { "$eq": [{ "$type": field(path) }, name] };
+    /// Collects what is assigned below a document or an array.
+    fn collect(
+        &mut self,
+        document: &'a RawDocument,
+        tree: Tree<'a>,
+        level: Level<'a>,
+    ) -> Result<(), EditError> {
+        let Level { inside, parent, guarded } = level;
+        let mut missing = vec![true; tree.order.len()];
+        let mut next = 0;
+        let mut digits = String::new();
+        for (position, element) in elements(document).enumerate() {
+            let element = element?;
+            let mut name = element.name;
+            if inside == Inside::Array {
+                digits.clear();
+                let _ = write!(digits, "{position}");
+                name = &digits;
+            }
+            let Some(group) = tree.find(name, &mut next) else { continue };
+            if !std::mem::take(&mut missing[group.first]) {
+                continue;
+            }
+            let path = group.path;
+            let mut strength = Strength::Equal;
+            match (group.node, element.container()?) {
+                (Node::Branch(tree), Some((inner, _))) if is_costly(inner, tree) => {
+                    self.wholes.push((path, element, tree));
+                    strength = Strength::Same;
+                }
+                (Node::Branch(tree), Some((inner, Inside::Document))) => {
+                    let level = Level { inside: Inside::Document, parent: Some(path), guarded };
+                    self.collect(inner, tree, level)?;
+                    continue;
+                }
+                (Node::Branch(tree), Some((inner, Inside::Array))) => {
+                    let wholes = self.wholes.len();
+                    let level = Level { inside: Inside::Array, parent: Some(path), guarded: true };
+                    self.collect(inner, tree, level)?;
+                    if self.wholes.len() > wholes {
+                        strength = Strength::Same;
+                    }
+                }
+                _ => self.singles.extend(group.order),
+            }
+            if !guarded {
+                self.guards.push(Guard { path, parent, element: Some(element), strength });
+            }
+        }
+        for group in tree.groups().filter(|group| missing[group.first]) {
+            self.singles.extend(group.order);
+            if !guarded {
+                let (path, strength) = (group.path, Strength::Equal);
+                self.guards.push(Guard { path, parent, element: None, strength });
+            }
+        }
+        Ok(())
+    }
 
-        all.push(has_type(self.path, self.value.map_or("missing", type_name)));
-        match self.value {
+    /// Appends `u`, what the statement does.
+    fn push_to(
+        &self,
+        out: &mut Vec<u8>,
+        document: &RawDocument,
+        tree: Tree<'_>,
+    ) -> Result<(), EditError> {
+        if self.extent == Assigned::Document {
+            push_name(out, ElementType::EmbeddedDocument as u8, "u");
+            return rewrite(out, document, tree, Inside::Document, None);
+        }
+        let edits = tree.edits;
+        let unsets = || self.singles.iter().filter(|index| edits.value(**index).is_none());
+        nested(out, ElementType::EmbeddedDocument, "u", |out| {
+            if !self.wholes.is_empty() || unsets().count() < self.singles.len() {
+                nested(out, ElementType::EmbeddedDocument, "$set", |out| {
+                    self.push_sets_to(out, edits)
+                })?;
+            }
+            if unsets().next().is_some() {
+                nested(out, ElementType::EmbeddedDocument, "$unset", |out| {
+                    unsets().for_each(|index| {
+                        push_element(out, ElementType::Boolean, edits.path(*index), &[1]);
+                    });
+                    Ok(())
+                })?;
+            }
+            Ok(())
+        })
+    }
+
+    fn push_sets_to(&self, out: &mut Vec<u8>, edits: &Edits) -> Result<(), EditError> {
+        for index in &self.singles {
+            if let Some(value) = edits.value(*index) {
+                value.push_to(out, edits.path(*index));
+            }
+        }
+        for (path, element, tree) in &self.wholes {
+            if let Some((inner, inside)) = element.container()? {
+                push_name(out, element.kind as u8, path);
+                rewrite(out, inner, *tree, inside, Some(&Place { within: None, name: path }))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends `q`, which also says that everything is as it was, and its collation.
+    fn push_query_to(
+        &self,
+        out: &mut Vec<u8>,
+        q: &RawDocument,
+        document: &RawDocument,
+    ) -> Result<(), EditError> {
+        nested(out, ElementType::EmbeddedDocument, "q", |out| {
+            out.extend(&q.as_bytes()[4..q.as_bytes().len() - 1]);
+            nested(out, ElementType::EmbeddedDocument, "$expr", |out| {
+                nested(out, ElementType::Array, "$and", |out| {
+                    self.push_guards_to(out, document);
+                    Ok(())
+                })
+            })
+        })?;
+        let simple = rawdoc! { "locale": "simple" };
+        push_element(out, ElementType::EmbeddedDocument, "collation", simple.as_bytes());
+        Ok(())
+    }
+
+    /// Appends the conditions under which everything is as it was.
+    fn push_guards_to(&self, out: &mut Vec<u8>, document: &RawDocument) {
+        let mut conditions = Conditions { out, count: 0 };
+        self.guards.iter().for_each(|guard| conditions.guard(guard));
+        if self.extent == Assigned::Document {
+            let (kind, bytes) = (ElementType::EmbeddedDocument as u8, document.as_bytes());
+            conditions.equal("$$ROOT", Value { kind, bytes });
+            let size = rawdoc! { "$bsonSize": "$$ROOT" };
+            conditions.push(rawdoc! { "$eq": [size, bytes.len() as i64] }.as_bytes());
+        }
+    }
+}
+
+/// Whether the server takes longer to find each edited element of a document or an array, which it does one by
+/// one from the first, than to take it as a whole.
+fn is_costly(document: &RawDocument, tree: Tree<'_>) -> bool {
+    if tree.wholes != Wholes::WhereCheaper {
+        return true;
+    }
+    let bytes = document.as_bytes().len().max(CHEAP);
+    // an element has at least three bytes
+    if tree.order.len().saturating_mul(document.as_bytes().len() / 3) <= bytes {
+        return false;
+    }
+    let elements = document.iter_elements().count();
+    tree.groups().count().saturating_mul(elements) > bytes
+}
+
+/// Whether the server takes a document that replaces this one as it is: it moves `_id` to the front, puts the
+/// time into empty timestamps, and sees operators in names with a dollar.
+fn is_replaceable(document: &RawDocument, tree: Tree<'_>) -> bool {
+    let is_timestamp = |kind: u8| kind == ElementType::Timestamp as u8;
+    let mut kinds = tree.order.iter().filter_map(|index| Some(tree.edits.value(*index)?.kind));
+    let mut elements = elements(document);
+    matches!(elements.next(), Some(Ok(Element { name: "_id", .. })))
+        && !kinds.any(is_timestamp)
+        && elements.all(|element| {
+            element.is_ok_and(|element| {
+                !is_timestamp(element.kind as u8) && !element.name.starts_with('$')
+            })
+        })
+}
+
+/// Conditions in an array, each under its position.
+struct Conditions<'a> {
+    out: &'a mut Vec<u8>,
+    count: usize,
+}
+
+impl Conditions<'_> {
+    /// That a field is as it was.
+    fn guard(&mut self, guard: &Guard<'_>) {
+        let field = format!("${}", guard.path);
+        let kind = guard.element.as_ref().map(|element| element.kind);
+        self.kind(&field, kind.map_or("missing", type_name));
+        match &guard.element {
             // What `$type` alone decides.
-            None | Some(RawBsonRef::Null | RawBsonRef::Undefined) => {}
-            Some(value) => {
-                let literal = RawDocumentBuf::from_iter([(cstr!("$literal"), value)]);
-                all.push(rawdoc! { "$eq": [field(self.path), literal] });
+            None | Some(Element { kind: ElementType::Null | ElementType::Undefined, .. }) => {}
+            Some(element) => {
+                let value = Value { kind: element.kind as u8, bytes: element.value };
+                match guard.strength {
+                    Strength::Equal => self.equal(&field, value),
+                    Strength::Same => self.same(&field, value),
+                }
             }
         }
         // A path reads as missing below a scalar, and as an array below an array.
-        if let (Some(parent), None | Some(RawBsonRef::Array(_))) = (self.parent, self.value) {
-            all.push(has_type(parent, "object"));
+        if let (Some(parent), None | Some(ElementType::Array)) = (guard.parent, kind) {
+            self.kind(&format!("${parent}"), "object");
         }
+    }
+
+    fn kind(&mut self, field: &str, name: &str) {
+        self.push(rawdoc! { "$eq": [{ "$type": field }, name] }.as_bytes());
+    }
+
+    /// That a value is equal.
+    fn equal(&mut self, field: &str, value: Value<'_>) {
+        let position = self.position();
+        // what is written here is far smaller than any document may become
+        let _ = nested(self.out, ElementType::EmbeddedDocument, &position, |out| {
+            // `$eq` cannot compare a whole document before MongoDB 6.0
+            nested(out, ElementType::Array, "$in", |out| {
+                push_text(out, "0", field);
+                nested(out, ElementType::Array, "1", |out| {
+                    nested(out, ElementType::EmbeddedDocument, "0", |out| {
+                        value.push_to(out, "$literal");
+                        Ok(())
+                    })
+                })
+            })
+        });
+    }
+
+    /// That it is equal and has as many bytes, so that no number in it has another type: by the server's own
+    /// measure, which is not everywhere that of its documents.
+    fn same(&mut self, field: &str, value: Value<'_>) {
+        let position = self.position();
+        let size = |value: &str| rawdoc! { "$bsonSize": { "v": value } };
+        let both = rawdoc! { "$and": [
+            { "$eq": [field, "$$old"] },
+            { "$eq": [size(field), size("$$old")] },
+        ] };
+        let _ = nested(self.out, ElementType::EmbeddedDocument, &position, |out| {
+            nested(out, ElementType::EmbeddedDocument, "$let", |out| {
+                nested(out, ElementType::EmbeddedDocument, "vars", |out| {
+                    nested(out, ElementType::EmbeddedDocument, "old", |out| {
+                        value.push_to(out, "$literal");
+                        Ok(())
+                    })
+                })?;
+                push_element(out, ElementType::EmbeddedDocument, "in", both.as_bytes());
+                Ok(())
+            })
+        });
+    }
+
+    fn push(&mut self, condition: &[u8]) {
+        let position = self.position();
+        push_element(self.out, ElementType::EmbeddedDocument, &position, condition);
+    }
+
+    fn position(&mut self) -> String {
+        self.count += 1;
+        (self.count - 1).to_string()
     }
 }
 
 /// The name by which the server's `$type` knows a value's type.
-fn type_name(value: RawBsonRef<'_>) -> &'static str {
-    match value.element_type() {
+fn type_name(kind: ElementType) -> &'static str {
+    match kind {
         ElementType::Double => "double",
         ElementType::String => "string",
         ElementType::EmbeddedDocument => "object",

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-use std::sync::Arc;
 
 use mongodb::bson::raw::{CString, cstr};
 use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
@@ -107,27 +106,47 @@ impl Lookup {
         Ok(projection)
     }
 
-    /// Filters that match at least the documents with these values, each of bounded size.
-    ///
-    /// Read under the collection's own collation, so that an index can serve.
-    fn queries(&self, keys: &[Key]) -> Result<Vec<RawDocumentBuf>, Error> {
-        let mut chunks = vec![];
-        let (mut values, mut n, mut bytes) = (RawArrayBuf::new(), 0, 0);
-        for key in keys {
-            bytes += key.size();
-            if n > 0 && (n == MAX_VALUES || bytes > MAX_BYTES) {
-                chunks.push(std::mem::take(&mut values));
-                (n, bytes) = (0, key.size());
-            }
-            values.push(key.value()?);
-            n += 1;
-        }
-        if n > 0 {
-            chunks.push(values);
-        }
+    /// The start of the filters for some values.
+    fn filters(&self) -> Result<Filters, Error> {
         let field = CString::try_from(&*self.field)?;
-        let query = |values| RawDocumentBuf::from_iter([(&field, rawdoc! { "$in": values })]);
-        Ok(chunks.into_iter().map(query).collect())
+        Ok(Filters { field, done: vec![], values: RawArrayBuf::new(), n: 0, bytes: 0 })
+    }
+}
+
+/// Filters that match at least the documents with some values, each of bounded size.
+///
+/// Read under the collection's own collation, so that an index can serve.
+struct Filters {
+    field: CString,
+    done: Vec<RawDocumentBuf>,
+    values: RawArrayBuf,
+    n: usize,
+    bytes: usize,
+}
+
+impl Filters {
+    fn push(&mut self, key: &Key) -> Result<(), Error> {
+        let bytes = key.size();
+        if self.n > 0 && (self.n == MAX_VALUES || self.bytes + bytes > MAX_BYTES) {
+            self.close();
+        }
+        self.values.push(key.value()?);
+        self.n += 1;
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        if self.n > 0 {
+            let values = rawdoc! { "$in": std::mem::take(&mut self.values) };
+            self.done.push(RawDocumentBuf::from_iter([(&self.field, values)]));
+            (self.n, self.bytes) = (0, 0);
+        }
+    }
+
+    fn all(mut self) -> Vec<RawDocumentBuf> {
+        self.close();
+        self.done
     }
 }
 
@@ -156,9 +175,9 @@ enum Key {
     /// Any other double but NaN, by its bits.
     Double(u64),
     /// A string.
-    String(String),
+    String(Box<str>),
     /// Any other value, as the bytes of a document that holds it under an empty name.
-    Other(Vec<u8>),
+    Other(Box<[u8]>),
 }
 
 impl Key {
@@ -176,12 +195,14 @@ impl Key {
                 Some(Key::Integer(value as i64))
             }
             RawBsonRef::Double(value) => Some(Key::Double(value.to_bits())),
-            RawBsonRef::String(value) => Some(Key::String(value.to_owned())),
+            RawBsonRef::String(value) => Some(Key::String(value.into())),
             RawBsonRef::Array(_)
             | RawBsonRef::Document(_)
             | RawBsonRef::RegularExpression(_)
             | RawBsonRef::Undefined => None,
-            value => Some(Key::Other(RawDocumentBuf::from_iter([(cstr!(""), value)]).into_bytes())),
+            value => Some(Key::Other(
+                RawDocumentBuf::from_iter([(cstr!(""), value)]).into_bytes().into(),
+            )),
         }
     }
 
@@ -215,26 +236,59 @@ pub struct Found(BTreeMap<Name, Answers>);
 #[derive(Default)]
 struct Answers {
     documents: HashMap<Key, Documents>,
+    /// The documents of the values that have several, in natural order once all are there. On a sharded
+    /// cluster two may have the same place.
+    several: Vec<Vec<(Place, usize)>>,
+    held: Held,
     /// The values to be asked for again, for they have several documents, whose order matters.
     again: Vec<Key>,
 }
 
-/// The documents of one value.
+/// Documents, one behind the other: a batch may find hundreds of thousands.
+#[derive(Default)]
+struct Held(Vec<u8>);
+
+/// The documents of one value, by where they are held.
+#[derive(Clone, Copy)]
 enum Documents {
     None,
-    One(Arc<RawDocumentBuf>),
-    /// In natural order. On a sharded cluster two may have the same place.
-    Several(Vec<(Place, Arc<RawDocumentBuf>)>),
+    One(usize),
+    Several(usize),
 }
 
-impl Documents {
-    fn iter(&self) -> impl DoubleEndedIterator<Item = &RawDocument> {
-        let (one, several) = match self {
+impl Held {
+    /// Holds a document, and returns where.
+    fn hold(&mut self, document: &RawDocument) -> usize {
+        let at = self.0.len();
+        self.0.extend(document.as_bytes());
+        at
+    }
+
+    /// The bytes of the document there; they begin with their number.
+    fn bytes(&self, at: usize) -> &[u8] {
+        let rest = &self.0[at..];
+        let length = rest.first_chunk().map_or(0, |length| i32::from_le_bytes(*length).max(0));
+        &rest[..(length as usize).min(rest.len())]
+    }
+
+    fn document(&self, at: usize) -> Option<&RawDocument> {
+        RawDocument::from_bytes(self.bytes(at)).ok()
+    }
+}
+
+impl Answers {
+    /// The documents of a value; none where it was not asked for.
+    fn of<'a>(
+        &'a self,
+        key: &Key,
+    ) -> Option<impl DoubleEndedIterator<Item = &'a RawDocument> + use<'a>> {
+        let (one, several) = match *self.documents.get(key)? {
             Documents::None => (None, &[][..]),
-            Documents::One(document) => (Some(document), &[][..]),
-            Documents::Several(documents) => (None, &documents[..]),
+            Documents::One(at) => (Some(at), &[][..]),
+            Documents::Several(index) => (None, &self.several[index][..]),
         };
-        one.into_iter().chain(several.iter().map(|(_, document)| document)).map(|found| &***found)
+        let places = one.into_iter().chain(several.iter().map(|(_, at)| *at));
+        Some(places.filter_map(|at| self.held.document(at)))
     }
 }
 
@@ -260,11 +314,11 @@ impl Found {
             .ok_or_else(|| StepError::refused(format!("no look-up has the name `{name}`")))?;
         let found = match Key::of(value) {
             None => None,
-            Some(key) => Some(answers.documents.get(&key).ok_or_else(|| {
+            Some(key) => Some(answers.of(&key).ok_or_else(|| {
                 StepError::refused(format!("look-up `{name}` was not asked for this value"))
             })?),
         };
-        Ok(found.into_iter().flat_map(Documents::iter))
+        Ok(found.into_iter().flatten())
     }
 
     /// Whether all was asked for that a document needs.
@@ -280,14 +334,12 @@ impl Found {
         let mut keys = Keys::default();
         lookup.wanted(document, &mut keys);
         let Some(answers) = self.0.get(&lookup.name) else { return vec![] };
-        let found = keys.0.iter().filter_map(|key| answers.documents.get(key));
-        found.flat_map(Documents::iter).collect()
+        keys.0.iter().filter_map(|key| answers.of(key)).flatten().collect()
     }
 
     /// The bytes of what was found.
     pub(crate) fn bytes(&self) -> usize {
-        let documents = self.0.values().flat_map(|answers| answers.documents.values());
-        documents.flat_map(Documents::iter).map(|document| document.as_bytes().len()).sum()
+        self.0.values().map(|answers| answers.held.0.len()).sum()
     }
 
     /// Remembers which values a look-up asks for, and returns filters for those that it had not asked for
@@ -298,69 +350,80 @@ impl Found {
         keys: Keys,
     ) -> Result<Vec<RawDocumentBuf>, Error> {
         let answers = self.0.entry(lookup.name.clone()).or_default();
-        let mut new = vec![];
+        let mut filters = lookup.filters()?;
         for key in keys.0 {
             if let Entry::Vacant(vacant) = answers.documents.entry(key) {
-                new.push(vacant.key().clone());
+                filters.push(vacant.key())?;
                 vacant.insert(Documents::None);
             }
         }
-        lookup.queries(&new)
+        Ok(filters.all())
     }
 
     /// Filters for the values that have several documents, to be read with `showRecordId`: natural order
     /// is the order of record ids. Nobody pays for them where there is no order.
     pub(crate) fn ask_again(&mut self, lookup: &Lookup) -> Result<Vec<RawDocumentBuf>, Error> {
-        match self.0.get_mut(&lookup.name) {
-            Some(answers) => lookup.queries(&std::mem::take(&mut answers.again)),
-            None => Ok(vec![]),
+        let mut filters = lookup.filters()?;
+        let answers = self.0.get_mut(&lookup.name);
+        for key in answers.map(|answers| std::mem::take(&mut answers.again)).unwrap_or_default() {
+            filters.push(&key)?;
         }
+        Ok(filters.all())
     }
 
     /// Takes a document that the server matched. It counts for each value asked for that it holds exactly
     /// at the look-up's path; met twice, it counts once.
-    pub(crate) fn add(
-        &mut self,
-        lookup: &Lookup,
-        document: RawDocumentBuf,
-    ) -> Result<(), StepError> {
+    pub(crate) fn add(&mut self, lookup: &Lookup, document: &RawDocument) -> Result<(), StepError> {
         let mut place = None;
-        for field in &document {
+        for field in document {
             let (name, held) = field.map_err(|_| malformed())?;
             if name == PLACE {
                 place = Some(Place::of(held)?);
             }
         }
         let mut keys = Vec::new();
-        keys_at(&document, &lookup.field, &mut keys)?;
+        keys_at(document, &lookup.field, &mut keys)?;
         let Some(answers) = self.0.get_mut(&lookup.name) else { return Ok(()) };
         let mut seen = HashSet::new();
-        let document = match &place {
-            Some(_) => Arc::new(without_place(&document)?),
-            None => Arc::new(document),
-        };
+        let mut held = None;
         for key in keys.iter().filter(|key| keys.len() == 1 || seen.insert(*key)) {
             let Some(found) = answers.documents.get_mut(key) else { continue };
-            match (found, &place) {
-                (found @ Documents::None, None) => *found = Documents::One(document.clone()),
-                (found @ Documents::One(_), None) => {
-                    *found = Documents::Several(vec![]);
+            match (&*found, &place) {
+                (Documents::None, None) => {
+                    let at = *held.get_or_insert_with(|| answers.held.hold(document));
+                    *found = Documents::One(at);
+                }
+                (Documents::One(_), None) => {
+                    *found = Documents::Several(answers.several.len());
+                    answers.several.push(vec![]);
                     answers.again.push(key.clone());
                 }
                 (Documents::Several(several), Some(place)) => {
-                    let end = several.partition_point(|(other, _)| other <= place);
-                    let twice = |(other, same): &(Place, Arc<RawDocumentBuf>)| {
-                        other == place && *same == document
+                    let at = match held {
+                        Some(at) => at,
+                        None => answers.held.hold(&without_place(document)?),
                     };
-                    if !several[..end].iter().any(twice) {
-                        several.insert(end, (place.clone(), document.clone()));
-                    }
+                    held = Some(at);
+                    answers.several[*several].push((place.clone(), at));
                 }
                 // it is asked for again, or was by a value that the server takes for the same
                 (Documents::Several(_), None) | (_, Some(_)) => {}
             }
         }
         Ok(())
+    }
+
+    /// Puts what was read with record ids into natural order, once all of it is there.
+    pub(crate) fn put_in_order(&mut self, lookup: &Lookup) {
+        let Some(Answers { several, held, .. }) = self.0.get_mut(&lookup.name) else { return };
+        for documents in several {
+            documents.sort_unstable_by(|(place, at), (other_place, other)| {
+                place.cmp(other_place).then_with(|| held.bytes(*at).cmp(held.bytes(*other)))
+            });
+            documents.dedup_by(|(place, at), (other_place, other)| {
+                place == other_place && held.bytes(*at) == held.bytes(*other)
+            });
+        }
     }
 }
 
@@ -501,14 +564,15 @@ mod tests {
         lookup.wanted(&rawdoc! { "wanted": ["a", "b"] }, &mut keys);
         found.ask(&lookup, keys).unwrap();
         for document in documents {
-            found.add(&lookup, document.clone()).unwrap();
+            found.add(&lookup, document).unwrap();
         }
         if !found.ask_again(&lookup).unwrap().is_empty() {
             for (place, document) in documents.iter().enumerate() {
                 let mut read = document.clone();
                 read.append(cstr!("$recordId"), place as i64);
-                found.add(&lookup, read).unwrap();
+                found.add(&lookup, &read).unwrap();
             }
+            found.put_in_order(&lookup);
         }
         let found = found.all("it", value.into()).unwrap();
         found.map(|document| document.get_i32("n").unwrap()).collect()
@@ -609,7 +673,7 @@ mod tests {
             rawdoc! { "item_id": "a", "n": 2 },
             rawdoc! { "item_id": 7.0, "n": 7 },
         ] {
-            found.add(&lookup, document).unwrap();
+            found.add(&lookup, &document).unwrap();
         }
         // only what has an order is asked for again, and once
         let asked = found.ask_again(&lookup).unwrap();
@@ -623,8 +687,9 @@ mod tests {
             (rawdoc! { "item_id": "a", "n": 1 }, 4),
             (rawdoc! { "item_id": 7.0, "n": 8 }, 8),
         ] {
-            found.add(&lookup, read(document)).unwrap();
+            found.add(&lookup, &read(document)).unwrap();
         }
+        found.put_in_order(&lookup);
         let numbers = |value: RawBsonRef<'_>| -> Vec<i32> {
             let found = found.all("refcode", value).unwrap();
             found.map(|document| document.get_i32("n").unwrap()).collect()
@@ -637,6 +702,6 @@ mod tests {
         let document = found.all("refcode", "a".into()).unwrap().next().unwrap();
         assert_eq!(document, &*rawdoc! { "item_id": "a", "n": 1 }, "as it is stored");
         let odd = rawdoc! { "item_id": "a", "$recordId": "?" };
-        assert!(found.add(&lookup, odd).is_err(), "no place");
+        assert!(found.add(&lookup, &odd).is_err(), "no place");
     }
 }

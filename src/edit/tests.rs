@@ -5,7 +5,9 @@ use mongodb::Database;
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::raw::CString;
 use mongodb::bson::spec::BinarySubtype;
-use mongodb::bson::{Binary, Bson, DateTime, Document, RawBson, Regex, Timestamp, doc, rawbson};
+use mongodb::bson::{
+    Binary, Bson, DateTime, Document, RawArrayBuf, RawBson, Regex, Timestamp, doc, rawbson,
+};
 
 use super::*;
 
@@ -24,11 +26,23 @@ impl Edits {
     }
 
     fn statement(&self, document: &RawDocument) -> Result<RawDocumentBuf, EditError> {
-        self.changes()?.unwrap().statement(document)
+        self.changes()?.unwrap().statement(document, Extent::Whole)
     }
 
     fn guarded_statement(&self, document: &RawDocument) -> Result<RawDocumentBuf, EditError> {
-        self.changes()?.unwrap().guarded_statement(document)
+        self.changes()?.unwrap().guarded_statement(document, Extent::Whole)
+    }
+
+    /// Statements that set what they touch in every manner.
+    fn statements(
+        &self,
+        document: &RawDocument,
+        make: impl Fn(&Changes<'_>, &RawDocument, Extent) -> Result<RawDocumentBuf, EditError>,
+    ) -> [RawDocumentBuf; 3] {
+        let single = self.changes().unwrap().unwrap();
+        let whole = Changes { wholes: Wholes::Everywhere, ..self.changes().unwrap().unwrap() };
+        [(&single, Extent::Whole), (&whole, Extent::Fields), (&whole, Extent::Whole)]
+            .map(|(changes, extent)| make(changes, document, extent).unwrap())
     }
 }
 
@@ -81,6 +95,7 @@ fn what_cannot_be_edited_is_refused_with_its_path() {
         ("_id", "`_id` cannot be edited"),
         ("_id.a", "`_id` cannot be edited"),
         ("a\0b", "the path holds a zero byte"),
+        (&["a"; 1000].join("."), "the path goes deeper than the server allows"),
     ] {
         let error = EditError::new(path, reason);
         assert!(set(path).apply(&document) == Err(error.clone()), "{path}");
@@ -137,7 +152,14 @@ async fn the_server_agrees_with_apply_byte_for_byte() {
         let edits: Vec<_> = before.iter().map(|before| some_edits(&mut random, before)).collect();
 
         let items = Items::insert(&database, &before).await;
-        let statements = edits.iter().zip(&before).map(|(edits, b)| edits.statement(b).unwrap());
+        let statements = edits.iter().zip(&before).map(|(edits, before)| {
+            // what cannot be applied is not set as a whole
+            let manner = if edits.apply(before).is_ok() { seed as usize % 3 } else { 0 };
+            match manner {
+                0 => edits.statement(before).unwrap(),
+                _ => edits.statements(before, |c, d, e| c.statement(d, e))[manner].clone(),
+            }
+        });
         let refused = items.update(statements).await;
         for (n, after) in items.all().await.into_iter().enumerate() {
             let expected = edits[n].apply(&before[n]);
@@ -172,7 +194,7 @@ async fn a_guarded_edit_is_made_only_where_what_it_touches_is_unchanged() {
 
         // Now and then a user is faster.
         let theirs = edits.iter().zip(&before).filter_map(|(edits, before)| {
-            let (path, _) = &edits.changes[random.usize(..edits.changes.len())];
+            let path = edits.path(random.usize(..edits.changes.len()));
             let mut theirs = Edits::default();
             match random.u8(..8) {
                 0 => theirs.unset(path),
@@ -187,7 +209,9 @@ async fn a_guarded_edit_is_made_only_where_what_it_touches_is_unchanged() {
         assert!(items.update(theirs).await.is_empty());
         let now = items.all().await;
 
-        let ours = edits.iter().zip(&before).map(|(edits, b)| edits.guarded_statement(b).unwrap());
+        let ours = edits.iter().zip(&before).map(|(edits, before)| {
+            edits.statements(before, |c, d, e| c.guarded_statement(d, e))[seed as usize % 3].clone()
+        });
         assert!(items.update(ours).await.is_empty());
         let (mut made, mut missed) = (0, 0);
         for (n, after) in items.all().await.into_iter().enumerate() {
@@ -198,7 +222,7 @@ async fn a_guarded_edit_is_made_only_where_what_it_touches_is_unchanged() {
             }
             made += 1;
             assert!(edits[n].apply(&now[n]) == Ok(after), "{}", show());
-            for (path, _) in &edits[n].changes {
+            for path in edits[n].paths() {
                 assert!(
                     value_at(&before[n], path) == value_at(&now[n], path),
                     "{path} in {}",
@@ -208,6 +232,118 @@ async fn a_guarded_edit_is_made_only_where_what_it_touches_is_unchanged() {
         }
         assert!(made > 100 && missed > 50, "seed {seed}: {made} were made, {missed} missed");
     }
+}
+
+#[tokio::test]
+async fn what_is_set_as_a_whole_is_guarded_down_to_the_types_inside() {
+    let database = Server::shared().await.database().await;
+    let document = rawdoc! { "_id": 0, "list": [{ "n": 1 }, 2], "sub": { "x": 1, "y": [1] } };
+    let edits = edits([("list.0.new", Some(rawbson!(1))), ("sub.new", Some(rawbson!(1)))]);
+    for (user, made) in [
+        (rawdoc! { "elsewhere": 1 }, true),
+        (rawdoc! { "list.0.n": 1.0 }, false),
+        (rawdoc! { "list.1": 2_i64 }, false),
+        (rawdoc! { "sub.x": 1_i64 }, false),
+        (rawdoc! { "sub.y.0": 1.0 }, false),
+        (rawdoc! { "sub.z": 1 }, false),
+        (rawdoc! { "list.2": 1 }, false),
+    ] {
+        let items = Items::insert(&database, std::slice::from_ref(&document)).await;
+        items.update([rawdoc! { "q": {}, "u": { "$set": user.clone() } }]).await;
+        let now = items.all().await;
+        let [_, fields, whole] = edits.statements(&document, |c, d, e| c.guarded_statement(d, e));
+        items.update([whole]).await;
+        if made {
+            // nothing else may have changed of a document that is replaced
+            assert!(items.all().await == now);
+        }
+        items.update([fields]).await;
+        assert_eq!(items.all().await != now, made, "{:?}", Document::try_from(user));
+    }
+}
+
+/// Edits that the server would search for one by one, in a document with as many elements.
+fn many(n: usize) -> [(&'static str, RawDocumentBuf, Edits); 7] {
+    let positions = || (0..n).map(|i| i.to_string());
+    let fields = |names: &mut dyn Iterator<Item = String>| {
+        let mut document = RawDocumentBuf::new();
+        names.for_each(|name| document.append(CString::try_from(name).unwrap(), 1));
+        document
+    };
+    let with = |value: RawBson| {
+        let mut document = rawdoc! { "_id": 0 };
+        document.append(cstr!("a"), value);
+        document
+    };
+    let entries = || (0..n).map(|i| rawdoc! { "n": i as i32 }).collect::<RawArrayBuf>();
+    let edits = |paths: &mut dyn Iterator<Item = String>, unsets: bool| {
+        let mut edits = Edits::default();
+        for (i, path) in paths.enumerate() {
+            match unsets && i % 2 == 0 {
+                true => edits.unset(path),
+                false => edits.set(path, i as i32),
+            }
+        }
+        edits
+    };
+    let mut top = rawdoc! { "_id": 0 };
+    positions().for_each(|i| top.append(CString::try_from(format!("f{i}")).unwrap(), 1));
+    let two = rawdoc! { "_id": 0, "a": entries(), "b": { "c": entries() } };
+    [
+        (
+            "array",
+            with(entries().into()),
+            edits(&mut positions().map(|i| format!("a.{i}.x")), false),
+        ),
+        (
+            "unset",
+            with(entries().into()),
+            edits(&mut positions().map(|i| format!("a.{i}.n")), true),
+        ),
+        (
+            "nested",
+            with(RawArrayBuf::from_iter([entries(), entries()]).into()),
+            edits(&mut positions().map(|i| format!("a.1.{i}.x.y.z")), false),
+        ),
+        (
+            "two",
+            two,
+            edits(&mut positions().flat_map(|i| [format!("b.c.{i}.x"), format!("a.{i}")]), true),
+        ),
+        (
+            "document",
+            with(fields(&mut positions()).into()),
+            edits(&mut positions().map(|i| format!("a.{i}")), true),
+        ),
+        ("top", top.clone(), edits(&mut positions().map(|i| format!("f{i}")), true)),
+        ("backwards", top, edits(&mut positions().rev().map(|i| format!("f{i}")), false)),
+    ]
+}
+
+#[tokio::test]
+async fn very_many_edits_of_one_document_take_the_server_no_search_for_each() {
+    let database = Server::shared().await.database().await;
+    for (shape, document, edits) in many(20_000) {
+        let after = edits.apply(&document).unwrap();
+        for statement in
+            [edits.statement(&document).unwrap(), edits.guarded_statement(&document).unwrap()]
+        {
+            let operators = statement.get("u").unwrap().unwrap();
+            let operators = operators.as_document().unwrap().iter().map(|field| field.unwrap());
+            // a replacement has none
+            let operators = operators.filter(|(name, _)| name.as_str().starts_with('$'));
+            let assigned: usize =
+                operators.map(|(_, fields)| fields.as_document().unwrap().iter().count()).sum();
+            assert!(assigned <= 2, "{shape}: {assigned} assignments");
+            let items = Items::insert(&database, std::slice::from_ref(&document)).await;
+            assert!(items.update([statement]).await.is_empty(), "{shape}");
+            assert!(items.all().await == [after.clone()], "{shape}");
+        }
+    }
+    // what is cheap goes one by one, and what is large is not sent for little
+    let [_, (_, document, _), ..] = many(100);
+    let one = edits([("a.7.x", Some(rawbson!(1)))]).statement(&document).unwrap();
+    assert!(one.as_bytes().len() < 100);
 }
 
 #[tokio::test]
@@ -339,7 +475,7 @@ impl<'a> Items<'a> {
 }
 
 fn show(seed: u64, edits: &Edits, document: &RawDocument) -> String {
-    let paths: Vec<_> = edits.changes.iter().map(|(path, _)| path).collect();
+    let paths: Vec<_> = edits.paths().collect();
     let applied = edits.apply(document).map(|applied| Document::try_from(applied).unwrap());
     let document = Document::try_from(document).unwrap();
     format!("seed {seed}\nedits {paths:?}\ndocument {document}\napplied {applied:?}")
@@ -420,7 +556,7 @@ fn some_edits(random: &mut Rng, document: &RawDocument) -> Edits {
         let path = path(random, document);
         let inside =
             |a: &str, b: &str| a == b || a.strip_prefix(b).is_some_and(|a| a.starts_with('.'));
-        if edits.changes.iter().any(|(other, _)| inside(&path, other) || inside(other, &path)) {
+        if edits.paths().any(|other| inside(&path, other) || inside(other, &path)) {
             continue;
         }
         match random.u8(..3) {

@@ -11,7 +11,7 @@ use mongodb::bson::{
 use mongodb::error::Error;
 use mongodb::{ClientSession, Database};
 
-use crate::edit::{Counts, Edits, Inserts, MAX_DOCUMENT_SIZE, deletion, guarded_deletion};
+use crate::edit::{Counts, Edits, Extent, Inserts, MAX_DOCUMENT_SIZE, deletion, guarded_deletion};
 use crate::engine::author::{self, about, refused};
 use crate::engine::converge::{Verify, verify, verify_known};
 use crate::engine::{Halt, at, failed, failed_step};
@@ -524,7 +524,7 @@ pub(crate) fn take(
         || format!("a document of {} that look-up \"{}\" found", lookup.collection, lookup.name);
     for document in documents {
         found
-            .add(lookup, document)
+            .add(lookup, &document)
             .map_err(|error| refused(error, unit, &transform.step_name(), &place()))?;
     }
     Ok(())
@@ -546,6 +546,7 @@ pub(crate) async fn take_in_order(
             let documents = query(database, session.as_deref_mut(), find).await?;
             take(unit, transform, found, position, documents)?;
         }
+        found.put_in_order(lookup);
     }
     Ok(())
 }
@@ -626,6 +627,7 @@ fn checked(
         (true, Purpose::Guarded) => Some(guarded_deletion(document, &transform.fields)?),
     };
     let changes = edits.changes()?;
+    let extent = if transform.fields.is_empty() { Extent::Whole } else { Extent::Fields };
     let statement = match &changes {
         Some(changes) => {
             let bytes = changes.apply(document)?;
@@ -642,8 +644,8 @@ fn checked(
             }
             match purpose {
                 Purpose::Look => None,
-                Purpose::Write => Some(changes.statement(document)?),
-                Purpose::Guarded => Some(changes.guarded_statement(document)?),
+                Purpose::Write => Some(changes.statement(document, extent)?),
+                Purpose::Guarded => Some(changes.guarded_statement(document, extent)?),
             }
         }
         None => {
