@@ -2,8 +2,9 @@
 
 use crate::exit::Outcome;
 use crate::failure::Failure;
-use crate::record::{Action, Journal, Record, Recorded, Unreadable};
+use crate::record::{Action, Entry, Journal, Record, Recorded, Unreadable};
 use crate::settings::Initialise;
+use crate::stamp::{Place, Stamp};
 use crate::upgrade::Upgrades;
 use crate::version::Version;
 
@@ -12,10 +13,44 @@ use crate::version::Version;
 pub struct Observed {
     /// The record.
     pub recorded: Recorded,
+    /// Where the application keeps its version itself, what is there.
+    pub stamp: Option<Stamp>,
     /// Another run's live lease.
     pub holder: Option<Holder>,
     /// The collections that hold documents; read only where the decision needs it.
     pub occupied: Vec<String>,
+}
+
+impl Observed {
+    /// Whether the operator's word makes this database a fresh one.
+    fn begins_fresh(&self, terms: &Terms) -> bool {
+        terms.initialise == Initialise::Fresh && self.is_empty()
+    }
+
+    /// Whether an unrecorded database holds no documents, as far as was asked.
+    fn is_empty(&self) -> bool {
+        self.occupied.is_empty() && self.stamped().is_none()
+    }
+
+    /// The version that the application itself keeps, where it does.
+    fn stamped(&self) -> Option<&Version> {
+        self.stamp.as_ref()?.version()
+    }
+
+    /// What an unrecorded database last ran, if anybody says so: its own stamp, else the operator.
+    fn last_ran<'a>(&'a self, terms: &'a Terms) -> Option<&'a Version> {
+        self.stamped().or(terms.from)
+    }
+
+    /// Who says so.
+    fn says(&self) -> String {
+        match &self.stamp {
+            Some(stamp) if stamp.version().is_some() => {
+                format!("{}, where the application keeps its version, says", stamp.place)
+            }
+            _ => "GATE_FROM_VERSION says".to_owned(),
+        }
+    }
 }
 
 /// Another run that holds the lock.
@@ -34,6 +69,8 @@ pub struct Terms<'a> {
     pub code: &'a Version,
     /// The code's upgrades.
     pub upgrades: &'a Upgrades,
+    /// The database's name.
+    pub database: &'a str,
     /// `GATE_INITIALISE`.
     pub initialise: Initialise,
     /// `GATE_FROM_VERSION`.
@@ -76,6 +113,13 @@ pub enum Decision {
         /// The version that the journal is of.
         version: Version,
     },
+    /// The version has moved, and the application's own stamp is yet to follow.
+    FinishStamp {
+        /// The recorded version.
+        version: Version,
+        /// Where the stamp is.
+        stamp: Place,
+    },
     /// The target is reached, but the code's own version needs more.
     Reached {
         /// The recorded version.
@@ -105,15 +149,29 @@ pub fn decide(observed: &Observed, terms: &Terms) -> Decision {
         Recorded::Readable(record) => Some(record),
         Recorded::Absent => None,
     };
-    if let Some(failure) = record.and_then(|record| contradiction(record, terms)) {
+    if let Some(failure) = observed.stamp.as_ref().and_then(|it| unreadable_stamp(it, record)) {
+        return Decision::Closed(failure);
+    }
+    let closed = match record {
+        Some(record) => contradiction(record, terms)
+            .or_else(|| other_stamp(record, observed.stamp.as_ref()?, terms)),
+        None => declared_too_old(observed, terms),
+    };
+    if let Some(failure) = closed {
         return Decision::Closed(failure);
     }
     if let Some(holder) = &observed.holder {
         return Decision::Held(holder.clone());
     }
     match record {
-        Some(record) => decide_recorded(record, terms),
-        None => decide_unrecorded(&observed.occupied, terms),
+        Some(record) => match (&observed.stamp, record.stamping()) {
+            (Some(stamp), Some(_)) => Decision::FinishStamp {
+                version: record.version.clone(),
+                stamp: stamp.place.clone(),
+            },
+            _ => decide_recorded(record, terms),
+        },
+        None => decide_unrecorded(observed, terms),
     }
 }
 
@@ -162,18 +220,32 @@ fn decide_recorded(record: &Record, terms: &Terms) -> Decision {
     ahead(recorded, None, terms)
 }
 
-fn decide_unrecorded(occupied: &[String], terms: &Terms) -> Decision {
-    if let Some(from) = terms.from.filter(|from| *from > terms.code) {
+fn decide_unrecorded(observed: &Observed, terms: &Terms) -> Decision {
+    if let (Some(stamped), Some(from)) = (observed.stamped(), terms.from)
+        && from > stamped
+    {
+        return Decision::Closed(Failure::new(
+            Outcome::SettingWrong,
+            format!("GATE_FROM_VERSION is {from} but {} {stamped}", observed.says()),
+            "remove GATE_FROM_VERSION: a database that has its application's version does not need it",
+        ));
+    }
+    let last_ran = observed.last_ran(terms);
+    if let Some(from) = last_ran.filter(|from| *from > terms.code) {
+        let otherwise = match observed.stamped() {
+            Some(_) => "restore a backup",
+            None => "correct GATE_FROM_VERSION",
+        };
         return Decision::Closed(Failure::new(
             Outcome::Incompatible,
-            format!("GATE_FROM_VERSION says {from} but this binary is {}", terms.code),
-            format!("deploy {from} or later, or correct GATE_FROM_VERSION"),
+            format!("{} {from} but this binary is {}", observed.says(), terms.code),
+            format!("deploy {from} or later, or {otherwise}"),
         ));
     }
     let target = terms.target.unwrap_or(terms.code);
     let fresh = terms.initialise == Initialise::Fresh;
-    let begins_fresh = fresh && occupied.is_empty();
-    let first = if begins_fresh { Some(terms.code) } else { terms.from };
+    let begins_fresh = observed.begins_fresh(terms);
+    let first = if begins_fresh { Some(terms.code) } else { last_ran };
     if let Some(first) = first.filter(|first| target < *first) {
         return Decision::Closed(Failure::new(
             Outcome::SettingWrong,
@@ -181,10 +253,21 @@ fn decide_unrecorded(occupied: &[String], terms: &Terms) -> Decision {
             "remove GATE_TARGET_VERSION, or name a version above the one the database last ran",
         ));
     }
-    if terms.upgrades.newest_upto(terms.code).is_none() {
+    if let Some(from) = last_ran.filter(|_| !fresh && observed.is_empty()) {
+        return Decision::Closed(Failure::new(
+            Outcome::Unrecorded,
+            format!(
+                "GATE_FROM_VERSION is {from} but the database {} holds no documents",
+                terms.database
+            ),
+            "correct the database's name in GATE_DATABASE or the connection string; for a new, empty \
+             database set GATE_INITIALISE=fresh",
+        ));
+    }
+    if terms.upgrades.is_empty() {
         return Decision::Stamp { begin: None, to: target.clone() };
     }
-    match terms.from {
+    match last_ran {
         _ if begins_fresh => {
             Decision::Initialise { version: terms.code.clone(), word: Word::Fresh }
         }
@@ -193,7 +276,7 @@ fn decide_unrecorded(occupied: &[String], terms: &Terms) -> Decision {
             Outcome::Unrecorded,
             format!(
                 "GATE_INITIALISE is fresh but the database holds documents in {}",
-                occupied.join(", ")
+                observed.occupied.join(", ")
             ),
             "set GATE_FROM_VERSION to the version that this database last ran, or name an empty \
              database",
@@ -245,6 +328,9 @@ fn contradiction(record: &Record, terms: &Terms) -> Option<Failure> {
             return Some(overtaken_journal(journal, record, earlier));
         }
     }
+    if let Some(failure) = too_old(&record.version, "the database is at", terms) {
+        return Some(failure);
+    }
     if let Some(failure) = disagreement(record, terms) {
         return Some(failure);
     }
@@ -261,19 +347,44 @@ fn contradiction(record: &Record, terms: &Terms) -> Option<Failure> {
     ))
 }
 
+/// An unrecorded database that the operator says is older than what this code can upgrade from.
+fn declared_too_old(observed: &Observed, terms: &Terms) -> Option<Failure> {
+    let from = observed.last_ran(terms).filter(|_| !observed.begins_fresh(terms))?;
+    too_old(from, &observed.says(), terms)
+}
+
+/// A version that this code cannot upgrade from, because the upgrades after it were removed.
+fn too_old(version: &Version, says: &str, terms: &Terms) -> Option<Failure> {
+    let oldest = terms.upgrades.oldest().filter(|oldest| version < *oldest)?;
+    let code = terms.code;
+    Some(Failure::new(
+        Outcome::Incompatible,
+        format!("{says} {version} but this binary, {code}, upgrades from {oldest} or later only"),
+        format!(
+            "deploy {} first ({oldest} or later), so that its gate upgrades the database, and then \
+             {code}",
+            oldest.series()
+        ),
+    ))
+}
+
 /// Where the history since the last word of the operator disagrees with the table of upgrades.
 fn disagreement(record: &Record, terms: &Terms) -> Option<Failure> {
-    let newest_initialise =
-        record.history.iter().rposition(|entry| entry.action == Action::Initialise);
-    let since = &record.history[newest_initialise.unwrap_or_default()..];
-    let (base, oldest) = (since.first()?, terms.upgrades.units().first()?);
+    let history: Vec<&Entry> =
+        record.history.iter().filter(|entry| entry.action != Action::Sweep).collect();
+    let newest_initialise = history.iter().rposition(|entry| entry.action == Action::Initialise);
+    let since = &history[newest_initialise.unwrap_or_default()..];
+    let base = since.first()?;
+    // of several the newest: an earlier one was undone by whoever set the version back
     let applied = |version: &Version| {
-        since.iter().any(|entry| entry.action == Action::Upgrade && entry.version == *version)
+        let is = |entry: &&&Entry| entry.action == Action::Upgrade && entry.version == *version;
+        since.iter().rev().find(is).copied()
     };
+    let first = terms.upgrades.units().first().map(|unit| &unit.version);
     let unknown = since.iter().find(|entry| {
         entry.action == Action::Upgrade
             && entry.is_the_gates()
-            && entry.version > oldest.version
+            && terms.upgrades.oldest().or(first).is_some_and(|oldest| entry.version > *oldest)
             && entry.version <= *terms.code
             && terms.upgrades.unit(&entry.version).is_none()
     });
@@ -291,15 +402,26 @@ fn disagreement(record: &Record, terms: &Terms) -> Option<Failure> {
             },
         ));
     }
-    let missing = terms
-        .upgrades
-        .between(&base.version, &record.version)
-        .into_iter()
-        .map(|unit| &unit.version)
-        .find(|version| !applied(version))?;
+    let (missing, what) =
+        terms.upgrades.between(&base.version, &record.version).into_iter().find_map(|unit| {
+            let missing = match applied(&unit.version) {
+                None => format!("the upgrade of {}", unit.version),
+                Some(entry) => {
+                    let named = entry.applied_names()?;
+                    let upgrade = unit.upgrades.iter().find(|it| !it.is_among(&named))?;
+                    format!(
+                        "\"{}\" of {}, only through {}",
+                        upgrade.name(),
+                        unit.version,
+                        quoted(&named)
+                    )
+                }
+            };
+            Some((&unit.version, missing))
+        })?;
     let again: Vec<String> = since
         .iter()
-        .filter(|entry| entry.action == Action::Upgrade && entry.version > *missing)
+        .filter(|entry| entry.action == Action::Upgrade && entry.version >= *missing)
         .map(|entry| entry.version.to_string())
         .collect();
     let again = match again.as_slice() {
@@ -312,10 +434,7 @@ fn disagreement(record: &Record, terms: &Terms) -> Option<Failure> {
     };
     Some(Failure::new(
         Outcome::Incompatible,
-        format!(
-            "the database is at {} but did not go through the upgrade of {missing}",
-            record.text
-        ),
+        format!("the database is at {} but did not go through {what}", record.text),
         format!(
             "set GATE_MODE=record, GATE_EXPECT_VERSION={text}{discard}, and GATE_RECORD_VERSION to a \
              version before {missing}, so that it is applied{again}{as_it_is}",
@@ -323,6 +442,13 @@ fn disagreement(record: &Record, terms: &Terms) -> Option<Failure> {
             discard = discard(record.journal_id()),
         ),
     ))
+}
+
+fn quoted(names: &[&str]) -> String {
+    match names {
+        [] => "nothing".to_owned(),
+        names => format!("\"{}\"", names.join("\", \"")),
+    }
 }
 
 /// The way out where the documents are right and the record is not.
@@ -342,6 +468,54 @@ fn writable(version: &Version) -> String {
         Ok(version) => version.to_string(),
         Err(_) => format!("the release before {version}"),
     }
+}
+
+/// A stamp that says nothing: neither what an unrecorded database last ran, nor that it agrees.
+fn unreadable_stamp(stamp: &Stamp, record: Option<&Record>) -> Option<Failure> {
+    let reason = stamp.unreadable()?;
+    let place = &stamp.place;
+    let next = match record.filter(|_| stamp.is_repairable()) {
+        Some(record) => format!(
+            "if the recorded version, {}, is right, set GATE_MODE=record, GATE_RECORD_VERSION to {} and \
+             GATE_EXPECT_VERSION={}{}: that writes it there too",
+            record.text,
+            writable(&record.version),
+            record.text,
+            discard(record.journal_id()),
+        ),
+        None => format!(
+            "let one document of {} have {}, with the application's version as a text",
+            place.collection, place.field
+        ),
+    };
+    Some(Failure::new(
+        Outcome::RecordUnreadable,
+        format!("{place}, where the application keeps its version, cannot be read: {reason}"),
+        next,
+    ))
+}
+
+/// Where something else moved the record or the stamp, and not the other.
+fn other_stamp(record: &Record, stamp: &Stamp, terms: &Terms) -> Option<Failure> {
+    let stamped = stamp.version().filter(|_| stamp.differs(record))?;
+    let deploy = match stamped > terms.code {
+        true => format!("deploy {stamped} or later; or "),
+        false => String::new(),
+    };
+    Some(Failure::new(
+        Outcome::Incompatible,
+        format!(
+            "the database is recorded at {} but {}, where the application keeps its version, says \
+             {stamped}: something other than this gate moved one of them",
+            record.text, stamp.place
+        ),
+        format!(
+            "{deploy}find out which of the two the documents are at, then set GATE_MODE=record, \
+             GATE_RECORD_VERSION to it and GATE_EXPECT_VERSION={}{}: that writes both",
+            record.text,
+            discard(record.journal_id())
+        ),
+    ))
 }
 
 fn unrecorded() -> Failure {
@@ -430,11 +604,12 @@ fn discard(journal: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use mongodb::bson::{DateTime, Document, RawDocumentBuf, doc};
+    use mongodb::bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
 
     use super::*;
     use crate::command::Command;
     use crate::record::Writer;
+    use crate::stamp::Stamping;
     use crate::upgrade::Upgrade;
 
     fn version(text: &str) -> Version {
@@ -448,7 +623,8 @@ mod tests {
         Upgrades::new(upgrades, code).unwrap()
     }
 
-    /// A record with entries like `upgrade 0.8.0` (Python's) or `upgrade 0.8.0 floor 0.8.0` (the gate's).
+    /// A record with entries like `upgrade 0.8.0` (Python's) or `upgrade 0.8.0 floor 0.8.0` (the gate's, which
+    /// may go on with `named drop_it`).
     fn stored(version: &str, history: &[&str]) -> Document {
         let entry = |text: &&str| {
             let mut words = text.split(' ');
@@ -457,6 +633,10 @@ mod tests {
                 doc! { "version": version, "action": action, "timestamp": DateTime::MIN };
             if words.next() == Some("floor") {
                 entry.insert("floor", words.next().filter(|floor| *floor != "none"));
+            }
+            if words.next() == Some("named") {
+                let name = |name: &str| doc! { "name": name.replace('_', " ") };
+                entry.insert("upgrades", words.map(name).collect::<Vec<_>>());
             }
             entry
         };
@@ -467,7 +647,12 @@ mod tests {
     fn observed(document: Option<Document>) -> Observed {
         let document = document.map(|document| RawDocumentBuf::try_from(&document).unwrap());
         let recorded = Recorded::parse(document.as_deref());
-        Observed { recorded, holder: None, occupied: vec!["things".to_owned()] }
+        Observed { recorded, stamp: None, holder: None, occupied: vec!["things".to_owned()] }
+    }
+
+    fn place() -> Place {
+        let (collection, field) = ("settings".to_owned(), "version".to_owned());
+        Place { collection, field, code_version: "0.9.0".to_owned() }
     }
 
     /// A case: code 0.9.0 with upgrades of 0.8.0 and 0.9.0, unless it says otherwise.
@@ -475,6 +660,7 @@ mod tests {
         observed: Observed,
         code: &'static str,
         upgrades: &'static [&'static str],
+        oldest: Option<&'static str>,
         initialise: Initialise,
         from: Option<Version>,
         target: Option<Version>,
@@ -485,6 +671,7 @@ mod tests {
             observed: observed(None),
             code: "0.9.0",
             upgrades: &["0.8.0", "0.9.0"],
+            oldest: None,
             initialise: Initialise::No,
             from: None,
             target: None,
@@ -498,6 +685,34 @@ mod tests {
     impl Case {
         fn code(self, code: &'static str, upgrades: &'static [&'static str]) -> Case {
             Case { code, upgrades, ..self }
+        }
+
+        fn oldest(self, oldest: &'static str) -> Case {
+            Case { oldest: Some(oldest), ..self }
+        }
+
+        /// With a document of the application's that has its version.
+        fn stamped(mut self, value: impl Into<Bson>) -> Case {
+            let document = doc! { "_id": 1, "version": value.into() };
+            let document = RawDocumentBuf::try_from(&document).unwrap();
+            self.observed.stamp = Some(place().read(&[&document]).unwrap());
+            self
+        }
+
+        /// Where the application could have one, and has none.
+        fn unstamped(mut self) -> Case {
+            self.observed.stamp = Some(place().read(&[]).unwrap());
+            self
+        }
+
+        /// The version moved, and the stamp is to follow.
+        fn stamping(mut self, from: &str, to: &str) -> Case {
+            if let Recorded::Readable(record) = &self.observed.recorded {
+                let stamping = Stamping { from: Some(from.to_owned()), to: to.to_owned() };
+                let record = record.stamping_along(Some(stamping));
+                self.observed.recorded = Recorded::Readable(record);
+            }
+            self
         }
 
         fn fresh(self) -> Case {
@@ -550,11 +765,12 @@ mod tests {
 
         fn decision(&self) -> Decision {
             let code = version(self.code);
-            let upgrades = table(self.upgrades, &code);
+            let upgrades = table(self.upgrades, &code).reaching_from(self.oldest.map(version));
             let (from, target) = (self.from.as_ref(), self.target.as_ref());
             let terms = Terms {
                 code: &code,
                 upgrades: &upgrades,
+                database: "lab",
                 initialise: self.initialise,
                 from,
                 target,
@@ -596,6 +812,7 @@ mod tests {
                 format!("{}upgrade {}", after(begin), list(pending))
             }
             Decision::Resume { version } => format!("resume {version}"),
+            Decision::FinishStamp { version, .. } => format!("finish the stamp of {version}"),
             Decision::Reached { recorded, remaining } => {
                 format!("reached {recorded}, left {}", list(remaining))
             }
@@ -866,5 +1083,173 @@ mod tests {
         let journal = record.journal.as_mut().unwrap();
         journal.steps.clear();
         case.decides("closed 12");
+    }
+
+    #[test]
+    fn a_database_that_holds_no_documents_is_not_from_any_version() {
+        let empty = || unrecorded().empty().from("0.7.0");
+        empty().closes(Outcome::Unrecorded, &["database lab holds no documents", "GATE_DATABASE"]);
+        // before "no upgrade could apply", and after what is wrong with the version
+        empty().code("0.9.0", &[]).decides("closed 11");
+        unrecorded().empty().code("0.9.0", &[]).decides("stamp 0.9.0");
+        unrecorded().empty().from("0.9.1").decides("closed 12");
+        empty().oldest("0.7.5").decides("closed 12");
+        empty().target("0.6.0").decides("closed 16");
+        // whoever holds the lock may be filling it
+        empty().held().decides("held by other");
+        empty().fresh().decides("initialise 0.9.0 Fresh");
+    }
+
+    #[test]
+    fn a_table_reaches_from_its_oldest_version_only() {
+        let old = |version: &str| at(version, &[]).oldest("0.7.5");
+        let too_old = ["the database is at 0.7.4", "from 0.7.5", "deploy 0.7.x first"];
+        old("0.7.4").closes(Outcome::Incompatible, &too_old);
+        old("0.7.5rc1").decides("closed 12");
+        old("0.7.5").decides("upgrade 0.8.0, 0.9.0");
+        at("0.7.4", &[]).decides("upgrade 0.8.0, 0.9.0");
+        let from = |version| unrecorded().from(version).oldest("0.7.5");
+        let says = ["GATE_FROM_VERSION says 0.7.4", "deploy 0.7.x first"];
+        from("0.7.4").closes(Outcome::Incompatible, &says);
+        from("0.7.5").decides("begin 0.7.5, upgrade 0.8.0, 0.9.0");
+        from("0.7.4").fresh().decides("closed 12");
+        from("0.7.4").fresh().empty().decides("initialise 0.9.0 Fresh");
+        // what was removed could have applied
+        unrecorded().code("0.9.0", &[]).oldest("0.8.0").decides("closed 11");
+        at("0.7.9", &[]).code("0.9.0", &[]).oldest("0.8.0").decides("closed 12");
+        at("0.8.0", &[]).code("0.9.0", &[]).oldest("0.8.0").decides("stamp 0.9.0");
+        // before the lease and the rest
+        old("0.7.4").held().from("0.9.0").decides("closed 12");
+        from("0.7.4").held().decides("closed 12");
+        // an unfinished upgrade names the code that can finish it
+        let journaled = at("0.7.4", &["initialise 0.7.0"]).journaled("0.7.5").oldest("0.7.5");
+        journaled.closes(Outcome::Incompatible, &["run 0.9.9 again"]);
+    }
+
+    #[test]
+    fn an_applied_upgrade_that_the_code_lacks_is_unknown_only_where_it_is_newer_than_the_oldest() {
+        let applied =
+            ["initialise 0.7.0", "upgrade 0.8.5 floor 0.8.5", "auto_stamp 0.9.0 floor 0.8.5"];
+        let case = || at("0.9.0", &applied).code("0.9.0", &["0.9.0"]);
+        let repaired = [&applied[..2], &["upgrade 0.9.0"]].concat();
+        let other = |oldest| at("0.9.0", &repaired).code("0.9.0", &["0.9.0"]).oldest(oldest);
+        other("0.8.5").decides("open");
+        let lacks = ["went through the upgrade of 0.8.5, which this code does not have"];
+        other("0.8.0").closes(Outcome::Incompatible, &lacks);
+        case().code("0.9.0", &[]).oldest("0.8.0").closes(Outcome::Incompatible, &lacks);
+        case().code("0.9.0", &[]).oldest("0.8.5").decides("open");
+        case().code("0.9.0", &[]).decides("open");
+    }
+
+    #[test]
+    fn a_sweep_is_no_oldest_entry_and_no_upgrade() {
+        let swept = ["sweep 0.6.0 floor none", "auto_stamp 0.8.0", "upgrade 0.9.0"];
+        at("0.9.0", &swept).decides("open");
+        at("0.8.5", &["sweep 0.8.5", "auto_stamp 0.8.0"]).code("0.8.5", &["0.8.0"]).decides("open");
+        let missing = ["initialise 0.7.0", "sweep 0.8.0 floor none", "upgrade 0.9.0"];
+        at("0.9.0", &missing).closes(Outcome::Incompatible, &["the upgrade of 0.8.0"]);
+    }
+
+    #[test]
+    fn an_upgrade_that_its_versions_entry_does_not_name_is_a_disagreement() {
+        let begin = "initialise 0.8.0";
+        at("0.9.0", &[begin, "upgrade 0.9.0 floor 0.9.0 named drop_it"]).decides("open");
+        at("0.9.0", &[begin, "upgrade 0.9.0 floor 0.9.0 named another drop_it"]).decides("open");
+        let says = [
+            "did not go through \"drop it\" of 0.9.0, only through \"another\"",
+            "GATE_RECORD_VERSION to a version before 0.9.0",
+            "0.9.0 once more",
+        ];
+        let other = at("0.9.0", &[begin, "upgrade 0.9.0 floor 0.9.0 named another"]);
+        other.closes(Outcome::Incompatible, &says);
+        at("0.9.0", &[begin, "upgrade 0.9.0 floor 0.9.0 named"]).decides("closed 12");
+        // an entry that names nothing says nothing, nor does what the operator's word ended
+        at("0.9.0", &[begin, "upgrade 0.9.0 floor 0.9.0"]).decides("open");
+        let ended =
+            [begin, "upgrade 0.9.0 floor 0.9.0 named another", "initialise 0.9.0 floor 0.9.0"];
+        at("0.9.0", &ended).decides("open");
+        // the newest entry of a version counts
+        let again = [
+            begin,
+            "upgrade 0.9.0 floor 0.9.0 named another",
+            "upgrade 0.9.0 floor 0.9.0 named drop_it",
+        ];
+        at("0.9.0", &again).decides("open");
+    }
+
+    #[test]
+    fn without_a_record_the_applications_own_version_is_what_the_database_last_ran() {
+        unrecorded().stamped("0.7.0").decides("begin 0.7.0, upgrade 0.8.0, 0.9.0");
+        unrecorded().stamped("v0.9.0").decides("initialise 0.9.0 FromVersion");
+        unrecorded().stamped("0.9.0").code("0.9.1", &["0.9.0"]).decides("begin 0.9.0, stamp 0.9.1");
+        unrecorded().stamped("0.7.0").code("0.9.0", &[]).decides("stamp 0.9.0");
+        unrecorded().unstamped().decides("closed 11");
+        unrecorded().unstamped().from("0.7.0").decides("begin 0.7.0, upgrade 0.8.0, 0.9.0");
+        // a database that has it is not fresh
+        unrecorded().stamped("0.7.0").fresh().decides("begin 0.7.0, upgrade 0.8.0, 0.9.0");
+        unrecorded().stamped("0.7.0").fresh().empty().decides("begin 0.7.0, upgrade 0.8.0, 0.9.0");
+        unrecorded().unstamped().fresh().empty().decides("initialise 0.9.0 Fresh");
+        // the setting beside it
+        for earlier in ["0.6.0", "0.7.0"] {
+            let both = unrecorded().stamped("0.7.0").from(earlier);
+            both.decides("begin 0.7.0, upgrade 0.8.0, 0.9.0");
+        }
+        let later = unrecorded().stamped("0.7.0").from("0.8.0");
+        let says = ["GATE_FROM_VERSION is 0.8.0 but version in settings", "says 0.7.0"];
+        later.closes(Outcome::SettingWrong, &says);
+        let newer = unrecorded().stamped("0.9.1");
+        newer.closes(Outcome::Incompatible, &["version in settings", "says 0.9.1", "deploy 0.9.1"]);
+        let too_old = unrecorded().stamped("0.7.4").oldest("0.7.5");
+        too_old.closes(Outcome::Incompatible, &["version in settings", "deploy 0.7.x first"]);
+        unrecorded().stamped("0.7.0").held().decides("held by other");
+        unrecorded().stamped("0.8.5").target("0.8.0").decides("closed 16");
+    }
+
+    #[test]
+    fn a_record_and_the_applications_own_version_must_agree() {
+        at("0.9.0", DONE).stamped("v0.9").decides("open");
+        at("0.9.0", DONE).unstamped().decides("open");
+        at("0.7.0", &["initialise 0.7.0"]).stamped("0.7.0").decides("upgrade 0.8.0, 0.9.0");
+        let says = [
+            "recorded at 0.9.0",
+            "version in settings",
+            "says 0.8.0",
+            "GATE_MODE=record",
+            "GATE_EXPECT_VERSION=0.9.0",
+            "writes both",
+        ];
+        at("0.9.0", DONE).stamped("0.8.0").closes(Outcome::Incompatible, &says);
+        at("0.9.0", DONE)
+            .stamped("0.9.1")
+            .closes(Outcome::Incompatible, &["deploy 0.9.1 or later"]);
+        let journaled = at("0.7.0", &["initialise 0.7.0"]).journaled("0.8.0");
+        let says = ["recorded at 0.7.0", "says 0.8.0", "GATE_DISCARD_JOURNAL=j1"];
+        journaled.stamped("0.8.0").closes(Outcome::Incompatible, &says);
+        // before the lease and the rest, and after what cannot be read
+        at("0.9.0", DONE).stamped("0.8.0").held().from("0.9.9").decides("closed 12");
+        let says = ["version in settings", "cannot be read", "GATE_RECORD_VERSION to 0.9.0"];
+        at("0.9.0", DONE).stamped("latest").closes(Outcome::RecordUnreadable, &says);
+        at("0.9.0", DONE).stamped(9).closes(Outcome::RecordUnreadable, &["a number", "as a text"]);
+        unrecorded().stamped("latest").held().decides("closed 15");
+    }
+
+    #[test]
+    fn a_stamp_that_is_to_follow_is_no_disagreement() {
+        let half = || at("0.9.0", DONE).stamping("0.8.0", "0.9.0");
+        half().stamped("0.8.0").decides("finish the stamp of 0.9.0");
+        half().stamped("0.9.0").decides("finish the stamp of 0.9.0");
+        half().unstamped().decides("finish the stamp of 0.9.0");
+        half().stamped("0.8.5").decides("closed 12");
+        half().stamped("0.8.0").held().decides("held by other");
+        // older code finishes it too, and newer code does before anything else
+        half()
+            .stamped("0.8.0")
+            .code("0.9.1", &["0.8.0", "0.9.0", "0.9.1"])
+            .decides("finish the stamp of 0.9.0");
+        // code that knows no stamp goes its way
+        half().decides("open");
+        // something else has moved the version on since
+        let moved = at("0.9.0", DONE).stamping("0.7.0", "0.8.0");
+        moved.stamped("0.7.0").decides("closed 12");
     }
 }

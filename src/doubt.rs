@@ -127,7 +127,9 @@ impl Sending<'_> {
         let refused = match halt {
             Halt::Driver(error) => server::refuses(error),
             Halt::Failure(failure) => failure.outcome != Outcome::NoServer,
-            Halt::Stopped(_) | Halt::RecordMoved => false,
+            // the record was as it should be, and the application's stamp was not
+            Halt::RecordMoved => true,
+            Halt::Stopped(_) => false,
         };
         if refused {
             self.refused();

@@ -24,6 +24,7 @@ use crate::server::{Connected, connect};
 #[cfg(feature = "kubernetes")]
 use crate::settings::Events;
 use crate::settings::{Mode, Settings};
+use crate::stamp::Place;
 use crate::stop::{Stop, caught, within};
 use crate::store::Store;
 use crate::upgrade::{Upgrade, Upgrades};
@@ -37,6 +38,7 @@ pub struct Gate {
     pub(crate) code_version: String,
     pub(crate) version_variable: String,
     names: Names,
+    oldest: Option<String>,
     upgrades: Vec<Upgrade>,
     workloads: Option<Arc<dyn Workloads>>,
     observer: Option<Arc<dyn Observer>>,
@@ -54,6 +56,7 @@ impl Gate {
             collection: "database_metadata".to_owned(),
             record: format!("{app}_schema_version"),
             code_version: format!("{app}_version"),
+            stamp: None,
         };
         let version_variable = format!("{}_VERSION", app.to_uppercase().replace('-', "_"));
         Gate {
@@ -61,6 +64,7 @@ impl Gate {
             code_version: code_version.into(),
             version_variable,
             names,
+            oldest: None,
             upgrades: vec![],
             workloads: None,
             observer: None,
@@ -78,6 +82,38 @@ impl Gate {
     /// The table of upgrades, by ascending version.
     pub fn upgrades(mut self, upgrades: impl IntoIterator<Item = Upgrade>) -> Self {
         self.upgrades = upgrades.into_iter().collect();
+        self
+    }
+
+    /// Names the one document of `collection` that has `field` (dotted for an embedded one) as where the
+    /// application itself keeps its version.
+    ///
+    /// A database without a record is taken to be at that version, as if `GATE_FROM_VERSION` said so. Whenever
+    /// the recorded version moves, the field moves with it in the same transaction (without transactions right
+    /// after it, and finished by the next run where this one dies in between), so that the application's own
+    /// check agrees. It is a text, and stays as the application writes it: the code version as
+    /// [`Gate::new`] has it, a leading `v` where there was one. Where record and field name different
+    /// versions, something else moved one of them, and the gate stays closed until mode `record` writes both.
+    ///
+    /// Where no document has the field, an upgrade, a newer code version or mode `record` adds one with nothing
+    /// else in it; an application whose document has a particular `_id` creates it in an upgrade. Recording
+    /// what a database last ran, or that it is fresh, adds none: the application does at its first start.
+    pub fn stamp(mut self, collection: impl Into<String>, field: impl Into<String>) -> Self {
+        self.names.stamp = Some(Place {
+            collection: collection.into(),
+            field: field.into(),
+            code_version: self.code_version.clone(),
+        });
+        self
+    }
+
+    /// The oldest recorded version from which the table reaches: set it when upgrades are removed from the
+    /// old end of the table, to the version of the newest one removed.
+    ///
+    /// A database below it is refused: releases in between, which still have those upgrades, go first. A
+    /// table without it claims to reach from every version.
+    pub fn oldest(mut self, version: impl Into<String>) -> Self {
+        self.oldest = Some(version.into());
         self
     }
 
@@ -117,7 +153,8 @@ impl Gate {
         })?;
         let wrong = |what: String| Failure::bug(format!("the table of upgrades is wrong: {what}"));
         let upgrades = Upgrades::new(self.upgrades.iter().cloned(), &code)
-            .map_err(|error| wrong(error.to_string()))?;
+            .map_err(|error| wrong(error.to_string()))?
+            .reaching_from(self.checked_oldest(&code).map_err(wrong)?);
         if self.names.record == LOCK_ID {
             return Err(Failure::bug(format!(
                 "the record cannot be named {LOCK_ID}, as the lock is"
@@ -132,7 +169,30 @@ impl Gate {
                 )));
             }
         }
+        if let Some(place) = &self.names.stamp {
+            if let Some(mistake) = place.mistake() {
+                return Err(Failure::bug(mistake));
+            }
+            for unit in upgrades.units() {
+                if let Some(step) = unit.steps().find(|step| step.removes(&place.collection)) {
+                    let (version, step) = (&unit.version, step.name());
+                    return Err(wrong(format!(
+                        "{version}: \"{step}\" takes {} away, where the application's version is",
+                        place.collection
+                    )));
+                }
+            }
+        }
         Ok((code, upgrades))
+    }
+
+    fn checked_oldest(&self, code: &Version) -> Result<Option<Version>, String> {
+        let Some(text) = &self.oldest else { return Ok(None) };
+        let oldest = Version::parse_code(text).map_err(|error| format!("oldest: {error}"))?;
+        match oldest <= *code {
+            true => Ok(Some(oldest)),
+            false => Err(format!("oldest is {oldest}, above the code version {code}")),
+        }
     }
 
     /// The names of the record.

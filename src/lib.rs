@@ -51,6 +51,8 @@ mod seed;
 mod server;
 mod server_errors;
 mod settings;
+mod stamp;
+mod stamping;
 mod stop;
 mod store;
 mod upgrade;

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use mongodb::bson::{Bson, DateTime, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc};
 use serde::{Deserialize, Serialize};
 
-use crate::upgrade::{Step, Unit, UpgradeAction, Upgrades};
+use crate::stamp::{Place, Stamping};
+use crate::upgrade::{Step, Unit, Upgrade, UpgradeAction, Upgrades};
 use crate::version::Version;
 
 /// How many entries of history are kept, where entries can be dropped.
@@ -23,6 +24,8 @@ pub struct Names {
     pub record: String,
     /// The field of a history entry that holds the version of the code that wrote it.
     pub code_version: String,
+    /// Where the application keeps its version itself, if it does.
+    pub stamp: Option<Place>,
 }
 
 /// What the database holds where the record belongs.
@@ -59,6 +62,8 @@ pub struct Record {
     pub history: Vec<Entry>,
     /// The unfinished upgrade, if there is one.
     pub journal: Option<Journal>,
+    /// How the application's own stamp is to follow, where the version has moved before it.
+    stamping: Option<Stamping>,
 }
 
 /// One entry of the history.
@@ -81,6 +86,8 @@ pub enum Action {
     Upgrade,
     /// Because nothing had to be done.
     AutoStamp,
+    /// Not at all: documents of the old shape were upgraded that old code had written since.
+    Sweep,
     /// Something that this code does not know; it says nothing about the documents.
     Other,
 }
@@ -268,12 +275,20 @@ impl Record {
             Some(RawBsonRef::Document(journal)) => Some(Journal::parse(journal)?),
             Some(_) => return Err("its journal is not a document".to_owned()),
         };
-        Ok(Record { version, text, history, journal })
+        let stamping = match document.get("stamping").map_err(|error| error.to_string())? {
+            None => None,
+            Some(RawBsonRef::Document(stamping)) => Some(
+                mongodb::bson::deserialize_from_slice(stamping.as_bytes())
+                    .map_err(|error| format!("its stamping cannot be read ({error})"))?,
+            ),
+            Some(_) => return Err("its stamping is not a document".to_owned()),
+        };
+        Ok(Record { version, text, history, journal, stamping })
     }
 
     /// The record of a database that an operator's word begins: `version` as `initialise`.
     pub(crate) fn begin(version: &Version, upgrades: &Upgrades, writer: &Writer) -> Self {
-        let floor = upgrades.newest_upto(version);
+        let floor = upgrades.floor_at(version);
         let entry = Entry::new(version, Action::Initialise, floor, writer, doc! {});
         Record::of(version, entry)
     }
@@ -291,6 +306,7 @@ impl Record {
             text: version.to_string(),
             history: vec![entry],
             journal: None,
+            stamping: None,
         }
     }
 
@@ -301,10 +317,12 @@ impl Record {
 
     /// The oldest code that can use the data, or none where any can.
     pub fn floor(&self) -> Option<Version> {
-        let Some(oldest) = self.history.first() else { return Some(self.version.clone()) };
+        let mut entries =
+            self.history.iter().filter(|entry| entry.action != Action::Sweep).peekable();
+        let Some(oldest) = entries.peek().copied() else { return Some(self.version.clone()) };
         let mut floor = None;
         let mut stated = false;
-        for entry in &self.history {
+        for entry in entries {
             match (&entry.floor, entry.action) {
                 (EntryFloor::Stated(own), _) => {
                     floor = own.clone();
@@ -327,9 +345,12 @@ impl Record {
         self.with_entry(version, entry)
     }
 
-    /// The record after an upgrade to `version`; a journal ends here.
-    pub(crate) fn upgraded(&self, version: &Version, writer: &Writer, applied: &Applied) -> Self {
+    /// The record after the upgrades of `unit`; a journal ends here.
+    pub(crate) fn upgraded(&self, unit: &Unit, writer: &Writer, applied: &Applied) -> Self {
+        let version = &unit.version;
+        let name = |upgrade: &Upgrade| doc! { "name": upgrade.name() };
         let mut details = doc! {
+            "upgrades": unit.upgrades.iter().map(name).collect::<Vec<_>>(),
             "actions": applied.actions.iter().map(action_document).collect::<Vec<_>>(),
             "duration_ms": applied.duration_ms,
         };
@@ -374,6 +395,7 @@ impl Record {
             text: version.to_string(),
             history,
             journal: self.journal.clone(),
+            stamping: None,
         }
     }
 
@@ -382,16 +404,33 @@ impl Record {
         Record { journal: Some(journal), ..self.clone() }
     }
 
+    /// How the stamp is to follow, unless something else has moved the version on since.
+    pub(crate) fn stamping(&self) -> Option<&Stamping> {
+        let stamping = self.stamping.as_ref()?;
+        let to = Version::parse(&stamping.to).ok()?;
+        (to == self.version).then_some(stamping)
+    }
+
+    /// The record from which the stamp is to follow so, or has followed.
+    pub(crate) fn stamping_along(&self, stamping: Option<Stamping>) -> Self {
+        Record { stamping, ..self.clone() }
+    }
+
+    /// Whether the version was moved by the same entry of the history, wherever the journal is.
+    pub(crate) fn is_version(&self, other: &Record) -> bool {
+        let newest = |record: &Record| record.history.last().map(|entry| entry.document.clone());
+        self.text == other.text
+            && self.stamping == other.stamping
+            && self.history.len() == other.history.len()
+            && newest(self) == newest(other)
+    }
+
     /// Whether both are one stored state: the same version, history and place in the journal.
     pub(crate) fn is_state(&self, other: &Record) -> bool {
         let place = |record: &Record| {
             record.journal.as_ref().map(|j| (j.id.clone(), j.seq, j.run_id.clone()))
         };
-        let newest = |record: &Record| record.history.last().map(|entry| entry.document.clone());
-        self.text == other.text
-            && self.history.len() == other.history.len()
-            && newest(self) == newest(other)
-            && place(self) == place(other)
+        self.is_version(other) && place(self) == place(other)
     }
 
     /// The filter that matches the record in this state and in no other.
@@ -417,6 +456,11 @@ impl Record {
                 filter.insert("journal.seq", journal.seq)
             }
         };
+        if let Some(stamping) = &self.stamping {
+            filter.insert("stamping.to", &stamping.to);
+        } else if names.stamp.is_some() {
+            filter.insert("stamping", doc! { "$exists": false });
+        }
         filter
     }
 }
@@ -438,6 +482,8 @@ impl Move {
         names: &Names,
     ) -> Result<Self, mongodb::error::Error> {
         let journal = to.journal.as_ref().map(mongodb::bson::serialize_to_document).transpose()?;
+        let stamping =
+            to.stamping.as_ref().map(mongodb::bson::serialize_to_document).transpose()?;
         let entries = |entries: &[Entry]| -> Vec<Bson> {
             entries
                 .iter()
@@ -454,9 +500,12 @@ impl Move {
             if let Some(journal) = journal {
                 document.insert("journal", journal);
             }
+            if let Some(stamping) = stamping {
+                document.insert("stamping", stamping);
+            }
             return Ok(Move::Insert(RawDocumentBuf::try_from(&document)?));
         };
-        let mut set = doc! {};
+        let (mut set, mut unset) = (doc! {}, doc! {});
         let mut update = doc! {};
         if from.text != to.text {
             set.insert("version", &to.text);
@@ -475,9 +524,21 @@ impl Move {
                 set.insert("journal", journal);
             }
             (Some(_), None) => {
-                update.insert("$unset", doc! { "journal": "" });
+                unset.insert("journal", "");
             }
             (None, None) => {}
+        }
+        match (&from.stamping, stamping) {
+            (_, Some(stamping)) => {
+                set.insert("stamping", stamping);
+            }
+            (Some(_), None) => {
+                unset.insert("stamping", "");
+            }
+            (None, None) => {}
+        }
+        if !unset.is_empty() {
+            update.insert("$unset", unset);
         }
         if set.is_empty() && update.is_empty() {
             // the server takes no update that changes nothing
@@ -487,6 +548,24 @@ impl Move {
             update.insert("$set", set);
         }
         Ok(Move::Update { filter: from.fence(names), update })
+    }
+
+    /// A repair after which the stamp is to follow so; none where it need not, or follows at once.
+    pub(crate) fn stamping_along(
+        self,
+        stamping: Option<Stamping>,
+    ) -> Result<Self, mongodb::error::Error> {
+        let Move::Update { filter, mut update } = self else { return Ok(self) };
+        let field = |update: &mut Document, operator: &str, value: Bson| {
+            if let Ok(fields) = update.get_document_mut(operator) {
+                fields.insert("stamping", value);
+            }
+        };
+        match stamping.as_ref().map(mongodb::bson::serialize_to_document).transpose()? {
+            Some(stamping) => field(&mut update, "$set", stamping.into()),
+            None => field(&mut update, "$unset", "".into()),
+        }
+        Ok(Move::Update { filter, update })
     }
 
     /// The repair that mode `record` makes: from exactly the document that is stored.
@@ -521,11 +600,16 @@ impl Move {
                 details.insert("unreadable_history", Bson::try_from(other)?);
             }
         }
-        let floor = upgrades.newest_upto(version);
+        let floor = upgrades.floor_at(version);
         history.push(Entry::new(version, Action::Initialise, floor, writer, details));
         cap(&mut history);
-        let to =
-            Record { version: version.clone(), text: version.to_string(), history, journal: None };
+        let to = Record {
+            version: version.clone(),
+            text: version.to_string(),
+            history,
+            journal: None,
+            stamping: None,
+        };
         let mut document = Document::try_from(stored)?;
         document.insert("version", &to.text);
         document.insert(
@@ -562,6 +646,7 @@ impl Entry {
             Ok(Some(RawBsonRef::String("initialise"))) => Action::Initialise,
             Ok(Some(RawBsonRef::String("upgrade"))) => Action::Upgrade,
             Ok(Some(RawBsonRef::String("auto_stamp"))) => Action::AutoStamp,
+            Ok(Some(RawBsonRef::String("sweep"))) => Action::Sweep,
             _ => Action::Other,
         };
         let floor = match document.get("floor").map_err(|error| error.to_string())? {
@@ -585,6 +670,7 @@ impl Entry {
         let word = match action {
             Action::Initialise => "initialise",
             Action::Upgrade => "upgrade",
+            Action::Sweep => "sweep",
             Action::AutoStamp | Action::Other => "auto_stamp",
         };
         let mut document = doc! {
@@ -639,6 +725,13 @@ impl Entry {
         }
     }
 
+    /// The names of the upgrades that were applied, where the entry states them: Python's do not, nor did
+    /// the gate's at first.
+    pub(crate) fn applied_names(&self) -> Option<Vec<&str>> {
+        let upgrades = self.document.get_array("upgrades").ok()?;
+        upgrades.into_iter().map(|it| it.ok()?.as_document()?.get_str("name").ok()).collect()
+    }
+
     /// Whether the gate wrote the entry.
     pub(crate) fn is_the_gates(&self) -> bool {
         self.floor != EntryFloor::Unstated
@@ -674,12 +767,13 @@ fn action_document(action: &UpgradeAction) -> Document {
 /// What history can spare.
 #[derive(Clone, Copy)]
 enum Spare {
+    Sweeps,
     Stamps,
     BeforeNewestInitialise,
 }
 
-/// Drops what history can spare, so that the record never nears the server's limit: first stamps, then
-/// what came before the newest initialisation, always keeping the oldest and the newest entry; and where
+/// Drops what history can spare, so that the record never nears the server's limit: first sweeps, then
+/// stamps, then what came before the newest initialisation, always keeping the oldest and the newest entry; and where
 /// that is not enough, what the oldest upgrades did.
 fn cap(history: &mut Vec<Entry>) {
     let fits = |history: &[Entry]| {
@@ -695,12 +789,13 @@ fn cap(history: &mut Vec<Entry>) {
     let newest_initialise =
         history.iter().rposition(|e| e.action == Action::Initialise).unwrap_or_default();
     let mut keep = vec![true; history.len()];
-    for spare in [Spare::Stamps, Spare::BeforeNewestInitialise] {
+    for spare in [Spare::Sweeps, Spare::Stamps, Spare::BeforeNewestInitialise] {
         for (i, entry) in history.iter().enumerate() {
             if entries <= HISTORY_ENTRIES && bytes <= HISTORY_BYTES {
                 break;
             }
             let spared = match spare {
+                Spare::Sweeps => i < last && entry.action == Action::Sweep,
                 Spare::Stamps => i < last && entry.action == Action::AutoStamp,
                 Spare::BeforeNewestInitialise => i < newest_initialise,
             };
@@ -811,6 +906,7 @@ mod tests {
             collection: "database_metadata".to_owned(),
             record: "app_schema_version".to_owned(),
             code_version: "app_version".to_owned(),
+            stamp: None,
         }
     }
 
@@ -829,6 +925,12 @@ mod tests {
         };
         Upgrades::new([upgrade("0.8.0", "old"), upgrade("0.9.0", "older")], &version("0.9.0"))
             .unwrap()
+    }
+
+    fn unit(text: &str) -> Unit {
+        let upgrade = Upgrade::new(text, "drop it").step(Command::drop_collection("old"));
+        let upgrades = Upgrades::new([upgrade], &version(text)).unwrap();
+        upgrades.units()[0].clone()
     }
 
     fn applied(bytes: usize) -> Applied {
@@ -916,6 +1018,10 @@ mod tests {
             ("0.9.0", &["auto_stamp 0.7.0", "auto_stamp 0.9.0"], Some("0.7.0")),
             ("0.9.0", &["auto_stamp 0.9.0"], Some("0.9.0")),
             ("0.9.0", &["backup 0.6.0", "auto_stamp 0.9.0"], Some("0.6.0")),
+            // but a sweep says nothing
+            ("0.9.0", &["sweep 0.6.0", "auto_stamp 0.9.0"], Some("0.9.0")),
+            ("0.9.0", &["upgrade 0.9.0", "sweep 0.9.0 floor 0.8.0"], Some("0.9.0")),
+            ("0.9.0", &["sweep 0.9.0"], Some("0.9.0")),
             // the gate's own stamps know better
             ("0.9.0", &["auto_stamp 0.7.0", "auto_stamp 0.9.0 floor 0.7.0"], Some("0.7.0")),
             ("0.9.0", &["auto_stamp 0.7.0 floor none", "auto_stamp 0.9.0"], None),
@@ -947,7 +1053,7 @@ mod tests {
         assert_eq!(floor(&begin("0.8.0")), Some(version("0.8.0")));
         assert_eq!(floor(&begin("0.8.9")), Some(version("0.8.0")));
         assert_eq!(floor(&Record::stamp_new(&version("0.9.0"), &writer)), None);
-        let upgraded = begin("0.7.0").upgraded(&version("0.8.0"), &writer, &applied(1));
+        let upgraded = begin("0.7.0").upgraded(&unit("0.8.0"), &writer, &applied(1));
         assert_eq!(floor(&upgraded), Some(version("0.8.0")));
         assert_eq!(floor(&upgraded.stamped(&version("0.8.9"), &writer)), Some(version("0.8.0")));
         let python = readable(&stored("0.8.5", &["auto_stamp 0.6.0", "auto_stamp 0.8.5"]));
@@ -1167,7 +1273,7 @@ mod tests {
     #[test]
     fn an_entry_is_pushed_and_leaves_the_others_untouched() {
         let from = readable(&stored("0.8.0", &["initialise 0.7.0", "upgrade 0.8.0"]));
-        let to = from.upgraded(&version("0.9.0"), &writer(), &applied(1));
+        let to = from.upgraded(&unit("0.9.0"), &writer(), &applied(1));
         let (filter, update) = update(&from, &to);
         assert_eq!(filter.get_str("_id").unwrap(), "app_schema_version");
         assert_eq!(filter.get_document("version").unwrap(), &doc! { "$eq": "0.8.0" });
@@ -1238,7 +1344,7 @@ mod tests {
         assert_eq!(fence.get_str("journal.run_id").unwrap(), "run");
         assert!(!begun.is_state(&on));
 
-        let (fence, done) = update(&on, &on.upgraded(&version("0.8.0"), &writer(), &applied(1)));
+        let (fence, done) = update(&on, &on.upgraded(&unit("0.8.0"), &writer(), &applied(1)));
         assert_eq!(fence.get_i64("journal.seq").unwrap(), 1);
         assert_eq!(fence.get_str("journal.run_id").unwrap(), "other");
         assert_eq!(done.get_document("$unset").unwrap(), &doc! { "journal": "" });
@@ -1268,6 +1374,91 @@ mod tests {
         assert_eq!(kept[..3], ["AutoStamp 0.1.0", "Initialise 0.7.0", "Upgrade 0.8.0"]);
         assert_eq!(kept[HISTORY_ENTRIES - 1], "AutoStamp 0.8.3");
         assert_eq!(record.floor(), Some(version("0.8.0")));
+    }
+
+    #[test]
+    fn capping_drops_sweeps_before_stamps() {
+        let mut history = vec!["initialise 0.8.0", "auto_stamp 0.8.1"];
+        history.resize(HISTORY_ENTRIES - 1, "sweep 0.8.1 floor 0.8.0");
+        history.extend(["auto_stamp 0.8.2", "sweep 0.8.2 floor 0.8.0"]);
+        let record = readable(&stored("0.8.2", &history)).stamped(&version("0.8.3"), &writer());
+        let kept = texts(&record);
+        assert_eq!(kept.len(), HISTORY_ENTRIES);
+        assert_eq!(kept[..3], ["Initialise 0.8.0", "AutoStamp 0.8.1", "Sweep 0.8.1"]);
+        assert_eq!(
+            kept[HISTORY_ENTRIES - 3..],
+            ["AutoStamp 0.8.2", "Sweep 0.8.2", "AutoStamp 0.8.3"]
+        );
+    }
+
+    #[test]
+    fn a_first_record_has_the_floor_of_its_table() {
+        let floor = |upgrades: Upgrades, text: &str| {
+            Record::begin(&version(text), &upgrades, &writer()).floor()
+        };
+        let oldest = || upgrades().reaching_from(Some(version("0.7.5")));
+        assert_eq!(floor(oldest(), "0.8.5"), Some(version("0.8.0")));
+        assert_eq!(floor(oldest(), "0.7.9"), Some(version("0.7.5")));
+        assert_eq!(floor(oldest(), "0.7.0"), None);
+        assert_eq!(floor(upgrades(), "0.7.9"), None);
+    }
+
+    #[test]
+    fn an_upgrades_entry_names_what_was_applied() {
+        let record = Record::begin(&version("0.7.0"), &upgrades(), &writer());
+        assert_eq!(record.history[0].applied_names(), None);
+        let record = record.upgraded(&unit("0.8.0"), &writer(), &applied(1));
+        assert_eq!(record.history[1].applied_names(), Some(vec!["drop it"]));
+        // a later gate may say more of each, and what is of another shape says nothing
+        let mut entry = entry("upgrade 0.8.0 floor 0.8.0");
+        entry.insert("upgrades", vec![doc! { "name": "a", "sha256": "0" }]);
+        let named = |entry: &Document| {
+            readable(&doc! { "version": "0.8.0", "history": [entry.clone()] }).history[0]
+                .applied_names()
+                .map(|names| names.len())
+        };
+        assert_eq!(named(&entry), Some(1));
+        entry.insert("upgrades", vec!["a"]);
+        assert_eq!(named(&entry), None);
+    }
+
+    #[test]
+    fn a_stamp_that_is_to_follow_is_stored_with_the_version_and_fences() {
+        let names = Names {
+            stamp: Some(Place {
+                collection: "settings".to_owned(),
+                field: "version".to_owned(),
+                code_version: "0.9.0".to_owned(),
+            }),
+            ..names()
+        };
+        let from = readable(&stored("0.8.0", &["initialise 0.8.0"]));
+        let stamping = Stamping { from: Some("0.8.0".to_owned()), to: "0.9.0".to_owned() };
+        let moved =
+            from.stamped(&version("0.9.0"), &writer()).stamping_along(Some(stamping.clone()));
+        let change =
+            |from: &Record, to: &Record| match Move::between(Some(from), to, &names).unwrap() {
+                Move::Update { filter, update } => (filter, update),
+                Move::Insert(_) => panic!("an insert"),
+            };
+        let (fence, update) = change(&from, &moved);
+        assert_eq!(fence.get_document("stamping").unwrap(), &doc! { "$exists": false });
+        let set = update.get_document("$set").unwrap();
+        assert_eq!(set.get_document("stamping").unwrap(), &doc! { "from": "0.8.0", "to": "0.9.0" });
+        let (fence, update) = change(&moved, &moved.stamping_along(None));
+        assert_eq!(fence.get_str("stamping.to").unwrap(), "0.9.0");
+        assert_eq!(update, doc! { "$unset": { "stamping": "" } });
+        assert!(!moved.is_state(&moved.stamping_along(None)));
+        // it is read again, and whatever moves the version on ends it
+        let mut document = stored("0.9.0", &["initialise 0.8.0", "auto_stamp 0.9.0"]);
+        document.insert("stamping", doc! { "from": "0.8.0", "to": "0.9.0" });
+        let reread = readable(&document);
+        assert_eq!(reread.stamping(), Some(&stamping));
+        assert_eq!(reread.stamped(&version("0.9.1"), &writer()).stamping(), None);
+        document.insert("version", "0.9.1");
+        assert_eq!(readable(&document).stamping(), None);
+        document.insert("stamping", 1);
+        assert!(unreadable(&document).reason.contains("its stamping"));
     }
 
     #[test]
@@ -1302,7 +1493,7 @@ mod tests {
         let mut largest = 0;
         for n in 1..=60 {
             let next = version(&format!("0.{n}.0"));
-            record = record.upgraded(&next, &writer(), &applied(100_000));
+            record = record.upgraded(&unit(&next.to_string()), &writer(), &applied(100_000));
             largest = largest.max(size(&record));
             assert_eq!(record.history.len(), n + 1);
             assert_eq!(record.floor(), Some(next));
@@ -1325,7 +1516,7 @@ mod tests {
         let mut large = entry("upgrade 0.8.0");
         large.insert("actions", "x".repeat(HISTORY_BYTES));
         let document = doc! { "version": "0.8.0", "history": [large.clone()] };
-        let record = readable(&document).upgraded(&version("0.9.0"), &writer(), &applied(1));
+        let record = readable(&document).upgraded(&unit("0.9.0"), &writer(), &applied(1));
         assert_eq!(Document::try_from(&record.history[0].document).unwrap(), large);
     }
 
@@ -1334,7 +1525,7 @@ mod tests {
         let mut applied = applied(1);
         applied.actions[0].details = doc! { "a\0b": 1 };
         let record = Record::begin(&version("0.7.0"), &upgrades(), &writer());
-        let record = record.upgraded(&version("0.8.0"), &writer(), &applied);
+        let record = record.upgraded(&unit("0.8.0"), &writer(), &applied);
         let newest = Document::try_from(&record.history[1].document).unwrap();
         assert_eq!(newest.get_str("version").unwrap(), "0.8.0");
         assert!(!newest.contains_key("actions"));
@@ -1343,7 +1534,7 @@ mod tests {
     #[test]
     fn late_documents_are_added_to_the_newest_entry() {
         let record = Record::begin(&version("0.7.0"), &upgrades(), &writer());
-        let record = record.upgraded(&version("0.8.0"), &writer(), &applied(1));
+        let record = record.upgraded(&unit("0.8.0"), &writer(), &applied(1));
         let late = record.found_late(2).found_late(3);
         let newest = Document::try_from(&late.history[1].document).unwrap();
         assert_eq!(newest.get_i64("late").unwrap(), 5);

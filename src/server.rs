@@ -15,6 +15,9 @@ use crate::failure::Failure;
 use crate::server_errors;
 use crate::stop::Halt;
 
+/// The server's code for a missing privilege.
+pub(crate) const UNAUTHORISED: i32 = 13;
+
 /// The wire version of MongoDB 6.0, whose `drop` and `renameCollection` take a `collectionUUID`.
 const WIRE_VERSION_6_0: i32 = 17;
 

@@ -17,6 +17,7 @@ use crate::record::{Move, Names, Record, Recorded};
 use crate::remembered;
 use crate::server;
 use crate::server_errors;
+use crate::stamp::Change;
 use crate::stop::{Halt, Stop};
 
 /// How often a move whose answer was lost is settled anew before the error is passed on.
@@ -64,6 +65,7 @@ impl Store {
         Ok(Observed {
             recorded: Recorded::parse(record.as_deref()),
             holder: holder.filter(|holder| holder.run_id != run_id),
+            stamp: None,
             occupied: vec![],
         })
     }
@@ -94,14 +96,7 @@ impl Store {
         names.sort();
         let mut occupied = Vec::new();
         for name in names {
-            let own = doc! { "_id": { "$nin": [LOCK_ID, &self.names.record, remembered::id(&self.names.record)] } };
-            let filter = if name == self.names.collection {
-                own
-            } else {
-                doc! {}
-            };
-            let documents = self.database.collection::<RawDocumentBuf>(&name);
-            if documents.find_one(filter).projection(doc! { "_id": 1 }).await?.is_some() {
+            if self.holds_documents(&name).await? {
                 occupied.push(name);
             }
         }
@@ -131,6 +126,38 @@ impl Store {
             |name: &&String| *name != database && name.to_lowercase() == database.to_lowercase();
         let stored = names.iter().find(other);
         Ok(stored.map(|stored| server_errors::differs_in_case(database, stored)))
+    }
+
+    /// A collection that holds documents, the gate's own aside, among those that the user may see.
+    pub(crate) async fn seen_occupied(&self) -> Result<Option<String>, Error> {
+        let names = self
+            .database
+            .list_collection_names()
+            .authorized_collections(true)
+            .filter(doc! { "type": { "$ne": "view" } })
+            .await?;
+        for name in names.iter().filter(|name| !name.starts_with("system.")) {
+            match self.holds_documents(name).await {
+                Ok(true) => return Ok(Some(name.clone())),
+                Ok(false) => {}
+                // seen, and not to be read
+                Err(error) if server::code(&error) == Some(server::UNAUTHORISED) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a collection holds documents, the gate's own aside.
+    async fn holds_documents(&self, name: &str) -> Result<bool, Error> {
+        let own = doc! { "_id": { "$nin": [LOCK_ID, &self.names.record, remembered::id(&self.names.record)] } };
+        let filter = if name == self.names.collection {
+            own
+        } else {
+            doc! {}
+        };
+        let documents = self.database.collection::<RawDocumentBuf>(name);
+        Ok(documents.find_one(filter).projection(doc! { "_id": 1 }).await?.is_some())
     }
 
     /// Tries to move the record once, in the session's transaction where one is given; false where the
@@ -165,7 +192,8 @@ impl Store {
         }
     }
 
-    /// Moves the record from one state to another by itself, whatever becomes of the answers.
+    /// Moves the record from one state to another by itself, whatever becomes of the answers; in the session,
+    /// where one is given, together with the stamp.
     ///
     /// It is sent in the run's session where there is one, so that what the session does later comes after it
     /// on the server, too.
@@ -173,12 +201,13 @@ impl Store {
     /// # Errors
     ///
     /// [`Halt::RecordMoved`] where the record is in neither state.
-    pub(crate) async fn settle(
+    pub(crate) async fn settle_record(
         &self,
         from: Option<&Record>,
         to: &Record,
         run_id: &str,
         stop: &Stop,
+        stamp: Option<&Change>,
         mut session: Option<&mut ClientSession>,
     ) -> Result<(), Halt> {
         let change = Move::between(from, to, &self.names)?;
@@ -186,7 +215,7 @@ impl Store {
         loop {
             stop.check()?;
             let sending = self.doubt.sending(Sent::between(from, to, run_id));
-            let attempt = self.attempt(&change, session.as_deref_mut());
+            let attempt = self.attempt_alone(&change, stamp, session.as_deref_mut());
             let error = match self.doubt.answer(stop, attempt).await {
                 Ok(true) => {
                     sending.committed();

@@ -1,6 +1,7 @@
 //! Upgrades as their author writes them, and the table that registers them.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -147,6 +148,7 @@ impl From<mongodb::bson::error::Error> for StepError {
 pub struct Upgrade {
     pub(crate) version: String,
     pub(crate) description: Name,
+    pub(crate) formerly: BTreeSet<String>,
     pub(crate) conditions: Vec<Condition>,
     pub(crate) steps: Vec<Step>,
 }
@@ -157,9 +159,29 @@ impl Upgrade {
         Upgrade {
             version: version.into(),
             description: description.into(),
+            formerly: BTreeSet::new(),
             conditions: vec![],
             steps: vec![],
         }
+    }
+
+    /// The name by which a history entry knows that the upgrade was applied.
+    pub(crate) fn name(&self) -> String {
+        self.description.to_string()
+    }
+
+    /// Whether a history entry that names the upgrades applied names this one.
+    pub(crate) fn is_among(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.description == *name || self.formerly.contains(*name))
+    }
+
+    /// A description that the upgrade had in an earlier release.
+    ///
+    /// The history knows by its description that an upgrade was applied: one that is worded differently
+    /// later is taken for another one, which the database did not go through, unless it is named here.
+    pub fn formerly(mut self, description: impl Into<String>) -> Self {
+        self.formerly.insert(description.into());
+        self
     }
 
     /// Adds a condition that must hold before the first write.
@@ -257,6 +279,12 @@ impl Step {
             Step::Command(command) => command.collections().contains(&collection),
             _ => self.writes().contains(&collection),
         }
+    }
+
+    /// Whether the step may take a collection away, or another one's place.
+    pub(crate) fn removes(&self, collection: &str) -> bool {
+        let removing = matches!(self, Step::Command(Command::Rename { .. } | Command::Drop { .. }));
+        removing && self.touches(collection)
     }
 
     /// The collections whose documents decide what the step does.
@@ -491,6 +519,8 @@ impl Unit {
 #[derive(Clone, Debug, Default)]
 pub struct Upgrades {
     units: Vec<Unit>,
+    /// The oldest recorded version from which they reach, where older ones were taken out.
+    oldest: Option<Version>,
 }
 
 /// What is wrong with a table of upgrades.
@@ -557,7 +587,7 @@ impl Upgrades {
                 )));
             }
         }
-        Ok(Upgrades { units })
+        Ok(Upgrades { units, oldest: None })
     }
 
     /// Tells all versions when the run began that applies them; a journaled one, when the run began that
@@ -588,9 +618,26 @@ impl Upgrades {
         self.units.iter().filter(|u| u.version > *after && u.version <= *upto).collect()
     }
 
-    /// The newest version with an upgrade at or below `version`: the floor of data born there.
-    pub(crate) fn newest_upto(&self, version: &Version) -> Option<&Version> {
-        self.units.iter().rev().map(|unit| &unit.version).find(|v| *v <= version)
+    /// The table from which all upgrades of databases older than `oldest` were taken out.
+    pub(crate) fn reaching_from(self, oldest: Option<Version>) -> Self {
+        Upgrades { oldest, ..self }
+    }
+
+    /// The oldest recorded version from which the table reaches; none where it reaches from every version.
+    pub(crate) fn oldest(&self) -> Option<&Version> {
+        self.oldest.as_ref()
+    }
+
+    /// The floor of data born at `version`: the newest version with an upgrade at or below it, else the
+    /// oldest from which the table reaches.
+    pub(crate) fn floor_at(&self, version: &Version) -> Option<&Version> {
+        let versions = self.units.iter().rev().map(|unit| &unit.version);
+        versions.chain(&self.oldest).find(|v| *v <= version)
+    }
+
+    /// Whether no upgrade could apply to any database: there are none, and there were none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.units.is_empty() && self.oldest.is_none()
     }
 }
 

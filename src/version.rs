@@ -101,6 +101,13 @@ impl Version {
         })
     }
 
+    /// The series that a release belongs to, as in "deploy 0.8.x".
+    pub(crate) fn series(&self) -> String {
+        let release = self.padded_release();
+        let epoch = if self.epoch > 0 { format!("{}!", self.epoch) } else { String::new() };
+        format!("{epoch}{}.{}.x", release[0], release[1])
+    }
+
     fn padded_release(&self) -> Vec<u64> {
         let mut release = self.release.clone();
         release.resize(release.len().max(3), 0);

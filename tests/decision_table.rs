@@ -107,6 +107,8 @@ fn contract() -> Vec<Row> {
         unrecorded().code("0.8.0", "").set("GATE_INITIALISE", "fresh").from("0.7.0"),
                                                           opens().writes(&["auto_stamp 0.8.0 floor none"]),                 opens(),     opens(),     opens()),
 
+    row("unrecorded, every upgrade was removed, no flag",
+        unrecorded().code("0.8.0", "").oldest("0.7.0"),   closes(11),                                                       closes(11),  waits(11),   closes(11)).says("GATE_FROM_VERSION").says("GATE_INITIALISE"),
     row("unrecorded, upgrades exist, no flag",
         unrecorded(),                                     closes(11),                                                       closes(11),  waits(11),   closes(11)).says("GATE_FROM_VERSION").says("GATE_INITIALISE"),
     row("unrecorded and empty, upgrades exist, no flag",
@@ -120,6 +122,9 @@ fn contract() -> Vec<Row> {
     row("unrecorded, fresh, no documents, the upgrade is older than the code",
         unrecorded().empty().code("0.9.0", UPGRADE).set("GATE_INITIALISE", "fresh"),
                                                           opens().writes(&["initialise 0.9.0 floor 0.8.0"]),                closes(11),  waits(11),   closes(11).says("would initialise it at 0.9.0")),
+    row("unrecorded, fresh, no documents, every upgrade was removed",
+        unrecorded().empty().code("0.8.0", "").oldest("0.7.0").set("GATE_INITIALISE", "fresh"),
+                                                          opens().writes(&["initialise 0.8.0 floor 0.7.0"]),                closes(11),  waits(11),   closes(11).says("would initialise it at 0.8.0")),
     row("unrecorded, fresh, documents",
         unrecorded().set("GATE_INITIALISE", "fresh"),     closes(11),                                                       closes(11),  waits(11),   closes(11)).says("holds documents in other, things"),
 
@@ -131,7 +136,7 @@ fn contract() -> Vec<Row> {
         unrecorded().from("0.7.0"),                       opens().writes(&[INIT, "upgrade 0.8.0 floor 0.8.0"]).did(MOVED),  closes(10),  waits(10),   closes(10).did(MOVED)).left(&["0.8.0"]),
     row("unrecorded, GATE_FROM_VERSION between two upgrades",
         unrecorded().code("0.9.0", CHAIN).from("0.8.5"),
-        opens().writes(&["initialise 0.8.5 floor 0.8.0", "upgrade 0.9.0 floor 0.9.0"]).did(&["0.9.0:"]),                    closes(10),  waits(10),   closes(10).did(&["0.9.0:"])).left(&["0.9.0"]),
+        opens().writes(&["initialise 0.8.5 floor 0.8.0", "upgrade 0.9.0 floor 0.9.0"]).did(TWICE_NONE),                    closes(10),  waits(10),   closes(10).did(TWICE_NONE)).left(&["0.9.0"]),
     row("unrecorded, GATE_FROM_VERSION, nothing pending",
         unrecorded().code("0.8.1", UPGRADE).from("0.8.0"),
         opens().writes(&["initialise 0.8.0 floor 0.8.0", "auto_stamp 0.8.1 floor 0.8.0"]),                                  opens(),     opens(),     opens()),
@@ -146,6 +151,21 @@ fn contract() -> Vec<Row> {
         unrecorded().from("0.7.0").set("GATE_INITIALISE", "fresh"),
                                                           opens().writes(&[INIT, "upgrade 0.8.0 floor 0.8.0"]).did(MOVED),  closes(10),  waits(10),   closes(10).did(MOVED)).left(&["0.8.0"]),
 
+    row("unrecorded, GATE_FROM_VERSION, no documents",
+        unrecorded().empty().from("0.7.0"),               closes(11),                                                       closes(11),  waits(11),   closes(11)).says("holds no documents").says("GATE_DATABASE"),
+    row("unrecorded, GATE_FROM_VERSION, no documents, no upgrade could apply",
+        unrecorded().empty().code("0.8.0", "").from("0.7.0"),
+                                                          closes(11),                                                       closes(11),  waits(11),   closes(11)).says("holds no documents"),
+    row("unrecorded, GATE_FROM_VERSION below the oldest",
+        unrecorded().oldest("0.7.5").from("0.7.0"),       closes(12),                                                       closes(12),  closes(12),  closes(12)).says("GATE_FROM_VERSION says 0.7.0").says("deploy 0.7.x first"),
+    row("unrecorded, GATE_FROM_VERSION is the oldest",
+        unrecorded().oldest("0.7.0").from("0.7.0"),       opens().writes(&["initialise 0.7.0 floor 0.7.0", "upgrade 0.8.0 floor 0.8.0"]).did(MOVED),
+                                                                                                                            closes(10),  waits(10),   closes(10).did(MOVED)).left(&["0.8.0"]),
+    row("below the oldest",
+        at("0.7.0", &[INIT]).oldest("0.7.5"),             closes(12),                                                       closes(12),  closes(12),  closes(12)).says("the database is at 0.7.0").says("deploy 0.7.x first"),
+    row("at the oldest",
+        at("0.7.0", &[INIT]).oldest("0.7.0"),             opens().writes(&["upgrade 0.8.0 floor 0.8.0"]).did(MOVED),        closes(10),  waits(10),   closes(10).did(MOVED)).left(&["0.8.0"]),
+
     row("behind, pending, a condition does not hold",
         at("0.7.0", &[INIT]).code("0.8.0", "0.8.0=strict").locked_task(),
                                                           unmet.clone().says("nothing was written"),                        closes(10),  waits(10),   unmet).left(&["0.8.0"]),
@@ -154,10 +174,10 @@ fn contract() -> Vec<Row> {
         at("0.7.0", &[INIT]).from("0.7.5"),               closes(16),                                                       closes(16),  closes(16),  closes(16)).says("GATE_FROM_VERSION is 0.7.5 but the database is recorded at 0.7.0"),
 
     row("an unfinished upgrade of this code is journaled",
-        at("0.7.0", &[INIT]).journaled(),                 opens().writes(&["upgrade 0.8.0 floor 0.8.0"]).did(&["0.8.0:"]),  closes(10),  waits(10),   closes(10).did(&["0.8.0:"])).left(&["0.8.0"]).says("unfinished"),
+        at("0.7.0", &[INIT]).journaled(),                 opens().writes(&["upgrade 0.8.0 floor 0.8.0"]).did(KEYED),  closes(10),  waits(10),   closes(10).did(KEY_LEFT)).left(&["0.8.0"]).says("unfinished"),
     row("an unfinished upgrade of this code is journaled, another one follows",
         at("0.7.0", &[INIT]).journaled().code("0.9.0", "0.8.0=same_key;0.9.0=index"),
-        opens().writes(&["upgrade 0.8.0 floor 0.8.0", "upgrade 0.9.0 floor 0.9.0"]).did(INDEXED),                           closes(10),  waits(10),   closes(10).did(INDEXED)).left(&["0.8.0", "0.9.0"]).says("unfinished"),
+        opens().writes(&["upgrade 0.8.0 floor 0.8.0", "upgrade 0.9.0 floor 0.9.0"]).did(INDEXED),                           closes(10),  waits(10),   closes(10).did(INDEX_LEFT)).left(&["0.8.0", "0.9.0"]).says("unfinished"),
 
     row("an unfinished upgrade with other steps in this code is journaled",
         at("0.7.0", &[INIT]).journaled().code("0.8.0", UPGRADE),
@@ -225,6 +245,15 @@ fn records_that_close() -> Vec<Row> {
     row("an upgrade older than the table's oldest is no unknown one",
         at("0.8.0", &["initialise 0.5.0 floor none", "upgrade 0.6.0 floor 0.6.0", "upgrade 0.8.0 floor 0.8.0"]),
                                                           opens(),                                                          opens(),     opens(),     opens()),
+    row("an upgrade no newer than the oldest is no unknown one",
+        at("0.8.0", &["initialise 0.7.0 floor none", "upgrade 0.7.5 floor 0.7.5", "upgrade 0.8.0 floor 0.8.0"]).oldest("0.7.5"),
+                                                          opens(),                                                          opens(),     opens(),     opens()),
+    row("an upgrade newer than the oldest is one",
+        at("0.8.0", &["initialise 0.7.0 floor none", "upgrade 0.7.5 floor 0.7.5", "upgrade 0.8.0 floor 0.8.0"]).oldest("0.7.2"),
+                                                          closes(12),                                                       closes(12),  closes(12),  closes(12)).says("the upgrade of 0.7.5, which this code does not have"),
+    row("a sweep is no oldest entry, no floor and no upgrade",
+        at("0.8.0", &["sweep 0.7.0 floor 0.9.0", "auto_stamp 0.8.0"]),
+                                                          opens(),                                                          opens(),     opens(),     opens()),
     row("an operator's word ends a disagreement",
         at("0.8.0", &["auto_stamp 0.7.0", "auto_stamp 0.8.0", "initialise 0.8.0 floor 0.8.0"]),
                                                           opens(),                                                          opens(),     opens(),     opens()),
@@ -288,8 +317,8 @@ fn targets() -> Vec<Row> {
                                                           wrong().says("has begun"),                                        nobody(),    nobody(),    wrong().says("has begun")),
     row("a target that is a journaled upgrade",
         target(at("0.7.0", &[INIT]).journaled().code("0.9.0", "0.8.0=same_key;0.9.0=index"), "0.8.0"),
-                                                          rest.clone().writes(&["upgrade 0.8.0 floor 0.8.0"]).did(&["0.8.0:"]).says("reached 0.8.0, 1 upgrade remains"),
-                                                                                                                            nobody(),    nobody(),    closes(10).did(&["0.8.0:"]).left(&["0.8.0", "0.9.0"])),
+                                                          rest.clone().writes(&["upgrade 0.8.0 floor 0.8.0"]).did(KEYED).says("reached 0.8.0, 1 upgrade remains"),
+                                                                                                                            nobody(),    nobody(),    closes(10).did(KEY_LEFT).left(&["0.8.0", "0.9.0"])),
     ]
 }
 
@@ -318,6 +347,8 @@ fn order() -> Vec<Row> {
     // each of these three, before a live lease
     row("an unknown journal, a live lease",    unknown().leased(),          closes(12), closes(12), closes(12), closes(12)).says("does not know it"),
     row("a disagreement, a live lease",        disagrees().leased(),        closes(12), closes(12), closes(12), closes(12)).says("did not go through"),
+    row("below the oldest, a live lease",      at("0.7.0", &[INIT]).oldest("0.7.5").leased(),
+                                                closes(12), closes(12), closes(12), closes(12)).says("deploy 0.7.x first"),
     row("floor > code, a live lease",          too_new().leased(),          closes(12), closes(12), closes(12), closes(12)).says("the floor is 0.9.0"),
     // and before a journal of this code
     rows("a disagreement, a journal of this code",
@@ -325,13 +356,13 @@ fn order() -> Vec<Row> {
                                                                                                             closed(12)).says("did not go through the upgrade of 0.7.2").says("GATE_DISCARD_JOURNAL="),
     // a live lease, before a journal of this code
     row("a live lease, a journal of this code", own().leased(),
-        waits(21).writes(&["upgrade 0.8.0 floor 0.8.0"]).did(&["0.8.0:"]),  closes(21), waits(21),  closes(10).did(&["0.8.0:"]).left(&["0.8.0"])),
+        waits(21).writes(&["upgrade 0.8.0 floor 0.8.0"]).did(KEYED),  closes(21), waits(21),  closes(10).did(KEY_LEFT).left(&["0.8.0"])),
     // a live lease, before a later GATE_FROM_VERSION
     row("a live lease, a later GATE_FROM_VERSION", at("0.7.0", &[INIT]).from("0.7.5").leased(),
         waits(21).then(16),                                                 closes(21), waits(21).then(16), closes(16)),
     // a journal of this code, before a later GATE_FROM_VERSION
     row("a journal of this code, a later GATE_FROM_VERSION", own().from("0.8.0"),
-        opens().writes(&["upgrade 0.8.0 floor 0.8.0"]).did(&["0.8.0:"]),    closes(10), waits(10),  closes(10).did(&["0.8.0:"])).left(&["0.8.0"]),
+        opens().writes(&["upgrade 0.8.0 floor 0.8.0"]).did(KEYED),    closes(10), waits(10),  closes(10).did(KEY_LEFT)).left(&["0.8.0"]),
     // a later GATE_FROM_VERSION, before the rest
     rows("a later GATE_FROM_VERSION, pending",               at("0.7.0", &[INIT]).from("0.8.0"),            closed(16)).says("GATE_FROM_VERSION"),
     rows("a later GATE_FROM_VERSION, above the code",        at("0.7.0", &[INIT]).from("0.9.0"),            closed(16)).says("GATE_FROM_VERSION"),
@@ -348,7 +379,12 @@ const CHAIN: &str = "0.8.0=move_field;0.9.0=twice";
 const INIT: &str = "initialise 0.7.0 floor none";
 const MOVED: &[&str] = &["0.8.0: Move 2 field(s) a to b"];
 const BOTH: &[&str] = &["0.8.0: Move 2 field(s) a to b", "0.9.0: Write twice b into 2 thing(s)"];
-const INDEXED: &[&str] = &["0.8.0:", "0.9.0: Create index by b on things"];
+const TWICE_NONE: &[&str] = &["0.9.0: Write twice b into 0 thing(s)"];
+/// The upgrade that was journaled after one of two documents, and what is left of it.
+const KEYED: &[&str] = &["0.8.0: Change 2 document(s)"];
+const KEY_LEFT: &[&str] = &["0.8.0: Change 1 document(s)"];
+const INDEXED: &[&str] = &[KEYED[0], "0.9.0: Create index by b on things"];
+const INDEX_LEFT: &[&str] = &[KEY_LEFT[0], INDEXED[1]];
 /// What the rows with a journal run: a step that fails at its second document, and is mended.
 const JOURNALED: &str = "0.8.0=same_key";
 
@@ -478,6 +514,10 @@ impl State {
 
     fn from(self, version: &'static str) -> State {
         self.set("GATE_FROM_VERSION", version)
+    }
+
+    fn oldest(self, version: &'static str) -> State {
+        self.set("SCENARIO_OLDEST", version)
     }
 
     /// No documents, but an empty collection and a view of it.
@@ -763,9 +803,12 @@ async fn assert_helped(server: &Server, state: &State, mode: &str, cell: &Cell) 
     if mode == "wait" {
         if cell.helped == 0 {
             let mut helper = state.gate(&database, "upgrade");
-            if state.record.is_none() && !state.settings.iter().any(|s| s.0 == "GATE_FROM_VERSION")
-            {
-                helper = helper.set("GATE_FROM_VERSION", "0.7.0");
+            let declared = state.settings.iter().any(|s| s.0 == "GATE_FROM_VERSION");
+            if state.record.is_none() && (!declared || !state.documents) {
+                helper = match state.documents || state.extra.is_some() {
+                    true => helper.set("GATE_FROM_VERSION", "0.7.0"),
+                    false => helper.set("GATE_INITIALISE", "fresh"),
+                };
             }
             let helped = helper.run().await;
             assert_eq!(helped.code, Some(0), "{helped}");
@@ -981,6 +1024,9 @@ fn expected_record(state: &State, before: &Before, cell: &Cell, run: &Run) -> Do
             let version = entry.get_str("version").unwrap().to_owned();
             let upgrades = run.report["upgrades"].as_array().unwrap();
             let upgrade = upgrades.iter().find(|upgrade| upgrade["version"] == *version).unwrap();
+            // each version of the table has one upgrade
+            let name = upgrade["description"].as_str().unwrap();
+            entry.insert("upgrades", vec![doc! { "name": name }]);
             entry.insert("actions", upgrade["actions"].to_string());
         }
         history.push(entry.into());
@@ -1018,7 +1064,7 @@ fn expected_documents(state: &State, before: &Before, cell: &Cell) -> Value {
             let a = thing.shift_remove("a").unwrap();
             thing.insert("b".to_owned(), a);
         }
-        if did("Write twice") {
+        if did("Write twice b into 2") {
             thing.insert("twice".to_owned(), json!(2 * thing["b"].as_i64().unwrap()));
         }
         if state.journaled {

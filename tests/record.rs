@@ -699,3 +699,32 @@ async fn a_large_record_that_cannot_be_read_is_mended() {
     assert_code(&repair(&database, "0.8.0", CHAIN_TO_8, "latest", "0.7.0").run().await, 10);
     assert!(size(&database).await < 3 * MIB, "{}", size(&database).await);
 }
+
+/// Two branches that each add an upgrade under one version.
+#[tokio::test]
+async fn an_upgrade_that_joined_an_applied_version_is_not_skipped_in_silence() {
+    let database = with_record(doc! { "version": "0.7.0", "history": [] }).await;
+    let one = scenario(&database, "0.8.0", "0.8.0=move_field");
+    assert_code(&one.run().await, 0);
+    let entry = record(&database).await.get_array("history").unwrap()[0].clone();
+    let upgrades = entry.as_document().unwrap().get_array("upgrades").unwrap().clone();
+    assert_eq!(upgrades, [Bson::from(doc! { "name": "move a to b in things" })]);
+
+    let both = "0.8.0=move_field,index";
+    let before = db_hash(&database).await;
+    for mode in MODES {
+        let run = scenario(&database, "0.8.0", both).mode(mode).run().await;
+        assert_code(&run, 12);
+        assert_says(
+            &run,
+            &["did not go through", "of 0.8.0, only through \"move a to b in things\""],
+        );
+    }
+    assert_eq!(db_hash(&database).await, before);
+    // the way out: the version is applied once more
+    assert_code(&repair(&database, "0.8.0", both, "0.8.0", "0.7.0").run().await, 10);
+    assert_code(&scenario(&database, "0.8.0", both).run().await, 0);
+    assert_code(&scenario(&database, "0.8.0", both).mode("check").run().await, 0);
+    // code that has fewer still knows the version
+    assert_code(&one.mode("check").run().await, 0);
+}

@@ -139,7 +139,7 @@ impl<'a> Work<'a> {
                 late: 0,
                 duration_ms: began.elapsed().as_millis() as i64,
             };
-            let to = base(stored, begin)?.upgraded(&unit.version, &context.writer, &applied);
+            let to = base(stored, begin)?.upgraded(unit, &context.writer, &applied);
             Ok((applied, to))
         })
         .await
@@ -236,7 +236,7 @@ impl<'a> Work<'a> {
                 .max(0),
         };
         let stored = base(self.stored.as_ref(), None)?;
-        self.settle(stored.upgraded(&unit.version, &self.context.writer, &applied)).await?;
+        self.settle(stored.upgraded(unit, &self.context.writer, &applied)).await?;
         self.context.reached(Point::AfterVersion).await;
         Ok(applied)
     }

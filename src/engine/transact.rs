@@ -131,6 +131,8 @@ async fn attempt<T>(
             if !context.store.attempt(&change, Some(&mut *session)).await? {
                 return Err(Halt::RecordMoved);
             }
+            let stamp = context.store.stamps(from, &to);
+            context.store.stamp_along(stamp.as_ref(), session).await?;
             Ok((value, to))
         })
         .await?;

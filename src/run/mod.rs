@@ -21,6 +21,7 @@ use crate::lock::{LOCK_ID, Lock};
 use crate::observer::{Notice, Observer, Occasion, Tone};
 use crate::record::{Recorded, Writer};
 use crate::report::{Report, Unfinished, UpgradeReport, UpgradeState};
+use crate::server::{self, Need};
 use crate::settings::{Initialise, Mode, Settings};
 use crate::stop::{Halt, Stop, within};
 use crate::store::Store;
@@ -70,11 +71,9 @@ impl<'a> Run<'a> {
     /// Reads what the decision needs, and decides.
     async fn look_and_decide(&mut self) -> Result<(Observed, Decision), Failure> {
         let observe = async || {
-            let mut observed = self.store.observe(&self.lock.run_id).await?;
-            if observed.recorded == Recorded::Absent
-                && self.settings.initialise == Initialise::Fresh
-            {
-                observed.occupied = self.store.occupied().await?;
+            let mut observed = self.store.observe_all(&self.lock.run_id).await?;
+            if observed.recorded == Recorded::Absent {
+                observed.occupied = self.occupied().await?;
             }
             Ok::<_, Halt>(observed)
         };
@@ -117,6 +116,25 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// The collections that hold documents, as far as the decision on an unrecorded database asks for them.
+    async fn occupied(&self) -> Result<Vec<String>, Halt> {
+        if self.settings.initialise == Initialise::Fresh {
+            return Ok(self.store.occupied().await?);
+        }
+        if self.settings.from_version.is_none() {
+            return Ok(vec![]);
+        }
+        let seen = self.store.seen_occupied().await?;
+        if seen.is_none() {
+            let need = Need { action: "listCollections", collection: None };
+            let database = &self.store.database;
+            if server::missing_privilege(database, std::slice::from_ref(&need)).await?.is_some() {
+                return Err(sees_nothing(database.name()).into());
+            }
+        }
+        Ok(seen.into_iter().collect())
+    }
+
     /// Asks the server, again after errors that may pass, for as long as the run waits for a server.
     async fn ask<T, E: Into<Halt>>(
         &self,
@@ -155,10 +173,11 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn terms(&self) -> Terms<'a> {
+    fn terms(&self) -> Terms<'_> {
         Terms {
             code: self.code,
             upgrades: self.upgrades,
+            database: &self.settings.database,
             initialise: self.settings.initialise,
             from: self.settings.from_version.as_ref(),
             target: self.settings.target_version.as_ref(),
@@ -273,6 +292,14 @@ impl<'a> Run<'a> {
                     "run it with GATE_MODE=upgrade: it goes on where the last run stopped",
                 ))
             }
+            Decision::FinishStamp { version, stamp } => Err(Failure::new(
+                Outcome::Pending,
+                format!(
+                    "the database is at {version}, but {stamp}, where the application keeps its version, \
+                     does not say so yet"
+                ),
+                "run it with GATE_MODE=upgrade: it goes on where the last run stopped",
+            )),
             Decision::Reached { recorded, remaining } => Err(self.reached(&recorded, &remaining)),
             Decision::Held(holder) => Err(held(&holder)),
             Decision::Closed(failure) => Err(failure),
@@ -406,6 +433,22 @@ pub(crate) fn no_answer(doing: &str, time: Duration) -> Failure {
         format!("{doing}: no answer within {}", humantime::format_duration(time)),
         "check host and port in the connection string, the network, that the server runs, and that a \
          majority of its replica set does, without which no write is confirmed",
+    )
+}
+
+/// The closed gate of a user who cannot tell an empty database from one that others see.
+fn sees_nothing(database: &str) -> Failure {
+    Failure::new(
+        Outcome::NotAuthorised,
+        format!(
+            "the user of the connection string sees no documents in {database} but the gate's, and may not \
+             list its collections"
+        ),
+        format!(
+            "grant it find on the application's collections in {database}; docs/mongodb.md has the least \
+             role. Where the database is meant to be empty, set GATE_INITIALISE=fresh in place of \
+             GATE_FROM_VERSION, and grant it listCollections"
+        ),
     )
 }
 

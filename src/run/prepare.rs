@@ -14,9 +14,6 @@ use crate::settings::{Conditions, Initialise};
 use crate::stop::Halt;
 use crate::upgrade::{Step, Unit};
 
-/// The server's code for a missing privilege.
-const UNAUTHORISED: i32 = 13;
-
 /// How many documents a failed condition counts at the most.
 const COUNTED: u64 = 1000;
 
@@ -83,7 +80,10 @@ impl Run<'_> {
 
     /// Whether the connection's user may do what the run needs, before anything is written.
     pub(super) async fn check_privileges(&self, units: &[&Unit]) -> Result<(), Failure> {
-        let needs = needs(&self.lock.collection, units);
+        let mut needs = needs(&self.lock.collection, units);
+        if let Some(place) = &self.store.names.stamp {
+            needs.extend(on(&["find", "insert", "update"], &place.collection));
+        }
         let doing = "asking for the user's privileges";
         let missing =
             self.ask(doing, || server::missing_privilege(&self.store.database, &needs)).await;
@@ -124,6 +124,9 @@ impl Run<'_> {
     /// What deciding needs.
     async fn reading_needs(&self) -> Vec<Need> {
         let mut needs = on(&["find"], &self.lock.collection);
+        if let Some(place) = &self.store.names.stamp {
+            needs.extend(on(&["find"], &place.collection));
+        }
         if self.settings.initialise == Initialise::Fresh {
             needs.push(everywhere("listCollections"));
             let names = async || self.store.database.list_collection_names().await;
@@ -182,7 +185,7 @@ impl Run<'_> {
 }
 
 fn is_unauthorised(halt: &Halt) -> bool {
-    matches!(halt, Halt::Driver(error) if server::code(error) == Some(UNAUTHORISED))
+    matches!(halt, Halt::Driver(error) if server::code(error) == Some(server::UNAUTHORISED))
 }
 
 async fn ask(context: &Context, unit: &Unit, condition: &Condition) -> Result<(), Halt> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use mongodb::ClientSession;
 use mongodb::bson::RawDocumentBuf;
 
+use crate::decision::Observed;
 use crate::doubt::Sent;
 use crate::engine::closed;
 use crate::exit::Outcome;
@@ -14,6 +15,7 @@ use crate::run::Run;
 use crate::run::upgrade::{Under, Waiting};
 use crate::server;
 use crate::settings::Repair;
+use crate::stamp::{Change, Stamping};
 use crate::stop::Halt;
 
 /// How often a repair that was not answered is tried again, and after which pause.
@@ -100,12 +102,17 @@ impl Run<'_> {
             &self.store.names,
         )
         .map_err(|error| repairing(error.into()))?;
+        let (stamp, stamping) = self.repair_stamp(repair).await?;
+        let change = match session {
+            None => change.stamping_along(stamping).map_err(|error| repairing(error.into()))?,
+            Some(_) => change.stamping_along(None).map_err(|error| repairing(error.into()))?,
+        };
         let mut unanswered = 0;
         loop {
             self.stop.check().map_err(repairing)?;
             let sent = Sent::repair(repair.version.to_string(), &self.lock.run_id);
             let sending = self.store.doubt.sending(sent);
-            let attempt = self.store.attempt(&change, session.as_deref_mut());
+            let attempt = self.store.attempt_alone(&change, stamp.as_ref(), session.as_deref_mut());
             match self.store.doubt.answer(&self.stop, attempt).await {
                 Ok(true) => {
                     sending.committed();
@@ -130,14 +137,51 @@ impl Run<'_> {
             self.stop.sleep(PAUSE * unanswered).await.map_err(repairing)?;
         }
         tracing::info!(recorded = %repair.version, replaced = repair.expect, "record repaired");
+        if let Recorded::Readable(record) = &self.observe_record().await?.recorded {
+            let finish = self.store.finish_stamp(record, &self.lock.run_id, &self.stop);
+            finish.await.map_err(repairing)?;
+        }
         self.check().await
+    }
+
+    /// What the repair makes of the stamp, and how that is noted where it cannot be done at once.
+    async fn repair_stamp(
+        &self,
+        repair: &Repair,
+    ) -> Result<(Option<Change>, Option<Stamping>), Failure> {
+        let Some(place) = &self.store.names.stamp else { return Ok((None, None)) };
+        let doing = "reading the application's own version";
+        let stamp = self.ask(doing, async || self.store.stamp(place, None).await).await;
+        let stamp = stamp.map_err(|halt| closed(halt, doing))?;
+        if let Some(reason) = stamp.unreadable().filter(|_| !stamp.is_repairable()) {
+            return Err(Failure::new(
+                Outcome::RecordUnreadable,
+                format!(
+                    "{place}, where the application keeps its version, cannot be written: {reason}"
+                ),
+                format!(
+                    "let one document of {} have {}, with the application's version as a text",
+                    place.collection, place.field
+                ),
+            ));
+        }
+        let change = Change::repair(&repair.version);
+        let stamping = change.write(&stamp).stamping();
+        if let Some(Stamping { from, to }) = &stamping {
+            tracing::info!(from, to, collection = place.collection, "the stamp is repaired, too");
+        }
+        Ok((Some(change), stamping))
+    }
+
+    async fn observe_record(&self) -> Result<Observed, Failure> {
+        let observe = async || self.store.observe(&self.lock.run_id).await;
+        let observed = self.ask("reading the record", observe).await;
+        observed.map_err(|halt| closed(halt, "reading the record"))
     }
 
     /// Whether an attempt whose answer was lost did it.
     async fn is_repaired(&self, repair: &Repair) -> Result<bool, Failure> {
-        let observe = async || self.store.observe(&self.lock.run_id).await;
-        let observed = self.ask("reading the record", observe).await;
-        let observed = observed.map_err(|halt| closed(halt, "reading the record"))?;
+        let observed = self.observe_record().await?;
         let version = repair.version.to_string();
         Ok(matches!(
             observed.recorded,

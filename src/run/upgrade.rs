@@ -129,6 +129,7 @@ impl Run<'_> {
                 }
                 Decision::Stamp { .. }
                 | Decision::Initialise { .. }
+                | Decision::FinishStamp { .. }
                 | Decision::Upgrade { .. }
                 | Decision::Resume { .. } => {
                     let units = self.units_of(&observed, &decision);
@@ -310,6 +311,12 @@ impl Run<'_> {
                     let to = Record::begin(&version, self.upgrades, &self.writer);
                     self.settle(None, &to, session.as_mut()).await
                 }
+                Decision::FinishStamp { .. } => match &stored {
+                    Some(record) => {
+                        self.store.finish_stamp(record, &self.lock.run_id, &self.stop).await
+                    }
+                    None => Err(Failure::bug("a stamp that follows no record").into()),
+                },
                 Decision::Upgrade { begin, .. } => {
                     let begin = self.begin(begin);
                     let mut work = Work::new(context, session.take(), stored, begin);

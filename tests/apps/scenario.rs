@@ -1,6 +1,7 @@
 //! An application whose code version and upgrades a test chooses: `SCENARIO_CODE=0.8.0` and
 //! `SCENARIO_UPGRADES=0.7.0=increment;0.8.0=move_field,index`. With `SCENARIO_FIXED=true` the
-//! functions that fail are those of the next release, which do not.
+//! functions that fail are those of the next release, which do not. `SCENARIO_OLDEST=0.6.0` is its
+//! `oldest`, and `SCENARIO_STAMP=settings/version` where it keeps its version itself.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +23,14 @@ fn main() -> ExitCode {
             names.split(',').map(move |name| upgrade(version, name)).collect::<Vec<_>>()
         })
         .collect();
-    Gate::new("scenario", setting("SCENARIO_CODE")).upgrades(upgrades).main()
+    let mut gate = Gate::new("scenario", setting("SCENARIO_CODE")).upgrades(upgrades);
+    if let Ok(oldest) = std::env::var("SCENARIO_OLDEST") {
+        gate = gate.oldest(oldest);
+    }
+    if let Some((collection, field)) = setting("SCENARIO_STAMP").split_once('/') {
+        gate = gate.stamp(collection, field);
+    }
+    gate.main()
 }
 
 /// The upgrades that tests can choose from.
