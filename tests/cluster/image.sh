@@ -113,7 +113,7 @@ own_app() {
     local folder=$1 container
     rust_image
     container=$(store from --pull-never "$rust")
-    store config --env CARGO_PROFILE_RELEASE_LTO=off --env CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
+    store config --env CARGO_PROFILE_RELEASE_LTO=off --env CARGO_PROFILE_RELEASE_OPT_LEVEL=0 \
         --env CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 "$container"
     store commit --quiet --rm "$container" localhost/rust-builder-quick >/dev/null
     store build --isolation chroot --network host --build-arg RUST_IMAGE=localhost/rust-builder-quick \
