@@ -22,6 +22,7 @@
 
 mod checkpoint;
 mod command;
+mod compatibility;
 mod condition;
 mod decision;
 mod derived;

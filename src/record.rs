@@ -627,7 +627,11 @@ impl Move {
         Ok(Move::Update {
             filter: doc! {
                 "_id": &names.record,
-                "$expr": { "$eq": ["$$ROOT", { "$literal": Document::try_from(stored)? }] },
+                // compared in one value: before 6.0 the server fails where `$eq` has `$$ROOT` alone
+                "$expr": { "$eq": [
+                    { "$cmp": ["$$ROOT", { "$literal": Document::try_from(stored)? }] },
+                    0,
+                ]},
             },
             update: doc! { "$set": set, "$unset": { "journal": "" } },
         })
@@ -1553,8 +1557,8 @@ mod tests {
         let change =
             Move::repair(&raw, &version("0.8.0"), &upgrades(), &writer(), &names()).unwrap();
         let Move::Update { filter, update } = change else { panic!("an insert") };
-        let stored_in_filter = filter.get_document("$expr").unwrap().get_array("$eq").unwrap();
-        assert_eq!(stored_in_filter[1], Bson::from(doc! { "$literal": stored.clone() }));
+        let same = doc! { "$cmp": ["$$ROOT", { "$literal": stored.clone() }] };
+        assert_eq!(filter.get_document("$expr").unwrap(), &doc! { "$eq": [same, 0] });
         assert_eq!(update.get_document("$unset").unwrap(), &doc! { "journal": "" });
         let set = update.get_document("$set").unwrap();
         assert_eq!(set.keys().collect::<Vec<_>>(), ["version", "history"]);

@@ -18,9 +18,6 @@ use crate::stop::Halt;
 /// The server's code for a missing privilege.
 pub(crate) const UNAUTHORISED: i32 = 13;
 
-/// The wire version of MongoDB 6.0, whose `drop` and `renameCollection` take a `collectionUUID`.
-const WIRE_VERSION_6_0: i32 = 17;
-
 /// A database, and how it is reached.
 pub(crate) struct Connected {
     pub(crate) database: Database,
@@ -96,7 +93,8 @@ pub(crate) enum Deployment {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Server {
     pub(crate) deployment: Deployment,
-    pub(crate) names_collections_by_uuid: bool,
+    /// Grows with the server's version.
+    pub(crate) wire_version: i32,
 }
 
 impl Server {
@@ -108,7 +106,7 @@ impl Server {
             Deployment::Standalone
         };
         let wire_version = hello.get_i32("maxWireVersion").unwrap_or_default();
-        Ok(Server { deployment, names_collections_by_uuid: wire_version >= WIRE_VERSION_6_0 })
+        Ok(Server { deployment, wire_version })
     }
 }
 

@@ -157,7 +157,9 @@ impl Store {
             doc! {}
         };
         let documents = self.database.collection::<RawDocumentBuf>(name);
-        Ok(documents.find_one(filter).projection(doc! { "_id": 1 }).await?.is_some())
+        // also what a majority is still to get
+        let find = documents.find_one(filter).read_concern(ReadConcern::local());
+        Ok(find.projection(doc! { "_id": 1 }).await?.is_some())
     }
 
     /// Tries to move the record once, in the session's transaction where one is given; false where the

@@ -204,6 +204,8 @@ async fn each_kind_of_step_needs_what_the_table_says() {
             lacks(&missing, &run(&granted).await);
         }
         let applied = run(&step).await;
-        assert_eq!(applied.code, Some(0), "{upgrade}: {applied}");
+        // renames and drops need MongoDB 6.0
+        let suited = !apps::suited(&format!("0.8.0={upgrade}")).is_empty();
+        assert_eq!(applied.code, Some(if suited { 0 } else { 18 }), "{upgrade}: {applied}");
     }
 }

@@ -15,6 +15,8 @@ use crate::edit::{Counts, Edits, Extent, Inserts, MAX_DOCUMENT_SIZE, deletion, g
 use crate::engine::author::{self, about, refused};
 use crate::engine::converge::{Verify, verify, verify_known};
 use crate::engine::{Halt, at, failed, failed_step};
+use crate::exit::Outcome;
+use crate::failure::Failure;
 use crate::lookup::{Found, Keys, Lookup};
 use crate::record::Done;
 use crate::server;
@@ -944,9 +946,22 @@ pub(crate) fn fail_on_write_concern(answer: &Document) -> Result<(), Halt> {
     }
 }
 
+/// The server's code for a write that it does not make in transactions: into a capped collection, and into
+/// a missing one where the feature compatibility version is below 4.4.
+const NOT_IN_A_TRANSACTION: i32 = 263;
+
 /// What only the server knows: a unique key, a validator.
 pub(crate) fn write_failure(error: &Document, unit: &Unit, step: &str, place: &str) -> Halt {
     let code = error.get_i32("code").unwrap_or_default();
+    if code == NOT_IN_A_TRANSACTION {
+        return Halt::Failure(Failure::new(
+            Outcome::ServerUnsuitable,
+            format!("{}: {place}: the server cannot write that in a transaction", at(unit, step)),
+            "if the collection is missing, raise the feature compatibility version to 4.4 or later \
+             (setFeatureCompatibilityVersion) or create the collection; if it is capped, make it an \
+             ordinary one; then run it again",
+        ));
+    }
     let detail = server::safe_detail(code, error.get_str("errmsg").unwrap_or_default());
     let reason = match (code, detail) {
         (_, Some(detail)) => detail,

@@ -9,6 +9,7 @@ use mongodb::{Database, IndexModel};
 
 use crate::checkpoint::Point;
 use crate::command::Command;
+use crate::compatibility::{self, NamingByUuid};
 use crate::engine::{Context, Halt, failed};
 use crate::server;
 use crate::upgrade::{Step, Unit};
@@ -180,6 +181,12 @@ pub(crate) async fn run(
         Ok(()) => {}
         // the collection is not the one that was probed, or not there: the probe says what that means
         Err(Halt::Driver(error)) if matches!(server::code(&error), Some(26 | 27 | 361)) => {}
+        // it was lowered since the run began
+        Err(Halt::Driver(error)) if compatibility::is_refusal(&error) && names_by_uuid(command) => {
+            let what = format!("upgrade {}: {}", unit.version, command.describe());
+            let lacking = NamingByUuid::CompatibilityTooLow.lacking(&what);
+            return Err(lacking.map_or(Halt::Driver(error), Halt::Failure));
+        }
         Err(halt) => return Err(halt),
     }
     match find_out(context, unit, command, Some(identity)).await? {
@@ -189,6 +196,11 @@ pub(crate) async fn run(
             "look at the server's log, then run it again",
         )),
     }
+}
+
+/// Whether a command names its collection by the UUID that was probed.
+pub(crate) fn names_by_uuid(command: &Command) -> bool {
+    matches!(command, Command::Rename { .. } | Command::Drop { .. })
 }
 
 async fn send(database: &Database, command: &Command, identity: &Document) -> Result<(), Error> {

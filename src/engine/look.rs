@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use mongodb::ClientSession;
-use mongodb::bson::{Bson, RawDocumentBuf, doc};
+use mongodb::bson::{Bson, RawDocumentBuf, Timestamp, doc};
 
 use crate::command::Command;
 use crate::engine::apply::in_transaction;
@@ -89,7 +89,8 @@ pub(crate) enum Look {
     Upgrade,
 }
 
-/// Looks at the steps of `units`, in order; from the journal's place in the first one, where given.
+/// Looks at the steps of `units`, in order; from the journal's place in the first one, where given. It
+/// sees all that was written up to `since`.
 ///
 /// # Errors
 ///
@@ -100,6 +101,7 @@ pub(crate) async fn look(
     session: Option<&mut ClientSession>,
     units: &[&Unit],
     journal: Option<&Journal>,
+    since: Option<Timestamp>,
     purpose: Look,
 ) -> Result<Vec<Estimate>, Halt> {
     let steps: Vec<(&Unit, &Step, usize)> = units
@@ -123,7 +125,7 @@ pub(crate) async fn look(
         findings.push(match (step, begun) {
             (Step::Transform(transform), _) if alone => {
                 let begun = begun.filter(|journal| journal.step == *position);
-                let known = scan(context, unit, transform, begun).await?;
+                let known = scan(context, unit, transform, begun, since).await?;
                 // what it adds for itself to transform is not there yet
                 (!transform.meets_its_own()).then_some(known)
             }
@@ -258,6 +260,7 @@ async fn scan(
     unit: &Unit,
     transform: &Transform,
     journal: Option<&Journal>,
+    since: Option<Timestamp>,
 ) -> Result<Known, Halt> {
     // the late pass of a journaled step starts over from the first document
     let from = journal.filter(|journal| journal.pass == Pass::First);
@@ -266,7 +269,7 @@ async fn scan(
         Deployment::WithTransactions => Purpose::Look,
         Deployment::Standalone => Purpose::Guarded,
     };
-    let mut reader = Reader::new(context, unit, transform, purpose, after).verifying();
+    let mut reader = Reader::new(context, unit, transform, purpose, after).since(since).verifying();
     let (mut known, mut largest) = (Known::default(), 0);
     let all = all_of(context, transform).await?;
     let mut progress = Progress::new(&unit.version, "look", &transform.collection, all);

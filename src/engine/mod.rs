@@ -16,6 +16,7 @@ use std::time::Duration;
 use mongodb::Database;
 
 pub(crate) use apply::{Work, suits};
+pub(crate) use command::names_by_uuid;
 pub(crate) use look::{Estimate, Look, look};
 pub(crate) use transact::jittered;
 

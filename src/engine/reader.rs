@@ -113,6 +113,12 @@ impl<'a> Reader<'a> {
         self
     }
 
+    /// Sees at least all that was written up to a time.
+    pub(crate) fn since(mut self, since: Option<Timestamp>) -> Self {
+        self.since = since;
+        self
+    }
+
     /// From here on sees at least all that is written now, also what a majority is still to get.
     pub(crate) async fn refresh(&mut self) -> Result<(), Halt> {
         let (context, collection) = (self.context, &*self.transform.collection);

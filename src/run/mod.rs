@@ -1,5 +1,6 @@
 //! One run: what it knows, and the modes that only read.
 
+mod caught_up;
 mod doubt;
 mod prepare;
 mod quiesce;
@@ -371,6 +372,7 @@ impl<'a> Run<'a> {
     }
 
     pub(crate) async fn plan(&mut self) -> Result<String, Failure> {
+        self.record_caught_up().await?;
         let (observed, decision) = self.look_and_decide().await?;
         self.report.from.clone_from(&self.report.to);
         let units = self.units_of(&observed, &decision);
@@ -381,11 +383,12 @@ impl<'a> Run<'a> {
         if !units.is_empty() {
             let context = self.context().await?;
             let begun = usize::from(journal.is_some());
-            self.check_server(&context, &units)?;
-            self.ask_first_conditions(&context, &units, begun).await?;
+            self.check_server(&context, &units).await?;
+            let since = self.documents_caught_up(&units).await?;
+            self.ask_first_conditions(&context, &units, begun, since).await?;
             let mut session = self.session(&context).await?;
             let looked =
-                look(&context, session.as_mut(), &units, journal.as_ref(), Look::Plan).await;
+                look(&context, session.as_mut(), &units, journal.as_ref(), since, Look::Plan).await;
             let estimates = match looked {
                 Ok(estimates) => estimates,
                 Err(halt) => {

@@ -1,11 +1,12 @@
 //! What is made sure of before anything is written: the server, the privileges, the conditions.
 
 use mongodb::ClientSession;
-use mongodb::bson::Document;
+use mongodb::bson::{Document, Timestamp};
 
 use crate::command::Command;
+use crate::compatibility::NamingByUuid;
 use crate::condition::{Asked, Condition};
-use crate::engine::{Context, closed, closed_looking, suits};
+use crate::engine::{Context, closed, closed_looking, names_by_uuid, suits};
 use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::run::Run;
@@ -49,7 +50,12 @@ impl Run<'_> {
     }
 
     /// Whether this server can do what the pending upgrades need.
-    pub(super) fn check_server(&self, context: &Context, units: &[&Unit]) -> Result<(), Failure> {
+    pub(super) async fn check_server(
+        &self,
+        context: &Context,
+        units: &[&Unit],
+    ) -> Result<(), Failure> {
+        let mut naming: Option<NamingByUuid> = None;
         for unit in units {
             for step in unit.steps() {
                 if !suits(context.server.deployment, step) {
@@ -64,18 +70,25 @@ impl Run<'_> {
                          run rs.initiate() once), then run it again",
                     ));
                 }
-                let by_uuid =
-                    matches!(step, Step::Command(Command::Rename { .. } | Command::Drop { .. }));
-                if by_uuid && !context.server.names_collections_by_uuid {
-                    return Err(Failure::new(
-                        Outcome::ServerUnsuitable,
-                        format!("upgrade {}: \"{}\" needs MongoDB 6.0", unit.version, step.name()),
-                        "update the server to MongoDB 6.0 or later, then run it again",
-                    ));
+                if matches!(step, Step::Command(command) if names_by_uuid(command)) {
+                    let naming = match naming {
+                        Some(naming) => naming,
+                        None => *naming.insert(self.naming_by_uuid(context).await?),
+                    };
+                    let what = format!("upgrade {}: \"{}\"", unit.version, step.name());
+                    naming.lacking(&what).map_or(Ok(()), Err)?;
                 }
             }
         }
         Ok(())
+    }
+
+    async fn naming_by_uuid(&self, context: &Context) -> Result<NamingByUuid, Failure> {
+        let doing = "asking for the feature compatibility version";
+        let (database, collection) = (&self.store.database, &self.lock.collection);
+        let version = context.server.wire_version;
+        let asking = || NamingByUuid::ask(database, collection, version);
+        self.ask(doing, asking).await.map_err(|halt| closed(halt, doing))
     }
 
     /// Whether the connection's user may do what the run needs, before anything is written.
@@ -150,11 +163,12 @@ impl Run<'_> {
         context: &Context,
         units: &[&Unit],
         begun: usize,
+        since: Option<Timestamp>,
     ) -> Result<(), Failure> {
-        self.ask_conditions(context, &units[begun..], Asked::BeforeAnyWrite).await?;
+        self.ask_conditions(context, &units[begun..], Asked::BeforeAnyWrite, since).await?;
         if begun == 0 {
             // no earlier upgrade changes what these come to
-            self.ask_conditions(context, &units[..1], Asked::BeforeItsUpgrade).await?;
+            self.ask_conditions(context, &units[..1], Asked::BeforeItsUpgrade, since).await?;
         }
         Ok(())
     }
@@ -164,6 +178,7 @@ impl Run<'_> {
         context: &Context,
         units: &[&Unit],
         when: Asked,
+        since: Option<Timestamp>,
     ) -> Result<(), Failure> {
         for unit in units {
             for condition in unit.conditions().filter(|condition| condition.asked == when) {
@@ -173,7 +188,7 @@ impl Run<'_> {
                         condition.description, unit.version
                     ));
                 } else {
-                    if let Err(halt) = ask(context, unit, condition).await {
+                    if let Err(halt) = ask(context, unit, condition, since).await {
                         let needs = on(&["find"], &condition.collection);
                         return Err(self.explain(halt, "asking a condition", &needs).await);
                     }
@@ -188,12 +203,22 @@ fn is_unauthorised(halt: &Halt) -> bool {
     matches!(halt, Halt::Driver(error) if server::code(error) == Some(server::UNAUTHORISED))
 }
 
-async fn ask(context: &Context, unit: &Unit, condition: &Condition) -> Result<(), Halt> {
+async fn ask(
+    context: &Context,
+    unit: &Unit,
+    condition: &Condition,
+    since: Option<Timestamp>,
+) -> Result<(), Halt> {
     let collection = context.store.database.collection::<Document>(&condition.collection);
-    let matching = context
-        .stop
-        .guard(collection.count_documents(condition.filter.clone()).limit(COUNTED).into_future())
-        .await?;
+    let count = collection.count_documents(condition.filter.clone()).limit(COUNTED);
+    let counting = async {
+        let Some(since) = since else { return count.await };
+        // its reads see all that was written up to that time
+        let mut session = collection.client().start_session().await?;
+        session.advance_operation_time(since);
+        count.session(&mut session).await
+    };
+    let matching = context.stop.guard(counting).await?;
     if matching == 0 {
         return Ok(());
     }

@@ -152,7 +152,7 @@ impl Run<'_> {
         if units.is_empty() {
             return Ok(());
         }
-        self.check_server(&self.context().await?, units)?;
+        self.check_server(&self.context().await?, units).await?;
         self.check_workloads().await
     }
 
@@ -374,7 +374,11 @@ impl Run<'_> {
     ) -> Result<(), Halt> {
         let estimates = Box::pin(self.prepare(context, work, units)).await?;
         for (unit, estimate) in units.iter().zip(&estimates) {
-            self.ask_conditions(context, &[unit], Asked::BeforeItsUpgrade).await?;
+            let asked = Asked::BeforeItsUpgrade;
+            if unit.conditions().any(|condition| condition.asked == asked) {
+                let since = self.documents_caught_up(&[unit]).await?;
+                self.ask_conditions(context, &[unit], asked, since).await?;
+            }
             tracing::info!(
                 version = %unit.version,
                 description = unit.description(),
@@ -393,7 +397,7 @@ impl Run<'_> {
         work: &mut Work<'_>,
         units: &[&Unit],
     ) -> Result<Vec<Estimate>, Halt> {
-        self.check_server(context, units)?;
+        self.check_server(context, units).await?;
         self.check_privileges(units).await?;
         let estimates = self.look_at_all(context, work, units).await?;
         self.begin_applying(units, work.stored()).await?;
@@ -412,8 +416,9 @@ impl Run<'_> {
     ) -> Result<Vec<Estimate>, Halt> {
         let journal = work.stored().and_then(|record| record.journal.clone());
         let begun = usize::from(journal.is_some());
-        self.ask_first_conditions(context, units, begun).await?;
-        let look = look(context, work.session(), units, journal.as_ref(), Look::Upgrade);
+        let since = self.documents_caught_up(units).await?;
+        self.ask_first_conditions(context, units, begun, since).await?;
+        let look = look(context, work.session(), units, journal.as_ref(), since, Look::Upgrade);
         let looked = Box::pin(look).await;
         looked.map_err(|halt| match halt {
             Halt::Driver(_) => Halt::Failure(closed_looking(halt, LOOKING)),

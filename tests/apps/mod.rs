@@ -14,7 +14,7 @@ use mongodb::{Client, Database};
 use serde_json::Value;
 use tokio::sync::MutexGuard;
 
-use super::support::{Fresh, Gate, Run, eventually};
+use super::support::{Fresh, Gate, Run, db_hash, eventually, mongod_version};
 
 /// The record's collection.
 pub const METADATA: &str = "database_metadata";
@@ -88,6 +88,37 @@ pub fn counted(run: &Run, version: &str, name: &str) -> u64 {
     let actions = upgrade.unwrap_or_else(|| panic!("{version}: {run}"))["actions"].as_array();
     let details = actions.unwrap().iter().filter_map(|action| action["details"].get(name));
     details.filter_map(Value::as_u64).sum()
+}
+
+/// The upgrades that the server can apply: without renames and drops before MongoDB 6.0.
+pub fn suited(upgrades: &str) -> String {
+    if mongod_version() >= (6, 0) {
+        return upgrades.to_owned();
+    }
+    let moves = ["rename", "rename_first", "drop", "drop_blocks"];
+    let kept = upgrades.split(';').filter_map(|unit| {
+        let (version, names) = unit.split_once('=').unwrap();
+        let names: Vec<&str> = names.split(',').filter(|name| !moves.contains(name)).collect();
+        (!names.is_empty()).then(|| format!("{version}={}", names.join(",")))
+    });
+    kept.collect::<Vec<_>>().join(";")
+}
+
+/// Whether the server can apply the upgrades. Where it is too old, makes sure that they are refused
+/// beforehand, and that nothing is written.
+pub async fn suits(database: &Fresh, upgrades: &str) -> bool {
+    if suited(upgrades) == upgrades {
+        return true;
+    }
+    let before = db_hash(database).await;
+    for mode in ["plan", "upgrade"] {
+        let run = scenario(&database.uri, "0.9.0", upgrades).mode(mode).run().await;
+        assert_code(&run, 18);
+        let message = run.report["message"].as_str().unwrap();
+        assert!(message.contains("needs MongoDB 6.0 or later"), "{run}");
+        assert_eq!(db_hash(database).await, before, "{run}");
+    }
+    false
 }
 
 #[track_caller]

@@ -5,6 +5,8 @@ use std::time::Duration;
 use fastrand::Rng;
 use mongodb::bson::{Bson, doc};
 
+use crate::support::mongod_version;
+
 /// The servers of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -37,7 +39,10 @@ impl Plan {
             1 | 3 => Kind::OneMember,
             _ => Kind::Standalone,
         };
-        let commands = ["rename,index", "drop,index", "drop_blocks,rename", "drop_blocks,drop"];
+        let commands = match mongod_version() >= (6, 0) {
+            true => ["rename,index", "drop,index", "drop_blocks,rename", "drop_blocks,drop"],
+            false => ["index", "validator,index", "index,validator", "validator"],
+        };
         let mut chain = vec!["move_field,twice", "pin", commands[rng.usize(..4)]];
         if kind != Kind::Standalone {
             chain.extend([

@@ -34,6 +34,19 @@ pub fn mongod() -> &'static Path {
     })
 }
 
+/// The version of [`mongod`], as far as features come with it.
+pub fn mongod_version() -> (u32, u32) {
+    static VERSION: OnceLock<(u32, u32)> = OnceLock::new();
+    *VERSION.get_or_init(|| {
+        let said = Command::new(mongod()).arg("--version").output().expect("mongod runs");
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        let version = said.split_once("db version v").map(|(_, version)| version);
+        let mut parts = version.unwrap_or_else(|| panic!("no version in {said}")).split('.');
+        let mut number = || parts.next().and_then(|part| part.parse().ok());
+        number().zip(number()).unwrap_or_else(|| panic!("no version in {said}"))
+    })
+}
+
 /// The address where servers listen: pods reach `E2E_HOST`, all other tests have the loopback interface.
 pub fn host() -> String {
     std::env::var("E2E_HOST").unwrap_or_else(|_| LOOPBACK.to_owned())

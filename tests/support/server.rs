@@ -41,7 +41,8 @@ impl Server {
 
     /// A replica set of one, with transactions. It is writable when returned, as are all of these.
     pub async fn replica_set() -> Server {
-        Server::initiated(vec![Mongod::start("", REPLICA_SET).await], "").await
+        let member = Mongod::start("", REPLICA_SET).await;
+        Server::initiated(vec![member], "").await.write_to_majorities().await
     }
 
     /// A server without `--replSet`: no transactions.
@@ -69,7 +70,7 @@ impl Server {
         let client = Client::with_uri_str(local).await.unwrap();
         client.database("admin").run_command(create).await.unwrap();
         server.uri = server.uri_as("root", &password, PATH);
-        server
+        server.write_to_majorities().await
     }
 
     /// A replica set of one that speaks TLS only, with a certificate from an authority of its own.
@@ -78,7 +79,7 @@ impl Server {
         let member = Mongod::start(CERTIFICATES, &arguments).await;
         let authority = member.directory.join("ca.pem");
         let options = format!("&tls=true&tlsCAFile={}", authority.display());
-        Server::initiated(vec![member], &options).await
+        Server::initiated(vec![member], &options).await.write_to_majorities().await
     }
 
     /// A replica set of three that elects a new primary a second after it lost one.
@@ -89,7 +90,7 @@ impl Server {
         }
         let server = Server::initiated(members, "").await;
         server.settled().await;
-        server
+        server.write_to_majorities().await
     }
 
     async fn initiated(members: Vec<Mongod>, options: &str) -> Server {
@@ -109,6 +110,20 @@ impl Server {
         let server = Server { members: members.into_iter().map(Mutex::new).collect(), uri };
         server.primary().await;
         server
+    }
+
+    /// Makes a majority the default of all writes, as it is by itself from MongoDB 5.0 on.
+    async fn write_to_majorities(self) -> Server {
+        if super::mongod_version() >= (5, 0) {
+            return self;
+        }
+        let set = doc! {
+            "setDefaultRWConcern": 1,
+            "defaultWriteConcern": { "w": "majority" },
+            "writeConcern": { "w": "majority" },
+        };
+        self.client().await.database("admin").run_command(set).await.unwrap();
+        self
     }
 
     /// The connection string of one of its databases. All but a standalone's have options, so that
