@@ -5,7 +5,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos manifests e2e compose own-app bench check readme pictures
+.PHONY: help setup demo test matrix chaos manifests e2e compose own-app bench check readme pictures
 
 help: ## list these commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -19,6 +19,9 @@ demo: setup ## check, plan, upgrade and check again on a real datalab database
 
 test: setup ## all tests, on real MongoDB servers
 	$(CARGO) test --locked --no-fail-fast
+
+matrix: ## a part of the tests on MongoDB 4.4, 5.0 and two 6.0; x86-64 only; ARGS="4.4.2 5.0.4"
+	tests/tools/matrix $(ARGS)
 
 # CHAOS_ROUNDS or CHAOS_KILLS may say instead how much is enough; CHAOS_SEED repeats a campaign
 ifeq ($(CHAOS_ROUNDS)$(CHAOS_KILLS),)
