@@ -127,7 +127,7 @@ const TABLE: &[Row] = &[
         "set the server's parameter requireApiVersion to false, then run it again",
     ),
     row(
-        &[(14031, "OutOfDiskSpace"), (12501, "QuotaExceeded")],
+        &[(14031, "OutOfDiskSpace")],
         ServerUnsuitable,
         Anywhere,
         "the server has no disk space left",
@@ -210,7 +210,7 @@ const TABLE: &[Row] = &[
         &[
             (91, "ShutdownInProgress"),
             (189, "PrimarySteppedDown"),
-            (10058, "NotPrimaryNoSecondaryOk"),
+            (10058, "LegacyNotPrimary"),
             (10107, "NotWritablePrimary"),
             (11600, "InterruptedAtShutdown"),
             (11602, "InterruptedDueToReplStateChange"),

@@ -4,6 +4,10 @@
 mod apps;
 mod support;
 
+#[allow(dead_code, reason = "the campaign uses all of it")]
+#[path = "chaos/faults.rs"]
+mod faults;
+
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -682,4 +686,46 @@ async fn an_observer_is_told_the_story() {
         Occasion::GateOpen,
     ];
     assert_eq!(told(), story.map(|occasion| (occasion, Tone::Normal)));
+}
+
+#[tokio::test]
+async fn old_code_stays_stopped_while_a_commit_is_in_doubt() {
+    let server = Server::three_members().await;
+    let (database, stage) = (server.database().await, Stage::with(|_| ()));
+    apps::record_old(&database).await;
+    apps::fill(&database, "things", (0..5).map(|i| doc! { "_id": i, "a": i })).await;
+    server.settled().await;
+    let members = faults::Members::of(&server).await;
+    let primary = members.primary().await.unwrap();
+    let met = faults::disarm(primary).await.unwrap();
+    let delay = doc! {
+        "failCommands": ["commitTransaction"],
+        "blockConnection": true,
+        "blockTimeMS": 1000,
+    };
+    faults::arm(primary, "alwaysOn", delay).await.unwrap();
+    let entered = doc! {
+        "waitForFailPoint": "failCommand",
+        "timesEntered": met + 1,
+        "maxTimeMS": 60_000,
+    };
+    let unconfirmed = async {
+        primary.run_command(entered).await.unwrap();
+        members.replicate(false).await;
+        faults::disarm(primary).await.unwrap();
+    };
+    let lease = [("GATE_LOCK_LEASE", "3s")];
+    let (report, ()) = tokio::join!(run(&database, &stage, &lease), unconfirmed);
+    assert_code(&report, 20);
+    assert_eq!(report.in_doubt.as_deref(), Some("0.8.0"), "{}", report.to_json());
+    assert_says(&report, &["in doubt", "left at 0 replicas", "\"stopped\""]);
+    assert_eq!(stage.state().scaled, [0], "{}", report.to_json());
+    members.replicate(true).await;
+    members.heal().await;
+    server.settled().await;
+    let report = run(&database, &stage, &lease).await;
+    assert_code(&report, 0);
+    assert_eq!((stage.state().replicas, stage.state().scaled), (0, vec![0]));
+    assert_eq!(old_shaped(&database).await, 0);
+    assert_eq!(remembered(&database).await, web(3));
 }
