@@ -87,7 +87,9 @@ async fn the_other_application_survives_kills() {
     let uri = Server::shared().await.uri("");
     let harness = harness(other_app::gate(), &uri).instants(5);
     let survived = harness.run(async |database| {
-        database.collection("auxiliary").insert_one(doc! { "_id": 1, "next_id": 1 }).await?;
+        let auxiliary =
+            [doc! { "_id": 1, "next_id": 1 }, doc! { "_id": 2, "jobflow_remote_version": "0.1.4" }];
+        database.collection("jf_auxiliary").insert_many(auxiliary).await?;
         Ok(())
     });
     tell("other application", &survived.await.unwrap());
