@@ -258,6 +258,7 @@ enum Adds {
 }
 
 /// One write of the stamp.
+#[expect(clippy::large_enum_variant, reason = "a move has one of them")]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Write {
     /// It says so already, or is left to the application.

@@ -141,7 +141,7 @@ impl Store {
     ) -> Result<bool, Halt> {
         let (stamp, session) = match (stamp, session) {
             (Some(stamp), Some(session)) => (stamp, session),
-            (_, session) => return Ok(self.attempt(change, session).await?),
+            (_, session) => return self.attempt(change, session).await,
         };
         session.start_transaction().await?;
         let moved = async {

@@ -307,7 +307,8 @@ async fn with_transactions_neither_moves_without_the_other() {
 #[tokio::test]
 async fn without_transactions_the_next_run_finishes_what_one_left_between_the_two() {
     let server = Server::standalone().await;
-    let moves: [(&str, fn(&Fresh) -> Gate); 3] = [
+    type Moving = fn(&Fresh) -> Gate;
+    let moves: [(&str, Moving); 3] = [
         ("0.8.0", |database| gate(database, "0.8.0", MOVE)),
         ("0.7.5", |database| gate(database, "0.7.5", "")),
         ("0.7.9", |database| repair(database, "0.7.0", "0.7.9")),

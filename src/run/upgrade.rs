@@ -104,10 +104,10 @@ impl Run<'_> {
     /// Where the database stands, read once more: another run may have taken over.
     async fn standing(&mut self) -> String {
         let until = self.stop.time_left(Duration::from_secs(1), STANDING);
-        match within(Some(until), self.store.observe(&self.lock.run_id)).await {
-            Some(Ok(observed)) => self.note_recorded(&observed.recorded),
-            // every commit was answered: what the run knows of them is what there is
-            Some(Err(_)) | None => {}
+        // without an answer, what the run knows stands: every commit was answered
+        if let Some(Ok(observed)) = within(Some(until), self.store.observe(&self.lock.run_id)).await
+        {
+            self.note_recorded(&observed.recorded);
         }
         self.report.standing()
     }
