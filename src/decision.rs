@@ -847,6 +847,10 @@ mod tests {
         unrecorded().fresh().empty().from("0.7.0").decides("initialise 0.9.0 Fresh");
         unrecorded().fresh().from("0.7.0").decides("begin 0.7.0, upgrade 0.8.0, 0.9.0");
         unrecorded().fresh().empty().from("0.9.1").decides("closed 12");
+        let misspelt = ["GATE_FROM_VERSION is 0.7.0", "database lab holds no documents"];
+        unrecorded().empty().from("0.7.0").closes(Outcome::Unrecorded, &misspelt);
+        unrecorded().empty().code("0.9.0", &[]).from("0.7.0").decides("closed 11");
+        unrecorded().empty().from("0.9.1").decides("closed 12");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use mongodb::bson::oid::ObjectId;
 use tokio::time::Instant;
 
 use crate::checkpoint::{Checkpoints, NoCheckpoints};
+use crate::diagnosis::explained;
 use crate::doubt::Doubt;
 use crate::engine::{closed, jittered};
 use crate::exit::Outcome;
@@ -23,7 +24,7 @@ use crate::run::{POLL, Quiesce, Run, SAY, no_answer};
 use crate::server::{Connected, connect};
 #[cfg(feature = "kubernetes")]
 use crate::settings::Events;
-use crate::settings::{Mode, Settings};
+use crate::settings::{Asking, Mode, Settings};
 use crate::stamp::Place;
 use crate::stop::{Stop, caught, within};
 use crate::store::Store;
@@ -151,7 +152,13 @@ impl Gate {
                 format!("build it with {} set to a released version", self.version_variable),
             )
         })?;
-        let wrong = |what: String| Failure::bug(format!("the table of upgrades is wrong: {what}"));
+        let wrong = |what: String| {
+            Failure::new(
+                Outcome::Bug,
+                format!("the table of upgrades is wrong: {what}"),
+                "correct the table of upgrades, or the code version with which this is built",
+            )
+        };
         let upgrades = Upgrades::new(self.upgrades.iter().cloned(), &code)
             .map_err(|error| wrong(error.to_string()))?
             .reaching_from(self.checked_oldest(&code).map_err(wrong)?);
@@ -259,10 +266,17 @@ impl Gate {
         let mut report = self.blank_report();
         report.mode = settings.mode.to_string();
         report.database = Some(settings.database.clone());
+        for ignored in &settings.origin.ignored {
+            tracing::warn!(reason = ignored, "warning");
+            report.warnings.push(ignored.clone());
+        }
         let ended = caught(self.try_run(settings, stop, checkpoints, &mut report)).await;
         match ended.and_then(|ended| ended) {
             Ok(message) => report.end(Outcome::Open, message, None),
-            Err(failure) => report.end(failure.outcome, failure.message, Some(failure.next)),
+            Err(failure) => {
+                let failure = explained(failure, &settings.origin);
+                report.end(failure.outcome, failure.message, Some(failure.next));
+            }
         }
         if let Some(observer) = &self.observer {
             observer.tell(last_notice(&report));
@@ -365,20 +379,26 @@ async fn connected(settings: &Settings, deadline: Option<Instant>) -> Result<Con
         _ => Instant::now().checked_add(patience),
     };
     let mut said: Option<Instant> = None;
+    let mut last: Option<Failure> = None;
     loop {
         let connecting = connect(settings.uri.expose(), &settings.database, patience);
         let failure = match within(until, connecting).await {
             Some(Err(failure)) if failure.outcome == Outcome::NoServer => failure,
             Some(ended) => return ended,
-            None => no_answer("resolving the host of the connection string", patience),
+            // what was learnt before says more
+            None => last.take().unwrap_or_else(|| {
+                no_answer("resolving the host of the connection string", patience)
+            }),
         };
-        if until.is_some_and(|until| Instant::now() >= until) {
+        let over = settings.asking == Asking::Once;
+        if over || until.is_some_and(|until| Instant::now() >= until) {
             return Err(failure);
         }
         if said.is_none_or(|said| said.elapsed() >= SAY) {
             tracing::info!(reason = failure.message, "waiting for the server");
             said = Some(Instant::now());
         }
+        last = Some(failure);
         within(until, tokio::time::sleep(jittered(POLL))).await;
     }
 }

@@ -20,6 +20,7 @@
 //! - `settings`, `log`, `progress`, `report`, `exit`, `failure`, `version`, `stop`, `checkpoint`: one
 //!   subject each. [`harness`] kills runs, for tests of upgrades.
 
+mod blocking;
 mod checkpoint;
 mod command;
 mod compatibility;
@@ -58,6 +59,7 @@ mod stop;
 mod store;
 mod upgrade;
 mod version;
+mod visible;
 mod workloads;
 
 pub use command::{Command, CreateIndex};
@@ -78,7 +80,7 @@ pub use seed::Seed;
 pub use server_errors::server_errors_table;
 pub use settings::Settings;
 #[doc(hidden)]
-pub use settings::markdown_table;
+pub use settings::{markdown_table, markdown_uri_options};
 pub use upgrade::{
     ActionType, Step, StepError, TableError, Transaction, Transform, Unit, Upgrade, UpgradeAction,
     Upgrades,

@@ -40,6 +40,8 @@ pub(crate) enum Attempt {
     Taken { from: Option<Former> },
     /// Another run holds it.
     Held(Holder),
+    /// What has its name is something else, which stays as it is.
+    Foreign,
 }
 
 /// A holder whose lease was over.
@@ -54,6 +56,10 @@ pub(crate) struct Former {
 ///
 /// A lock that cannot be understood is no lease: nothing can renew it, and nobody could wait it out.
 pub(crate) fn live_holder(lock: &RawDocument, now: mongodb::bson::DateTime) -> Option<Holder> {
+    let keys = lock.iter_elements().filter_map(|e| Some(e.ok()?.key().as_str().to_owned()));
+    if is_foreign(keys) {
+        return None;
+    }
     let expires = lock.get_datetime("expires").ok()?;
     let longest = now.timestamp_millis() + LONGEST_LEASE.as_millis() as i64;
     let alive = expires > now && expires.timestamp_millis() <= longest;
@@ -62,6 +68,16 @@ pub(crate) fn live_holder(lock: &RawDocument, now: mongodb::bson::DateTime) -> O
         host: lock.get_str("host").unwrap_or("unknown").to_owned(),
     })
 }
+
+/// Whether a document of these fields is no lock: it names no run, and something else.
+fn is_foreign(keys: impl IntoIterator<Item = String>) -> bool {
+    let keys: Vec<String> = keys.into_iter().collect();
+    !keys.iter().any(|key| key == "run_id")
+        && keys.iter().any(|key| !ANYBODYS.contains(&key.as_str()))
+}
+
+/// The fields of which alone nobody can tell whether they are a lock's.
+const ANYBODYS: [&str; 2] = ["_id", "expires"];
 
 impl Lock {
     fn documents(&self) -> mongodb::Collection<Document> {
@@ -81,7 +97,7 @@ impl Lock {
         loop {
             let asked = Instant::now();
             let attempt = self.attempt_once(session).await?;
-            if matches!(attempt, Attempt::Held(_)) || asked.elapsed() < self.lease / 3 {
+            if !matches!(attempt, Attempt::Taken { .. }) || asked.elapsed() < self.lease / 3 {
                 return Ok(attempt);
             }
         }
@@ -109,6 +125,13 @@ impl Lock {
             ]},
         };
         let renewed = doc! { "$mergeObjects": ["$$ROOT", { "expires": self.expires() }] };
+        let keys = doc! { "$map": { "input": { "$objectToArray": "$$ROOT" }, "in": "$$this.k" } };
+        let others = doc! { "$setDifference": [keys, ANYBODYS.to_vec()] };
+        let foreign = doc! { "$and": [
+            { "$eq": [{ "$type": "$run_id" }, "missing"] },
+            { "$ne": [others, []] },
+        ]};
+        let free = doc! { "$and": [{ "$not": [foreign] }, free] };
         let taken = doc! { "$cond": [own, renewed, { "$cond": [free, mine, "$$ROOT"] }] };
         let lock = self
             .documents()
@@ -134,6 +157,8 @@ impl Lock {
                 session: former.get_document("session").ok().cloned(),
             });
             Ok(Attempt::Taken { from })
+        } else if is_foreign(lock.keys().cloned()) {
+            Ok(Attempt::Foreign)
         } else {
             Ok(Attempt::Held(holder(&lock)))
         }

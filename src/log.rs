@@ -21,12 +21,16 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::settings::LogFormat;
+use crate::visible;
 
 /// The target of events that are bars. Enabled, at level trace, only where bars can be drawn.
 pub(crate) const BAR: &str = "upgrade_gate::bar";
 
 /// The client of Kubernetes, which logs every failed call as an error: the run says what it means.
 const KUBE: &str = "kube_client";
+
+/// More bytes of one value are not logged; the report has the rest.
+const LONGEST: usize = 8 * 1024;
 
 const CLEAR_LINE: &str = "\r\x1b[K";
 const WRAP_OFF: &str = "\x1b[?7l";
@@ -132,10 +136,14 @@ where
     fn format_event(
         &self,
         context: &FmtContext<'_, S, N>,
-        writer: Writer<'_>,
+        mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        self.0.clone().with_target(shows_module(event)).format_event(context, writer, event)
+        let mut line = String::new();
+        let format = self.0.clone().with_ansi(writer.has_ansi_escapes());
+        let format = format.with_target(shows_module(event));
+        format.format_event(context, Writer::new(&mut line), event)?;
+        writer.write_str(&visible::visible_line(&line))
     }
 }
 
@@ -185,7 +193,8 @@ where
             line.insert("module", event.metadata().target());
         }
         event.record(&mut line);
-        writeln!(writer, "{}", Value::Object(line.0))
+        let line = visible::to_json(&line.0).map_err(|_| fmt::Error)?;
+        writeln!(writer, "{line}")
     }
 }
 
@@ -193,7 +202,11 @@ struct JsonFields(Map<String, Value>);
 
 impl JsonFields {
     fn insert(&mut self, name: &str, value: impl Into<Value>) {
-        self.0.insert(name.into(), value.into());
+        let mut value = value.into();
+        if let Value::String(text) = &mut value {
+            crate::report::cut(text, LONGEST);
+        }
+        self.0.insert(name.into(), value);
     }
 }
 

@@ -3,17 +3,27 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
+use crate::blocking;
+use crate::engine::{closed, jittered};
 use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::gate::Gate;
 use crate::log;
 use crate::report::Report;
-use crate::settings::{Arguments, LogFormat, Settings, arguments, default_report_file, help};
+use crate::run::{POLL, SAY};
+use crate::settings::{
+    Arguments, LogFormat, Settings, Unread, arguments, default_report_file, help,
+};
 use crate::stop::Stop;
 use crate::version::Version;
+
+/// How long the report file may take: nobody may be there to read a named pipe.
+const SOON: Duration = Duration::from_secs(2);
 
 impl Gate {
     /// The whole of an application's gate: reads arguments and settings, runs, reports, and returns the
@@ -56,7 +66,7 @@ impl Gate {
             Ok((code, _)) => code,
             Err(failure) => return self.refuse(failure),
         };
-        let settings = match Settings::from_env(&code) {
+        let settings = match runtime.block_on(settings_in_time(&code, &stop)) {
             Ok(settings) => settings,
             Err(failure) => return self.refuse(failure),
         };
@@ -95,20 +105,49 @@ impl Gate {
     }
 }
 
+/// The settings, waiting for a file of the connection string that something else may fill.
+async fn settings_in_time(code: &Version, stop: &Stop) -> Result<Settings, Failure> {
+    let began = Instant::now();
+    let mut said: Option<Instant> = None;
+    loop {
+        let (failure, waits) = match Settings::read_env(code) {
+            Ok(settings) => return Ok(settings),
+            Err(Unread { failure, waits: Some(waits) }) => (failure, waits),
+            Err(Unread { failure, waits: None }) => return Err(failure),
+        };
+        if waits.timeout.is_some_and(|timeout| began.elapsed() >= timeout) {
+            return Err(failure);
+        }
+        if said.is_none_or(|said| said.elapsed() >= SAY) {
+            log::init(&waits.log, waits.log_format);
+            tracing::info!(reason = failure.message, "waiting for the connection string");
+            said = Some(Instant::now());
+        }
+        let rest = waits.timeout.map_or(POLL, |timeout| timeout.saturating_sub(began.elapsed()));
+        stop.sleep(jittered(POLL).min(rest)).await.map_err(|halt| closed(halt, "waiting"))?;
+    }
+}
+
 fn printed(text: &str) -> ExitCode {
     let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
     ExitCode::SUCCESS
 }
 
+/// Writes a file, unless that takes long. What went wrong holds no path, which may be anything.
+fn write_soon(file: &Path, text: String) -> Result<(), String> {
+    let path = file.to_owned();
+    match blocking::within(SOON, move || std::fs::write(path, text)) {
+        Some(written) => written.map_err(|error| error.to_string()),
+        None => Err(format!("nothing took it within {} s", SOON.as_secs())),
+    }
+}
+
 /// Writes the report and, as the last line of the log, the outcome.
 fn finish(report: &Report, file: Option<&Path>) -> ExitCode {
-    if let Some(file) = file {
-        let is_termination_message = default_report_file().as_deref() == Some(file);
-        let text =
-            if is_termination_message { report.to_termination_message() } else { report.to_json() };
-        if let Err(error) = std::fs::write(file, text) {
-            tracing::warn!(error = %error, "GATE_REPORT_FILE could not be written");
-        }
+    if let Some(file) = file
+        && let Err(error) = write_soon(file, report.to_termination_message())
+    {
+        tracing::warn!(error, "GATE_REPORT_FILE could not be written");
     }
     let _ = writeln!(std::io::stdout(), "{}", report.to_json());
     let Report { app, database, from, to, outcome, exit_code, message, duration_ms, .. } = report;

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::exit::Outcome;
 use crate::upgrade::UpgradeAction;
+use crate::visible;
 
 /// What Kubernetes keeps of a container's termination message, in bytes.
 const TERMINATION_MESSAGE: usize = 4096;
@@ -168,12 +169,12 @@ impl Report {
 
     /// The report as JSON.
     pub fn to_json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_else(|error| {
+        visible::to_json(self).unwrap_or_else(|error| {
             format!(r#"{{"outcome":"bug","exit_code":1,"message":"no report: {error}"}}"#)
         })
     }
 
-    /// The report as JSON that Kubernetes keeps whole: what matters least goes first.
+    /// The report as JSON of at most 4 KiB, which Kubernetes keeps whole: what matters least goes first.
     pub fn to_termination_message(&self) -> String {
         let fits = |text: &String| text.len() <= TERMINATION_MESSAGE;
         let whole = self.to_json();
@@ -204,12 +205,14 @@ impl Report {
     /// Cuts every text that may be long, the fewer bytes the greater `share` is.
     fn cut(&mut self, share: usize) {
         self.remaining.truncate(20 / share);
+        self.workloads.truncate(8 / share);
         cut(&mut self.message, 1200 / share);
         self.next.iter_mut().for_each(|next| cut(next, 800 / share));
         let unfinished = self.unfinished.iter_mut();
-        let names = [&mut self.app, &mut self.code_version, &mut self.host];
+        let names = [&mut self.app, &mut self.code_version, &mut self.host, &mut self.run_id];
         names
             .into_iter()
+            .chain(self.workloads.iter_mut().map(|workload| &mut workload.name))
             .chain(unfinished.flat_map(|u| [&mut u.version, &mut u.journal, &mut u.step]))
             .chain(
                 [&mut self.database, &mut self.from, &mut self.to, &mut self.in_doubt]
@@ -236,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_termination_message_is_json_that_fits_whatever_a_text_holds() {
-        for text in ["x", "\u{1}", "é", "\""] {
+        for text in ["x", "\u{1}", "é", "\"", "\u{9b}", "\u{202e}", "\u{e0041}"] {
             let long = text.repeat(6000);
             let (version, journal) = ("0.8.0".to_owned(), long.clone());
             let unfinished = Unfinished { version, journal, step: long.clone(), documents: 1 };
@@ -250,6 +253,17 @@ mod tests {
                 host: long.clone(),
                 remaining: vec![long.clone(); 30],
                 unfinished: Some(unfinished),
+                workloads: vec![
+                    WorkloadReport {
+                        name: long.clone(),
+                        replicas: u32::MAX,
+                        state: WorkloadState::NotRestored,
+                    };
+                    30
+                ],
+                warnings: vec![long.clone(); 30],
+                app: long.clone(),
+                code_version: long.clone(),
                 exit_code: 15,
                 ..Report::default()
             };
@@ -257,7 +271,7 @@ mod tests {
             assert!(message.len() <= TERMINATION_MESSAGE, "{} bytes", message.len());
             let read: serde_json::Value = serde_json::from_str(&message).unwrap();
             assert_eq!(read["exit_code"], 15);
-            assert!(read["message"].as_str().unwrap().starts_with(&text.repeat(20)));
+            assert!(read["message"].as_str().unwrap().starts_with(&text.repeat(12)));
         }
     }
 

@@ -9,7 +9,7 @@ use mongodb::options::{
 };
 use mongodb::{Client, Database};
 
-use crate::diagnosis::{selection_remedy, wrong_uri};
+use crate::diagnosis::{unreachable, wrong_uri};
 use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::server_errors;
@@ -71,6 +71,9 @@ pub(crate) async fn primary(database: &Database) -> Result<(), Halt> {
     let hello = hello(database).await?;
     if is_router(&hello) || hello.get_bool("isWritablePrimary").unwrap_or(false) {
         return Ok(());
+    }
+    if hello.get_bool("isreplicaset").unwrap_or(false) {
+        return Err(Halt::Failure(unreachable("asking for the primary", "Type: RsGhost")));
     }
     Err(Halt::Failure(Failure::new(
         Outcome::NoServer,
@@ -188,7 +191,7 @@ pub(crate) fn failure(error: &Error, doing: &str, unknown: Outcome) -> Failure {
             Some(meaning) => {
                 Failure::new(meaning.outcome, format!("{doing}: {}", meaning.cause), meaning.remedy)
             }
-            None => no_server(selection_remedy(message)),
+            None => unreachable(doing, message),
         },
         ErrorKind::InvalidArgument { .. } | ErrorKind::InvalidTlsConfig { .. } => Failure::new(
             Outcome::SettingWrong,

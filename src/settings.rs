@@ -1,8 +1,10 @@
 //! The settings: read from the environment once, checked together, and typed.
 
+mod file;
 mod help;
 mod table;
 mod uri;
+mod uri_options;
 mod value;
 
 use std::collections::BTreeMap;
@@ -14,18 +16,21 @@ use std::time::Duration;
 use serde::Deserialize;
 use tracing_subscriber::filter::Targets;
 
+use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::version::Version;
 
 pub use help::{Arguments, arguments, help};
 pub use table::{Fallback, SETTINGS, Scope, markdown_table};
-pub use uri::Secret;
+use uri::Connection;
+pub use uri::{Origin, Secret};
+pub use uri_options::markdown_uri_options;
 #[cfg(feature = "kubernetes")]
 pub use value::WorkloadKind;
 pub use value::WorkloadName;
 use value::{
-    choice, count, duration, log, object_name, short_duration, version, version_up_to, workloads,
-    wrong,
+    app_version, choice, count, duration, log, object_name, short_duration, version, version_up_to,
+    workloads, wrong,
 };
 
 const PREFIX: &str = "GATE_";
@@ -37,11 +42,16 @@ const TERMINATION_LOG: &str = "/dev/termination-log";
 const MOST_DOCUMENTS: usize = 100_000;
 const TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
+/// How long a run with a `GATE_TIMEOUT` of zero waits for the one answer that it asks for, at most.
+const ONE_ANSWER: Duration = Duration::from_secs(5);
+
 /// What one run is to do, checked as far as that needs neither a server nor a record.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The connection string, with a scheme that the driver knows; the driver checks the rest.
     pub(crate) uri: Secret,
+    /// Where that comes from, and what is said of it.
+    pub(crate) origin: Origin,
     /// The application's database.
     pub(crate) database: String,
     /// What to do.
@@ -56,6 +66,8 @@ pub struct Settings {
     pub(crate) conditions: Conditions,
     /// The bound on all waiting; none is unlimited.
     pub(crate) timeout: Option<Duration>,
+    /// Whether what is not there at once is not waited for.
+    pub(crate) asking: Asking,
     /// The bound on waiting for a server. Not zero.
     pub(crate) connect_timeout: Duration,
     /// The bound on waiting for another run's lock.
@@ -123,6 +135,15 @@ pub enum Conditions {
     SkipSkippable,
 }
 
+/// How often a server, a lock or an open gate is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// Again and again, until the time is over.
+    Again,
+    /// Once: `GATE_TIMEOUT` is zero.
+    Once,
+}
+
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -183,7 +204,12 @@ impl Settings {
     ///
     /// Those of [`Settings::from_vars`], and the same outcome for a value that is not UTF-8.
     pub fn from_env(code_version: &Version) -> Result<Self, Failure> {
-        Self::from_vars(utf8(std::env::vars_os())?, code_version)
+        Self::read_env(code_version).map_err(|unread| unread.failure)
+    }
+
+    /// The same, with how long to wait for a file that may be filled.
+    pub(crate) fn read_env(code_version: &Version) -> Result<Self, Unread> {
+        Self::read_vars(utf8(std::env::vars_os())?, code_version)
     }
 
     /// How long one wait for a server may take.
@@ -197,11 +223,19 @@ impl Settings {
     /// # Errors
     ///
     /// [`SettingWrong`](crate::exit::Outcome::SettingWrong), naming every setting that is wrong and
-    /// showing no secret.
+    /// showing no secret; [`NoServer`](crate::exit::Outcome::NoServer) where the connection string is all
+    /// that is missing, and whoever is to provide it may still do so.
     pub fn from_vars(
         vars: impl IntoIterator<Item = (String, String)>,
         code_version: &Version,
     ) -> Result<Self, Failure> {
+        Self::read_vars(vars, code_version).map_err(|unread| unread.failure)
+    }
+
+    fn read_vars(
+        vars: impl IntoIterator<Item = (String, String)>,
+        code_version: &Version,
+    ) -> Result<Self, Unread> {
         let vars: Vec<(String, String)> = vars.into_iter().collect();
         let in_cluster = vars.iter().any(|(name, value)| name == IN_CLUSTER && !value.is_empty());
         let set: BTreeMap<String, String> = vars
@@ -215,15 +249,45 @@ impl Settings {
         for name in set.keys() {
             problems.keep(check_scope(name, mode));
         }
-        let settings = raw.read(mode.unwrap_or(Mode::Upgrade), code_version, &mut problems);
+        let of_file = raw.mongodb_uri_file.is_some();
+        let mode = mode.unwrap_or(Mode::Upgrade);
+        let waits = raw.waits(mode);
+        let settings = raw.read(mode, code_version, &mut problems);
         let can_ask = in_cluster && cfg!(feature = "kubernetes");
         if let Some(settings) = settings.as_ref().filter(|_| !can_ask) {
             problems.keep(needs_cluster(settings));
         }
         match settings {
             Some(settings) if problems.0.is_empty() => Ok(settings),
-            _ => Err(problems.into_failure()),
+            _ => {
+                let failure = problems.into_failure();
+                let waits = waits.filter(|_| of_file && failure.outcome == Outcome::NoServer);
+                Err(Unread { failure, waits })
+            }
         }
+    }
+}
+
+/// Why the settings could not be read.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    pub(crate) failure: Failure,
+    /// Where a file may be filled: for how long to read it again, and how to log that.
+    pub(crate) waits: Option<Waits>,
+}
+
+/// How a run waits for the file of its connection string.
+#[derive(Debug)]
+pub(crate) struct Waits {
+    /// None is without end.
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) log: Targets,
+    pub(crate) log_format: Option<LogFormat>,
+}
+
+impl From<Failure> for Unread {
+    fn from(failure: Failure) -> Self {
+        Unread { failure, waits: None }
     }
 }
 
@@ -239,6 +303,7 @@ struct Raw {
     initialise: String,
     from_version: Option<String>,
     target_version: Option<String>,
+    app_version: Option<String>,
     skip_conditions: String,
     timeout: Option<String>,
     connect_timeout: String,
@@ -277,6 +342,30 @@ impl Raw {
             .map_err(|_| Failure::bug("the table of settings lacks a default"))
     }
 
+    fn timeout(&self, mode: Mode) -> Result<Option<Duration>, Failure> {
+        match &self.timeout {
+            Some(text) => duration("GATE_TIMEOUT", text).map(Some),
+            None => Ok((mode != Mode::Wait).then_some(TIMEOUT)),
+        }
+    }
+
+    fn log_format(&self) -> Result<Option<LogFormat>, Failure> {
+        match &self.log_format {
+            Some(text) => choice(
+                "GATE_LOG_FORMAT",
+                text,
+                &[("text", Some(LogFormat::Text)), ("json", Some(LogFormat::Json))],
+            ),
+            None => Ok(None),
+        }
+    }
+
+    /// How to wait for a file; none where any of this is wrong.
+    fn waits(&self, mode: Mode) -> Option<Waits> {
+        let timeout = self.timeout(mode).ok()?;
+        Some(Waits { timeout, log: log(&self.log).ok()?, log_format: self.log_format().ok()? })
+    }
+
     /// None if there was a problem.
     fn read(self, mode: Mode, code: &Version, problems: &mut Problems) -> Option<Settings> {
         let connection = problems.keep(uri::connection(
@@ -298,25 +387,16 @@ impl Raw {
             &self.skip_conditions,
             &[("true", Conditions::SkipSkippable), ("false", Conditions::Ask)],
         ));
-        let timeout = problems.keep(match &self.timeout {
-            Some(text) => duration("GATE_TIMEOUT", text).map(Some),
-            None => Ok((mode != Mode::Wait).then_some(TIMEOUT)),
-        });
+        problems.keep(app_version(code, &self.app_version));
+        let timeout = problems.keep(self.timeout(mode));
         let connect_timeout =
             problems.keep(short_duration("GATE_CONNECT_TIMEOUT", &self.connect_timeout));
         let lock_wait = problems.keep(duration("GATE_LOCK_WAIT", &self.lock_wait));
         let lock_lease = problems.keep(short_duration("GATE_LOCK_LEASE", &self.lock_lease));
         let batch_documents =
             problems.keep(count("GATE_BATCH_DOCUMENTS", &self.batch_documents, MOST_DOCUMENTS));
+        let log_format = problems.keep(self.log_format());
         let log = problems.keep(log(&self.log));
-        let log_format = problems.keep(match &self.log_format {
-            Some(text) => choice(
-                "GATE_LOG_FORMAT",
-                text,
-                &[("text", Some(LogFormat::Text)), ("json", Some(LogFormat::Json))],
-            ),
-            None => Ok(None),
-        });
         let repair = match mode {
             Mode::Record => problems.keep(self.repair(code)).map(Some),
             _ => Some(None),
@@ -342,18 +422,30 @@ impl Raw {
             job_name: named("GATE_JOB_NAME", self.job_name),
             job_uid: named("GATE_JOB_UID", self.job_uid),
         };
-        let (uri, database) = connection?;
+        let Connection { uri, database, origin } = connection?;
+        let (mut timeout, mut lock_wait, connect_timeout) =
+            (timeout?, lock_wait?, connect_timeout?);
+        let asking = match timeout {
+            Some(Duration::ZERO) => Asking::Once,
+            _ => Asking::Again,
+        };
+        if asking == Asking::Once {
+            timeout = Some(connect_timeout.min(ONE_ANSWER));
+            lock_wait = Duration::ZERO;
+        }
         Some(Settings {
             uri,
+            origin,
             database,
             mode,
             initialise: initialise?,
             from_version: from_version?,
             target_version: target_version?,
             conditions: conditions?,
-            timeout: timeout?,
-            connect_timeout: connect_timeout?,
-            lock_wait: lock_wait?,
+            timeout,
+            asking,
+            connect_timeout,
+            lock_wait,
             lock_lease: lock_lease?,
             batch_documents: batch_documents?,
             log: log?,
@@ -391,7 +483,10 @@ impl Problems {
     }
 
     fn into_failure(self) -> Failure {
-        let mut problems = self.0.into_iter();
+        // what is wrong comes before what is only not there yet
+        let (wrong, missing): (Vec<Failure>, Vec<Failure>) =
+            self.0.into_iter().partition(|problem| problem.outcome != Outcome::NoServer);
+        let mut problems = wrong.into_iter().chain(missing);
         let Some(first) = problems.next() else {
             return Failure::bug("a setting was dropped without a reason");
         };
@@ -461,6 +556,14 @@ fn is_service_link(name: &str) -> bool {
 /// Whether a setting is known, and may be set in this mode.
 fn check_scope(name: &str, mode: Option<Mode>) -> Result<(), Failure> {
     let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
+        // a name that went wrong may hold what was meant as its value
+        if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') || name.len() > 64 {
+            return Err(wrong(
+                "a variable that begins with GATE_ has other characters than letters, digits and _ in \
+                 its name, or too many",
+                "write settings as NAME=value; --help lists all names",
+            ));
+        }
         let known = SETTINGS.iter().filter_map(|setting| setting.name.strip_prefix(PREFIX));
         let (nearest, _) = table::nearest(&name[PREFIX.len()..], known).unwrap_or_default();
         return Err(wrong(

@@ -553,7 +553,9 @@ impl Upgrades {
             let version = Version::parse_code(&upgrade.version)
                 .map_err(|error| TableError(format!("{label}: {error}")))?;
             if version > *code {
-                return Err(TableError(format!("{label} is above the code version {code}")));
+                return Err(TableError(format!(
+                    "{label} is above the code version {code}, with which this was built"
+                )));
             }
             check_steps(&upgrade).map_err(|reason| TableError(format!("{label}: {reason}")))?;
             match units.last_mut() {

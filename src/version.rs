@@ -4,6 +4,9 @@ use std::fmt;
 
 use semver::Prerelease;
 
+/// More bytes of a text that is not a version are not shown.
+const SHOWN: usize = 100;
+
 const SEPARATORS: [char; 3] = ['.', '-', '_'];
 
 /// A version as the gate orders it: by PEP 440, which Python code stamps, without the local part.
@@ -165,7 +168,7 @@ impl fmt::Display for VersionError {
             Self::BareNumber(text) => (
                 text,
                 "has a bare number after a hyphen, a pre-release to semver but a post release to \
-                 PEP 440: write -rc.N or .postN instead",
+                 PEP 440: write X.Y.Z-rc.N, or X.Y.Z",
             ),
             Self::NoOrder(text) => (
                 text,
@@ -186,6 +189,8 @@ impl fmt::Display for VersionError {
                  use X.Y.Z or X.Y.Z-rc.N",
             ),
         };
+        let mut text = text.clone();
+        crate::report::cut(&mut text, SHOWN);
         write!(f, "version {text:?} {problem}")
     }
 }
@@ -488,7 +493,7 @@ mod tests {
         assert_eq!(
             refusal("1.0.0-1").to_string(),
             "version \"1.0.0-1\" has a bare number after a hyphen, a pre-release to semver but a \
-             post release to PEP 440: write -rc.N or .postN instead"
+             post release to PEP 440: write X.Y.Z-rc.N, or X.Y.Z"
         );
     }
 }

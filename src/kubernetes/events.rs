@@ -17,6 +17,7 @@ use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::observer::{Notice, Observer, Tone};
 use crate::settings::{Pod, Settings};
+use crate::visible::visible;
 use crate::workloads::Later;
 
 /// What all of it together may cost a run that gets no answer.
@@ -106,7 +107,7 @@ impl Teller {
         let resource = kind("events.k8s.io", "v1", "Event", "events");
         let events = self.server.objects(&resource).await?;
         let name = self.name(notice);
-        let mut note = notice.note.clone();
+        let mut note = visible(&notice.note).into_owned();
         crate::report::cut(&mut note, NOTE);
         let event = DynamicObject::new(&name, &resource).data(json!({
             "eventTime": now(),

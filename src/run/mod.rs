@@ -23,7 +23,7 @@ use crate::observer::{Notice, Observer, Occasion, Tone};
 use crate::record::{Recorded, Writer};
 use crate::report::{Report, Unfinished, UpgradeReport, UpgradeState};
 use crate::server::{self, Need};
-use crate::settings::{Initialise, Mode, Settings};
+use crate::settings::{Asking, Initialise, Mode, Settings};
 use crate::stop::{Halt, Stop, within};
 use crate::store::Store;
 use crate::upgrade::{Unit, Upgrades};
@@ -156,7 +156,7 @@ impl<'a> Run<'a> {
         let bound = self.deadline.filter(|_| !self.took_lock).map(|deadline| deadline.max(now));
         let until = bound.map_or(now + patience, |bound| bound.min(now + patience));
         // mode wait says why, and asks again by itself
-        let again = self.settings.mode != Mode::Wait;
+        let again = self.settings.mode != Mode::Wait && self.settings.asking == Asking::Again;
         let asking = async {
             loop {
                 match ask().await.map_err(Into::into) {
@@ -338,14 +338,17 @@ impl<'a> Run<'a> {
     pub(crate) async fn wait(&mut self) -> Result<String, Failure> {
         let (mut said, mut last): (Option<Instant>, Option<Failure>) = (None, None);
         loop {
-            let failure = match within(self.deadline, self.check()).await {
+            // the driver's own errors come when the time is over, and say more
+            let until = self.deadline.map(|deadline| deadline + UNDER_WAY);
+            let failure = match within(until, self.check()).await {
                 Some(Ok(message)) => return Ok(message),
                 Some(Err(failure)) => failure,
                 None => last.unwrap_or_else(|| {
                     no_answer("reading the record", self.settings.timeout.unwrap_or_default())
                 }),
             };
-            let over = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            let over = self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+                || self.settings.asking == Asking::Once;
             if over || !failure.outcome.waiting_can_help() {
                 return Err(failure);
             }

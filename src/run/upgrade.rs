@@ -13,7 +13,7 @@ use crate::engine::{
 };
 use crate::exit::Outcome;
 use crate::failure::Failure;
-use crate::lock::Attempt;
+use crate::lock::{Attempt, LOCK_ID};
 use crate::observer::{Occasion, Tone};
 use crate::record::{Applied, Record, Recorded};
 use crate::report::{UpgradeReport, UpgradeState};
@@ -210,6 +210,7 @@ impl Run<'_> {
                 return Ok(None);
             }
             Ok(Attempt::Taken { from }) => from,
+            Ok(Attempt::Foreign) => return Err(self.foreign_lock()),
             Err(halt) => {
                 // an answer may have been lost on the way: leave no lock behind
                 self.release(session).await;
@@ -258,6 +259,16 @@ impl Run<'_> {
         drop(keeper);
         self.release(session).await;
         ended.map(Some)
+    }
+
+    /// The closed gate where something else has the lock's name.
+    fn foreign_lock(&self) -> Failure {
+        let place = format!("{}.{}", self.store.database.name(), self.lock.collection);
+        Failure::new(
+            Outcome::RecordUnreadable,
+            format!("the document {LOCK_ID} of {place} is not this gate's lock: it names no run"),
+            format!("rename or remove the document {LOCK_ID} of {place}, then run it again"),
+        )
     }
 
     /// Gives the lock up; tries again after any error, for it is the last thing to do.

@@ -56,10 +56,14 @@ pub const SETTINGS: &[Setting] = &[
         "the version that an unrecorded, existing database last ran"),
     only(&[Mode::Upgrade, Mode::Plan], "GATE_TARGET_VERSION", Words("the code version"),
         "an earlier version to stop at"),
+    always("GATE_APP_VERSION", Words(""),
+        "the version of the application that is about to start; other than the code version it is \
+         refused (16)"),
     always("GATE_SKIP_CONDITIONS", Value("false"),
         "`true`: skip those conditions that declare themselves skippable"),
     always("GATE_TIMEOUT", Words("5m, none in wait"),
-        "how long to wait for the server, the lock and an open gate; never cuts work short"),
+        "how long to wait for the server, the lock and an open gate; never cuts work short. `0s` asks \
+         once"),
     always("GATE_CONNECT_TIMEOUT", Value("30s"),
         "how long to wait for a server that can be used"),
     always("GATE_LOCK_WAIT", Value("4m"),
@@ -75,7 +79,8 @@ pub const SETTINGS: &[Setting] = &[
     always("GATE_LOG_FORMAT", Words("json, not on a terminal"),
         "`json` or `text`"),
     always("GATE_REPORT_FILE", Words(TERMINATION_LOG),
-        "file for the final report, which also goes to stdout; the default only where it exists"),
+        "file for the final report, cut to 4 KiB where it is longer; stdout has the whole. The default \
+         only where it exists"),
     only(&[Mode::Record], "GATE_RECORD_VERSION", Words("required"),
         "the version to record"),
     only(&[Mode::Record], "GATE_EXPECT_VERSION", Words("required"),

@@ -87,7 +87,7 @@ fn says_where_a_missing_or_wrong_connection_string_should_come_from() {
     assert_eq!(accepted(&[source]).uri.expose(), URI.1);
     for empty in [&[source][..], &[source, ("GATE_MONGODB_URI", "")]] {
         let failure = read(empty).unwrap_err();
-        assert_eq!(failure.outcome, Outcome::SettingWrong);
+        assert_eq!(failure.outcome, Outcome::NoServer);
         assert_says(
             &failure.message,
             &["GATE_MONGODB_URI is not set", source.1, "missing or empty"],
@@ -118,7 +118,140 @@ fn reads_the_connection_string_from_a_mounted_file() {
 
     std::fs::remove_file(&path).unwrap();
     let text = from_file().unwrap_err().to_string();
-    assert_says(&text, &["GATE_MONGODB_URI_FILE", path.to_str().unwrap(), "cannot be read"]);
+    assert_says(&text, &["GATE_MONGODB_URI_FILE", path.to_str().unwrap(), "is missing"]);
+}
+
+#[test]
+fn every_way_in_which_a_file_is_wrong_has_its_own_sentence() {
+    let folder = std::env::temp_dir().join(format!("gate-files-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let failure = |path: &std::path::Path| {
+        let vars = [("GATE_MONGODB_URI_FILE", path.to_str().unwrap())];
+        let failure = read(&[&vars[..], &[("GATE_MONGODB_URI_SOURCE", "Secret lab")]].concat());
+        let failure = failure.unwrap_err();
+        let text = failure.to_string();
+        assert_says(&text, &["GATE_MONGODB_URI_FILE", "Secret lab"]);
+        assert!(!text.contains("s3cret"), "{text}");
+        (failure.outcome, text)
+    };
+    let uri = "mongodb://u:s3cret@h/lab";
+    let wide = |bytes: fn(u16) -> [u8; 2]| uri.encode_utf16().flat_map(bytes).collect::<Vec<u8>>();
+    let path = folder.join("uri");
+    for (contents, outcome, says) in [
+        (b"".to_vec(), Outcome::NoServer, "is empty"),
+        (b" \r\n".to_vec(), Outcome::NoServer, "is empty"),
+        ([&[0xFF, 0xFE][..], &wide(u16::to_le_bytes)].concat(), Outcome::SettingWrong, "is UTF-16"),
+        ([&[0xFE, 0xFF][..], &wide(u16::to_be_bytes)].concat(), Outcome::SettingWrong, "is UTF-16"),
+        (wide(u16::to_le_bytes), Outcome::SettingWrong, "NUL bytes"),
+        (format!("\u{feff}{uri}").into_bytes(), Outcome::SettingWrong, "byte-order mark"),
+        (b"mongodb://u:s3cret\xff@h/lab".to_vec(), Outcome::SettingWrong, "is not UTF-8"),
+        (format!("{uri}\n{uri}\n").into_bytes(), Outcome::SettingWrong, "several lines"),
+        (format!("{uri}\rx").into_bytes(), Outcome::SettingWrong, "several lines"),
+        (vec![b's'; 100_000], Outcome::SettingWrong, "larger than 64 KiB"),
+    ] {
+        std::fs::write(&path, &contents).unwrap();
+        let (is, text) = failure(&path);
+        assert_eq!(is, outcome, "{text}");
+        assert_says(&text, &[says]);
+    }
+    for ending in ["", "\n", "\r\n", " \n\n"] {
+        std::fs::write(&path, format!("{uri}{ending}")).unwrap();
+        read(&[("GATE_MONGODB_URI_FILE", path.to_str().unwrap())]).unwrap();
+    }
+    let (is, text) = failure(&folder);
+    assert_eq!(is, Outcome::SettingWrong);
+    assert_says(&text, &["is a directory"]);
+    let pipe = folder.join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (is, text) = failure(&pipe);
+    assert_eq!(is, Outcome::SettingWrong);
+    assert_says(&text, &["named pipe to which nobody writes"]);
+    // one to which somebody writes is a file like any other
+    let pipe = folder.join("pipe with a writer");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let writer = {
+        let pipe = pipe.clone();
+        std::thread::spawn(move || std::fs::write(pipe, uri))
+    };
+    read(&[("GATE_MONGODB_URI_FILE", pipe.to_str().unwrap())]).unwrap();
+    writer.join().unwrap().unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn what_is_ignored_of_a_connection_string_is_said_with_its_source() {
+    let uri = "mongodb://u:p%2Bq@h/lab?socketTimeoutMS=1&compressors=snappy&foo=1&tls=yes";
+    let source = ("GATE_MONGODB_URI_SOURCE", "key uri of Secret lab");
+    let settings = read(&[("GATE_MONGODB_URI", uri), source]).unwrap();
+    let ignored = &settings.origin.ignored;
+    for (warning, option) in ignored.iter().zip(["socketTimeoutMS", "compressors", "foo"]) {
+        assert_says(warning, &[option, "GATE_MONGODB_URI (key uri of Secret lab)"]);
+    }
+    assert_eq!(ignored.len(), 3);
+    assert_eq!(settings.uri.expose(), "mongodb://u:p%2Bq@h/lab?tls=true");
+    assert!(settings.origin.plus_in_password);
+    let wrong = read(&[("GATE_MONGODB_URI", "mongodb://h/lab?tlsCRLFile=x"), source]).unwrap_err();
+    assert_says(&wrong.to_string(), &["tlsCRLFile", "key uri of Secret lab"]);
+}
+
+#[test]
+fn a_database_of_mongodbs_own_is_not_the_applications() {
+    for own in ["admin", "local", "config", "Admin"] {
+        let uri = format!("mongodb://u:s3cret@h/{own}");
+        let failure = read(&[("GATE_MONGODB_URI", &uri)]).unwrap_err();
+        assert_eq!(failure.outcome, Outcome::SettingWrong);
+        assert_says(&failure.to_string(), &[own, "authSource", "GATE_DATABASE"]);
+        assert_says(&refused(&[("GATE_DATABASE", own)]), &[own, "MongoDB's own"]);
+        let named = read(&[("GATE_MONGODB_URI", &uri), ("GATE_DATABASE", "lab")]).unwrap();
+        assert_eq!(named.database, "lab");
+        assert_eq!(named.origin.users_of.as_deref(), Some(own));
+    }
+}
+
+#[test]
+fn a_gate_of_another_version_than_the_application_is_refused() {
+    for same in ["0.8.0", "v0.8.0", "0.8", "0.8.0+build.5"] {
+        accepted(&[("GATE_APP_VERSION", same)]);
+    }
+    for other in ["0.7.0", "0.8.0rc1", "0.8.0.post1", "0.8.0.dev3"] {
+        for mode in ["upgrade", "check", "wait", "plan", "resume"] {
+            let text = refused(&[("GATE_APP_VERSION", other), ("GATE_MODE", mode)]);
+            assert_says(&text, &["this gate belongs to 0.8.0 but the application is"]);
+        }
+    }
+    for none in ["latest", "0.8.0-1", "0.8.0-foo"] {
+        assert_says(&refused(&[("GATE_APP_VERSION", none)]), &[none]);
+    }
+}
+
+#[test]
+fn a_timeout_of_zero_asks_once() {
+    let settings = accepted(&[("GATE_TIMEOUT", "0s")]);
+    assert_eq!(settings.asking, Asking::Once);
+    assert_eq!((settings.timeout, settings.lock_wait), (Some(ONE_ANSWER), Duration::ZERO));
+    let settings = accepted(&[("GATE_TIMEOUT", "0s"), ("GATE_CONNECT_TIMEOUT", "1s")]);
+    assert_eq!(settings.timeout, Some(Duration::from_secs(1)));
+    assert_eq!(accepted(&[("GATE_TIMEOUT", "1ms")]).asking, Asking::Again);
+}
+
+#[test]
+fn nothing_that_looks_like_a_part_of_a_connection_string_is_shown() {
+    for stray in ["u:s3cret@h/lab", "mongodb:/u:s3cret", "MONGODB://x:s3cret", "x@s3cret"] {
+        for setting in SETTINGS {
+            let read_as_it_is = ["GATE_MONGODB_URI", "GATE_REPORT_FILE", "GATE_DATABASE"];
+            if !read_as_it_is.contains(&setting.name) {
+                let failure = read(&[URI, (setting.name, stray)]);
+                let Err(failure) = failure else { continue };
+                assert!(!failure.to_string().contains("s3cret"), "{failure}");
+            }
+        }
+    }
+    // a line of YAML that became a name
+    let failure = read(&[URI, ("GATE_MONGODB_URI: mongodb://u:s3cret@h/lab?w", "1")]).unwrap_err();
+    assert!(!failure.to_string().contains("s3cret"), "{failure}");
+    assert_says(&failure.to_string(), &["NAME=value"]);
+    let long = refused(&[("GATE_FROM_VERSION", &"9".repeat(4_000_000))]);
+    assert!(long.len() < 1000, "{}", long.len());
 }
 
 #[test]
@@ -292,8 +425,10 @@ fn durations_have_a_unit() {
         for number in ["90", "0", "1.5", " 90 "] {
             assert_says(&refused(&[(name, number)]), &["has no unit", "90s"]);
         }
-        for other in ["soon", "-5s", "90x", "99999999999999999999s"] {
-            assert_says(&refused(&[(name, other)]), &["is no duration", "90s"]);
+        let units =
+            ["5M", "5min", "1hour", "5S", "1y", "1w", "5us", "1month", "1.5h", "s", "5m s", "m5"];
+        for other in ["soon", "-5s", "90x", "99999999999999999999s"].into_iter().chain(units) {
+            assert_says(&refused(&[(name, other)]), &["is not a duration", "90s"]);
         }
     }
     for name in ["GATE_CONNECT_TIMEOUT", "GATE_LOCK_LEASE"] {

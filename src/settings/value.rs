@@ -14,9 +14,23 @@ pub(super) fn wrong(message: impl Into<String>, next: impl Into<String>) -> Fail
     Failure::new(Outcome::SettingWrong, message, next)
 }
 
-/// A value for an error message. A connection string may have strayed into any setting.
+/// More of a wrong value is never shown.
+const SHOWN: usize = 100;
+
+/// Whether a value looks like a connection string or a part of one, which may have strayed into any
+/// setting.
+pub(super) fn is_secretive(value: &str) -> bool {
+    value.contains("://") || value.contains('@') || value.to_ascii_lowercase().contains("mongodb:")
+}
+
+/// A value for an error message.
 pub(super) fn shown(value: &str) -> String {
-    if value.contains("://") { "a connection string".into() } else { format!("{value:?}") }
+    if is_secretive(value) {
+        return "a value that is not shown, as it looks like a connection string".into();
+    }
+    let mut text = value.to_owned();
+    crate::report::cut(&mut text, SHOWN);
+    format!("{text:?}")
 }
 
 pub(super) fn choice<T: Copy>(name: &str, text: &str, choices: &[(&str, T)]) -> Result<T, Failure> {
@@ -34,8 +48,11 @@ pub(super) fn choice<T: Copy>(name: &str, text: &str, choices: &[(&str, T)]) -> 
 pub(super) fn version(name: &str, text: &Option<String>) -> Result<Option<Version>, Failure> {
     let parsed = text.as_deref().map(Version::parse_code).transpose();
     parsed.map_err(|error| {
-        let message = match &error {
-            VersionError::Unreadable(text) => format!("{name} is {}, no version", shown(text)),
+        let message = match (&error, text) {
+            (VersionError::Unreadable(text), _) => {
+                format!("{name} is {}, which is not a version", shown(text))
+            }
+            (_, Some(text)) if is_secretive(text) => format!("{name} is {}", shown(text)),
             _ => format!("{name}: {error}"),
         };
         let next = match error {
@@ -68,7 +85,25 @@ pub(super) fn duration(name: &str, text: &str) -> Result<Duration, Failure> {
     if text.trim().parse::<f64>().is_ok() {
         return refused("has no unit");
     }
-    humantime::parse_duration(text).or_else(|_| refused("is no duration"))
+    if !has_known_units(text) {
+        return refused("is not a duration in ms, s, m, h and d");
+    }
+    humantime::parse_duration(text).or_else(|_| refused("is not a duration"))
+}
+
+/// Whether a text is whole numbers, each with its unit: `M` would be months, and `min` is not ours.
+fn has_known_units(text: &str) -> bool {
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let after = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+        let unit_end = after.find(|c: char| !c.is_alphabetic()).unwrap_or(after.len());
+        let known = ["ms", "s", "m", "h", "d"].contains(&&after[..unit_end]);
+        if after.len() == rest.len() || !known {
+            return false;
+        }
+        rest = after[unit_end..].trim_start_matches(' ');
+    }
+    true
 }
 
 /// A duration from 100 ms, in less a living server or holder would look dead, to an hour, in more a
@@ -76,11 +111,11 @@ pub(super) fn duration(name: &str, text: &str) -> Result<Duration, Failure> {
 pub(super) fn short_duration(name: &str, text: &str) -> Result<Duration, Failure> {
     match duration(name, text)? {
         duration if duration < Duration::from_millis(100) => Err(wrong(
-            format!("{name} is {text}, in which nothing can happen"),
+            format!("{name} is {}, in which nothing can happen", shown(text)),
             format!("set {name} to 100ms or more, as in 30s"),
         )),
         duration if duration > Duration::from_secs(60 * 60) => Err(wrong(
-            format!("{name} is {text}, more than an hour"),
+            format!("{name} is {}, more than an hour", shown(text)),
             format!("set {name} to 1h or less, as in 30s"),
         )),
         duration => Ok(duration),
@@ -187,4 +222,28 @@ pub(super) fn object_name(name: &str, text: Option<String>) -> Result<Option<Str
 fn is_object_name(text: &str) -> bool {
     let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     (1..=253).contains(&text.len()) && text.chars().all(valid)
+}
+
+/// Refuses a gate whose application has another version than its code.
+pub(super) fn app_version(code: &Version, text: &Option<String>) -> Result<(), Failure> {
+    const NAME: &str = "GATE_APP_VERSION";
+    let Some(text) = text else { return Ok(()) };
+    match Version::parse(text) {
+        Ok(version) if version == *code => Ok(()),
+        Ok(version) => Err(wrong(
+            format!("this gate belongs to {code} but the application is {version} ({NAME})"),
+            format!(
+                "deploy the gate's image of {version}, or the application of {code}: both move together"
+            ),
+        )),
+        Err(error) => Err(wrong(
+            match (&error, is_secretive(text)) {
+                (VersionError::Unreadable(_), _) | (_, true) => {
+                    format!("{NAME} is {}, which is not a version", shown(text))
+                }
+                _ => format!("{NAME}: {error}"),
+            },
+            format!("set {NAME} to the version of the application that is about to start"),
+        )),
+    }
 }
