@@ -130,15 +130,19 @@ impl Store {
 
     /// A collection that holds documents, the gate's own aside, among those that the user may see.
     pub(crate) async fn seen_occupied(&self) -> Result<Option<String>, Error> {
-        let names = self
-            .database
-            .list_collection_names()
-            .authorized_collections(true)
-            .filter(doc! { "type": { "$ne": "view" } })
-            .await?;
-        for name in names.iter().filter(|name| !name.starts_with("system.")) {
+        // names alone: what more is told needs a privilege
+        let list = doc! { "listCollections": 1, "nameOnly": true, "authorizedCollections": true };
+        let mut collections = self.database.run_cursor_command(list).await?;
+        while collections.advance().await? {
+            let collection = collections.current();
+            let name = collection.get_str("name")?;
+            if collection.get_str("type").is_ok_and(|kind| kind == "view")
+                || name.starts_with("system.")
+            {
+                continue;
+            }
             match self.holds_documents(name).await {
-                Ok(true) => return Ok(Some(name.clone())),
+                Ok(true) => return Ok(Some(name.to_owned())),
                 Ok(false) => {}
                 // seen, and not to be read
                 Err(error) if server::code(&error) == Some(server::UNAUTHORISED) => {}

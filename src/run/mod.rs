@@ -342,6 +342,8 @@ impl<'a> Run<'a> {
             let until = self.deadline.map(|deadline| deadline + UNDER_WAY);
             let failure = match within(until, self.check()).await {
                 Some(Ok(message)) => return Ok(message),
+                // what an earlier attempt learnt says more
+                Some(Err(failure)) if is_silence(&failure) => last.unwrap_or(failure),
                 Some(Err(failure)) => failure,
                 None => last.unwrap_or_else(|| {
                     no_answer("reading the record", self.settings.timeout.unwrap_or_default())
@@ -436,11 +438,18 @@ fn named(holder: &Holder) -> String {
 pub(crate) fn no_answer(doing: &str, time: Duration) -> Failure {
     Failure::new(
         Outcome::NoServer,
-        format!("{doing}: no answer within {}", humantime::format_duration(time)),
+        format!("{doing}{SILENCE}{}", humantime::format_duration(time)),
         "check host and port in the connection string, the network, that the server runs, and that a \
          majority of its replica set does, without which no write is confirmed",
     )
 }
+
+/// Whether a run only waited in vain.
+fn is_silence(failure: &Failure) -> bool {
+    failure.outcome == Outcome::NoServer && failure.message.contains(SILENCE)
+}
+
+const SILENCE: &str = ": no answer within ";
 
 /// The closed gate of a user who cannot tell an empty database from one that others see.
 fn sees_nothing(database: &str) -> Failure {
