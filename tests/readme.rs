@@ -7,18 +7,19 @@ use std::fs;
 use std::path::Path;
 
 use support::guide::pages;
-use upgrade_gate::{Outcome, markdown_table, server_errors_table};
+use upgrade_gate::{Outcome, markdown_table, markdown_uri_options, server_errors_table};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// A generated part: the page, the part's name, and what the code says, given what is written there.
 type Part = (&'static str, &'static str, fn(&str) -> String);
 
-const PARTS: [Part; 4] = [
+const PARTS: [Part; 5] = [
     ("README.md", "exit codes", |_| exit_codes_in_short()),
     ("docs/exit-codes.md", "exit codes", exit_codes),
     ("docs/server-errors.md", "server errors", |_| server_errors_table()),
     ("docs/settings.md", "settings", |_| markdown_table()),
+    ("docs/mongodb.md", "connection string options", |_| markdown_uri_options()),
 ];
 
 /// Where the generated part `name` begins and ends: after the comment that opens it, and before the
