@@ -1,6 +1,6 @@
 //! Work that may never come back, like opening a named pipe that has no other end: given up after a time.
 
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
@@ -17,8 +17,5 @@ pub(crate) fn within<T: Send + 'static>(
     if started.is_err() {
         return None;
     }
-    match receiver.recv_timeout(time) {
-        Ok(done) => Some(done),
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-    }
+    receiver.recv_timeout(time).ok()
 }
