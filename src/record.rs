@@ -237,7 +237,7 @@ fn stored_version(document: &RawDocument) -> String {
     match document.get("version") {
         // no setting can be empty, or hold a NUL
         Ok(Some(RawBsonRef::String(""))) => "empty".to_owned(),
-        Ok(Some(RawBsonRef::String(text))) if !text.contains('\0') => text.to_owned(),
+        Ok(Some(RawBsonRef::String(text))) if !text.contains('\0') => short(text),
         Ok(Some(other)) => Bson::try_from(other)
             .ok()
             .and_then(|value| serde_json::to_string(&value).ok())
@@ -246,6 +246,23 @@ fn stored_version(document: &RawDocument) -> String {
         Err(_) => "invalid".to_owned(),
     }
 }
+
+/// A text that an operator can repeat: a long one by its beginning, its length and a number made of all of
+/// it (FNV-1a).
+fn short(text: &str) -> String {
+    if text.len() <= LONGEST_TEXT {
+        return text.to_owned();
+    }
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mut start = text.to_owned();
+    crate::report::cut(&mut start, 60);
+    format!("{start} ({} bytes, {hash:016x})", text.len())
+}
+
+/// More bytes of a stored version are not repeated.
+const LONGEST_TEXT: usize = 200;
 
 impl Record {
     fn parse(document: &RawDocument) -> Result<Self, String> {

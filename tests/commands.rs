@@ -164,6 +164,7 @@ async fn commands_on_what_is_not_there_create_it_or_have_nothing_to_do() {
         if !suits(&database, &upgrades).await {
             continue;
         }
+        fill(&database, "others", [doc! { "_id": 1 }]).await;
         let gate = scenario(&database.uri, "0.8.0", &upgrades);
         let plan = gate.clone().mode("plan").run().await;
         assert_eq!(action_count(&plan), actions, "{plan}");

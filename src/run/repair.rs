@@ -17,6 +17,7 @@ use crate::server;
 use crate::settings::Repair;
 use crate::stamp::{Change, Stamping};
 use crate::stop::Halt;
+use crate::visible::visible;
 
 /// How often a repair that was not answered is tried again, and after which pause.
 const ATTEMPTS: u32 = 5;
@@ -64,9 +65,9 @@ impl Run<'_> {
             Recorded::Unreadable(unreadable) => unreadable.text.clone(),
             Recorded::Absent => String::new(),
         };
-        if text != repair.expect {
+        if text != repair.expect && visible(&text) != repair.expect {
             return wrong(
-                format!("GATE_EXPECT_VERSION is {} but {text} is stored", repair.expect),
+                format!("GATE_EXPECT_VERSION is something else, but {text} is stored"),
                 "look at the database again, and set GATE_EXPECT_VERSION to what is stored if the \
                  repair is still right",
             );
@@ -80,8 +81,8 @@ impl Run<'_> {
                 "finish it by running the code that began it; to give it up, set \
                  GATE_DISCARD_JOURNAL to that id",
             ),
-            (None, Some(discard)) => wrong(
-                format!("GATE_DISCARD_JOURNAL is {discard} but no upgrade is unfinished"),
+            (None, Some(_)) => wrong(
+                "GATE_DISCARD_JOURNAL is set but no upgrade is unfinished".to_owned(),
                 "remove GATE_DISCARD_JOURNAL",
             ),
         }
