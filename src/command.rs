@@ -24,8 +24,9 @@ pub enum Command {
     },
     /// Drops an index by name; done when there is none of that name.
     ///
-    /// The command may reach the server late, after another run finished: do not give its name to an
-    /// index of a later upgrade.
+    /// A later step or upgrade may create another index under that name. The command may reach the server
+    /// late, after another run finished; it names the index by its keys, so that it does not hit one with
+    /// other keys. Where the new index has the same keys and only other options, give it another name.
     #[non_exhaustive]
     DropIndex {
         /// The collection.

@@ -134,6 +134,9 @@ pub struct Journal {
     /// The identities on which the command under way was decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Document>,
+    /// The version of the code whose preflight of this version is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preflight: Option<String>,
 }
 
 /// The state of the record from which a journaled upgrade began.
@@ -152,6 +155,9 @@ pub struct JournalStep {
     pub name: String,
     /// The step's kind.
     pub kind: String,
+    /// How many documents it changes, as far as that was known before its version began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
     /// What it did so far.
     #[serde(flatten)]
     pub done: Done,
@@ -869,6 +875,7 @@ impl Journal {
                 .map(|(name, kind)| JournalStep {
                     name,
                     kind: kind.to_owned(),
+                    total: None,
                     done: Done::default(),
                 })
                 .collect(),
@@ -876,6 +883,7 @@ impl Journal {
             pass: Pass::First,
             position: None,
             command: None,
+            preflight: Some(writer.code_version.clone()),
         }
     }
 

@@ -73,6 +73,10 @@ pub struct UpgradeReport {
     /// Whether the counts are those that a run reports on the same data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exact: Option<bool>,
+    /// Of a plan: the earlier version that this one depends on, so that not all of it could be looked at
+    /// yet; its preflight comes after that one, and before its own first write.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preflight_after: Option<String>,
     /// Documents that were found and changed after the last write, for old code had written them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub late: Option<u64>,

@@ -3,11 +3,12 @@
 
 mod support;
 
+use mongodb::Database;
 use mongodb::bson::{Document, RawDocument, doc, rawdoc};
-use support::{Fresh, Server, db_hash};
+use support::{Fresh, Server, db_hash, dump};
 use upgrade_gate::{
-    ActionType, Edits, Found, Gate, Keys, Lookup, Report, Settings, Step, StepError, Transaction,
-    Transform, Upgrade, Version,
+    ActionType, Command, Condition, Edits, Found, Gate, Keys, Lookup, Report, Settings, Step,
+    StepError, Transaction, Transform, Upgrade, Version,
 };
 
 /// The contents of a document, which nothing may say.
@@ -450,6 +451,278 @@ async fn steps_that_leave_their_output_alone_are_applied_as_planned_and_reported
                 let told: Vec<(&str, &str)> =
                     told.iter().map(|(text, details)| (text.as_str(), details.as_str())).collect();
                 assert_eq!(told, expected);
+            }
+        }
+    }
+}
+
+// ---- chains ----
+
+/// Moves the owner of each thing to `keeper`, as a document.
+fn keepers() -> Transform {
+    convergent(|thing, _, edits| {
+        if let Some(owner) = thing.get("owner")? {
+            edits.set("keeper", rawdoc! { "name": owner });
+            edits.unset("owner");
+        }
+        Ok(())
+    })
+    .filter(doc! { "owner": { "$exists": true } })
+}
+
+/// Refuses what `keepers` makes of one thing.
+fn inspected() -> Transform {
+    convergent(|thing, _, edits| {
+        let keeper = thing.get_document("keeper")?;
+        if keeper.get_str("name")? == "nobody" {
+            return Err(StepError::refused("nobody keeps it"));
+        }
+        edits.set("inspected", true);
+        Ok(())
+    })
+    .filter(doc! { "keeper": { "$exists": true }, "inspected": { "$exists": false } })
+}
+
+fn version(version: &str, step: impl Into<Step>) -> Upgrade {
+    Upgrade::new(version, "an upgrade").step(step)
+}
+
+async fn record(database: &Database) -> Document {
+    let records = database.collection::<Document>("database_metadata");
+    records.find_one(doc! { "_id": "lab_schema_version" }).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn a_version_that_depends_on_an_earlier_one_is_looked_at_before_its_own_first_write() {
+    let standalone = Server::standalone().await;
+    for server in [Server::shared().await, &standalone] {
+        let database = database(server).await;
+        let upgrades = || vec![version("0.8.0", keepers()), version("0.9.0", inspected())];
+        // more documents than a rehearsal takes
+        let before = db_hash(&database).await;
+        let plan = run(&database, upgrades(), "plan", "2").await;
+        assert_eq!(plan.exit_code, 10, "{}", plan.to_json());
+        assert_eq!(plan.upgrades[0].preflight_after, None, "{}", plan.to_json());
+        assert_eq!(plan.upgrades[1].preflight_after.as_deref(), Some("0.8.0"));
+        let said = "0.9.0 could not be looked at yet: its preflight comes after 0.8.0";
+        assert!(plan.warnings.iter().any(|warning| warning.contains(said)), "{}", plan.to_json());
+        assert_eq!(db_hash(&database).await, before);
+
+        let report = run(&database, upgrades(), "upgrade", "2").await;
+        assert_eq!(report.exit_code, 14, "{}", report.to_json());
+        let said =
+            "upgrade 0.9.0: step \"transform things\": document 29 of things: nobody keeps it";
+        assert!(report.message.contains(said), "{}", report.to_json());
+        assert!(report.message.contains("; applied: 0.8.0"), "{}", report.to_json());
+        assert_eq!(record(&database).await.get("journal"), None, "{}", report.to_json());
+        let things = database.collection::<Document>("things");
+        let changed = doc! { "inspected": { "$exists": true } };
+        assert_eq!(things.count_documents(changed.clone()).await.unwrap(), 0);
+
+        let keeper = doc! { "$set": { "keeper.name": "somebody" } };
+        things.update_one(doc! { "_id": 29 }, keeper).await.unwrap();
+        let report = run(&database, upgrades(), "upgrade", "2").await;
+        assert_eq!(report.exit_code, 0, "{}", report.to_json());
+        assert_eq!(things.count_documents(changed).await.unwrap(), 30);
+    }
+}
+
+#[tokio::test]
+async fn a_condition_that_an_earlier_version_may_fulfil_is_asked_just_before_its_own() {
+    let standalone = Server::standalone().await;
+    for server in [Server::shared().await, &standalone] {
+        let owned = doc! { "owner": { "$exists": true } };
+        let mark = |version| {
+            let condition = Condition::no_document("things", owned.clone(), "nothing has an owner");
+            let step = convergent(|_, _, edits| {
+                edits.set("marked", true);
+                Ok(())
+            });
+            Upgrade::new(version, "mark what has no owner").condition(condition).step(step)
+        };
+        let people = Transform::new("people", |_, _, edits| {
+            edits.set("marked", true);
+            Ok(())
+        });
+        for batch in ["2000", "2"] {
+            let database = database(server).await;
+            let before = db_hash(&database).await;
+            // nothing before it changes things
+            for upgrades in [
+                vec![mark("0.9.0")],
+                vec![version("0.8.0", people.clone().convergent()), mark("0.9.0")],
+            ] {
+                for mode in ["plan", "upgrade"] {
+                    let report = run(&database, upgrades.clone(), mode, batch).await;
+                    assert_eq!(report.exit_code, 13, "{}", report.to_json());
+                    assert_eq!(db_hash(&database).await, before, "{}", report.to_json());
+                }
+            }
+            let upgrades = || vec![version("0.8.0", keepers()), mark("0.9.0")];
+            let plan = run(&database, upgrades(), "plan", batch).await;
+            assert_eq!(plan.exit_code, 10, "{}", plan.to_json());
+            let report = run(&database, upgrades(), "upgrade", batch).await;
+            assert_eq!(report.exit_code, 0, "{}", report.to_json());
+
+            // an earlier version that changes them, and does not fulfil it
+            let database = self::database(server).await;
+            let other = convergent(|_, _, edits| {
+                edits.set("other", true);
+                Ok(())
+            });
+            let upgrades = || vec![version("0.8.0", other.clone()), mark("0.9.0")];
+            assert_eq!(run(&database, upgrades(), "plan", batch).await.exit_code, 10);
+            let report = run(&database, upgrades(), "upgrade", batch).await;
+            assert_eq!(report.exit_code, 13, "{}", report.to_json());
+            assert!(report.message.contains("; applied: 0.8.0"), "{}", report.to_json());
+            assert_eq!(record(&database).await.get("journal"), None);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_resumed_run_does_not_look_again_at_what_was_looked_at() {
+    let standalone = Server::standalone().await;
+    for server in [Server::shared().await, &standalone] {
+        let database = database(server).await;
+        let unique = doc! { "createIndexes": "things", "indexes": [
+            { "key": { "key": 1 }, "name": "key", "unique": true, "sparse": true },
+        ] };
+        database.run_command(unique).await.unwrap();
+        let keys = convergent(|thing, _, edits| {
+            let id = thing.get_i32("_id")?;
+            edits.set("key", if thing.get("clash")?.is_some() { 0 } else { id });
+            Ok(())
+        })
+        .filter(doc! { "key": { "$exists": false } });
+        let people = Transform::new("people", |person, _, edits| {
+            if person.get("bad")?.is_some() {
+                return Err(StepError::refused("it is bad"));
+            }
+            edits.set("good", true);
+            Ok(())
+        })
+        .convergent();
+        let upgrades = || vec![version("0.8.0", keys.clone()), version("0.9.0", people.clone())];
+        let things = database.collection::<Document>("things");
+        let clash = |clash: bool| match clash {
+            true => doc! { "$set": { "clash": true } },
+            false => doc! { "$unset": { "clash": true } },
+        };
+        things.update_one(doc! { "_id": 15 }, clash(true)).await.unwrap();
+        let report = run(&database, upgrades(), "upgrade", "4").await;
+        assert_eq!(report.exit_code, 14, "{}", report.to_json());
+        assert!(report.message.contains("duplicate key in index key"), "{}", report.to_json());
+        assert!(record(&database).await.contains_key("journal"));
+
+        things.update_one(doc! { "_id": 15 }, clash(false)).await.unwrap();
+        let bad = doc! { "_id": "bad", "bad": true };
+        database.collection("people").insert_one(bad).await.unwrap();
+        let report = run(&database, upgrades(), "upgrade", "4").await;
+        assert_eq!(report.exit_code, 14, "{}", report.to_json());
+        assert!(
+            report.message.contains("document \"bad\" of people: it is bad"),
+            "{}",
+            report.to_json()
+        );
+        assert!(report.message.contains("; applied: 0.8.0"), "{}", report.to_json());
+        assert_eq!(things.count_documents(doc! { "key": { "$exists": true } }).await.unwrap(), 30);
+    }
+}
+
+// ---- indexes under one name ----
+
+fn by_n(keys: Document) -> Command {
+    Command::create_index("things", "by n", keys).into()
+}
+
+fn drop_by_n() -> Command {
+    Command::drop_index("things", "by n")
+}
+
+async fn indexes(database: &Database) -> Vec<String> {
+    let list = doc! { "listIndexes": "things" };
+    let mut cursor = database.run_cursor_command(list).await.unwrap();
+    let mut indexes = Vec::new();
+    while cursor.advance().await.unwrap() {
+        let index = Document::try_from(cursor.current()).unwrap();
+        let (name, keys) = (index.get_str("name").unwrap(), index.get_document("key").unwrap());
+        indexes.push(format!("{name} {keys}"));
+    }
+    indexes.sort();
+    indexes
+}
+
+#[tokio::test]
+async fn an_index_may_be_made_anew_under_its_name_in_one_version_or_in_several() {
+    let standalone = Server::standalone().await;
+    for server in [Server::shared().await, &standalone] {
+        let (a, b) = (doc! { "n": 1 }, doc! { "n": -1, "owner": 1 });
+        let chains: [(bool, Vec<Upgrade>); 4] = [
+            (true, vec![version("0.8.0", drop_by_n()).step(by_n(b.clone()))]),
+            (true, vec![version("0.8.0", drop_by_n()), version("0.9.0", by_n(b.clone()))]),
+            (
+                false,
+                vec![
+                    version("0.8.0", by_n(a.clone())),
+                    version("0.9.0", drop_by_n()).step(by_n(b.clone())),
+                ],
+            ),
+            (
+                false,
+                vec![version("0.8.0", by_n(a.clone())).step(drop_by_n()).step(by_n(b.clone()))],
+            ),
+        ];
+        for (there, upgrades) in chains {
+            let database = database(server).await;
+            if there {
+                let index = doc! { "key": a.clone(), "name": "by n" };
+                let create = doc! { "createIndexes": "things", "indexes": [index] };
+                database.run_command(create).await.unwrap();
+            }
+            let before = dump(&database).await;
+            let plan = run(&database, upgrades.clone(), "plan", "2000").await;
+            assert_eq!(plan.exit_code, 10, "{}", plan.to_json());
+            assert!(plan.upgrades.iter().all(|upgrade| upgrade.exact == Some(true)));
+            assert_eq!(dump(&database).await, before);
+            let report = run(&database, upgrades.clone(), "upgrade", "2000").await;
+            assert_eq!(report.exit_code, 0, "{}", report.to_json());
+            assert_eq!(actions(&report), actions(&plan));
+            assert_eq!(
+                indexes(&database).await,
+                [format!("_id_ {}", doc! { "_id": 1 }), format!("by n {b}"),]
+            );
+        }
+        // twins: nothing drops it
+        for (there, upgrades, says) in [
+            (
+                true,
+                vec![version("0.8.0", by_n(b.clone()))],
+                "an index of that name with other keys",
+            ),
+            (
+                false,
+                vec![version("0.8.0", by_n(a.clone())), version("0.9.0", by_n(b.clone()))],
+                "an earlier step creates an index of that name",
+            ),
+            (
+                true,
+                vec![version("0.8.0", Command::create_index("things", "other", a.clone()))],
+                "the same index is there under the name by n",
+            ),
+        ] {
+            let database = database(server).await;
+            if there {
+                let index = doc! { "key": a.clone(), "name": "by n" };
+                let create = doc! { "createIndexes": "things", "indexes": [index] };
+                database.run_command(create).await.unwrap();
+            }
+            let before = db_hash(&database).await;
+            for mode in ["plan", "upgrade"] {
+                let report = run(&database, upgrades.clone(), mode, "2000").await;
+                assert_eq!(report.exit_code, 14, "{}", report.to_json());
+                assert!(report.message.contains(says), "{}", report.to_json());
+                assert_eq!(db_hash(&database).await, before);
             }
         }
     }

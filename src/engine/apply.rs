@@ -83,6 +83,15 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
+    /// Notes in the journal that this code has looked at what is left of its version.
+    pub(crate) async fn note_preflight(&mut self) -> Result<(), Halt> {
+        let writer = &self.context.writer;
+        let to = base(self.stored.as_ref(), None)?.advanced(writer, |journal| {
+            journal.preflight = Some(writer.code_version.clone());
+        });
+        self.settle(to).await
+    }
+
     /// Applies a version of which nothing is applied yet.
     pub(crate) async fn apply(
         &mut self,
@@ -117,7 +126,10 @@ impl<'a> Work<'a> {
         }
         let base = base(self.stored.as_ref(), self.begin.as_ref())?;
         let id = ObjectId::new().to_hex();
-        let journal = Journal::begin(id, unit, &base, &self.context.writer);
+        let mut journal = Journal::begin(id, unit, &base, &self.context.writer);
+        for (position, step) in journal.steps.iter_mut().enumerate() {
+            step.total = estimate.knows(position).then(|| estimate.documents_of(position));
+        }
         self.settle(base.journaled(journal)).await?;
         self.context.reached(Point::Journaled).await;
         self.in_parts(unit, estimate).await
@@ -322,7 +334,10 @@ impl<'a> Work<'a> {
         let context = self.context;
         let journal = self.journal()?;
         let step = journal.step;
-        let documents = estimate.documents_of(step);
+        let documents = match journal.steps.get(step).and_then(|step| step.total) {
+            Some(total) => total.saturating_sub(journal.steps[step].done.documents),
+            None => estimate.documents_of(step),
+        };
         let mut pass = Pass::First;
         let mut after = journal.position.clone().map(|position| position.after);
         let (purpose, sizes) = match &self.session {

@@ -10,12 +10,18 @@ use mongodb::{Database, IndexModel};
 use crate::checkpoint::Point;
 use crate::command::Command;
 use crate::compatibility::{self, NamingByUuid};
-use crate::engine::{Context, Halt, failed};
+use crate::engine::{Context, Halt, at, failed};
 use crate::server;
 use crate::upgrade::{Step, Unit};
 
 /// The key under which the journal holds the UUID that a rename or a drop was decided on.
 const UUID: &str = "uuid";
+
+/// The key under which it holds the keys of the index that is dropped.
+const KEYS: &str = "keys";
+
+/// What to do about collections that are in each other's way.
+const IN_THE_WAY: &str = "look at the collections, move what is in the way, then run it again";
 
 /// The first pause before a command or a probe is sent again.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -35,12 +41,6 @@ pub(crate) async fn probe(
     command: &Command,
     begun: Option<&Document>,
 ) -> Result<Probe, Halt> {
-    let conflict = |reason: String| {
-        failed(
-            format!("upgrade {}: {}: {reason}", unit.version, command.describe()),
-            "look at the collections, move what is in the way, then run it again",
-        )
-    };
     match command {
         Command::CreateIndex { collection, index } => {
             match stored_index(database, collection, command.index_name()).await? {
@@ -56,17 +56,35 @@ pub(crate) async fn probe(
                     match same_index(&stored, index, inherited) {
                         true => Ok(Probe::Done),
                         false => Err(conflict(
-                            "an index of that name with other keys or options is there".into(),
+                            unit,
+                            command,
+                            "an index of that name with other keys or options is there",
+                            "drop it, by hand or with a step before, or choose another name",
                         )),
                     }
                 }
             }
         }
         Command::DropIndex { collection, name } => {
-            Ok(match stored_index(database, collection, name).await? {
-                None => Probe::Done,
-                Some(_) => Probe::Todo(doc! {}),
-            })
+            let stored = stored_indexes(database, collection).await?;
+            let named =
+                |index: &&Document| index.get_str("name").is_ok_and(|stored| stored == *name);
+            let keys = |index: &Document| index.get_document("key").cloned().unwrap_or_default();
+            let Some(keys) = stored.iter().find(named).map(keys) else { return Ok(Probe::Done) };
+            // an index that came after the one to be dropped, under its name, is another
+            match begun.and_then(|begun| begun.get_document(KEYS).ok()) {
+                Some(begun) if *begun != keys => return Ok(Probe::Done),
+                _ => {}
+            }
+            // by its keys, where these name it alone: under its name there may be another one later
+            let plain = keys.iter().all(|(_, kind)| !matches!(kind, Bson::String(_)));
+            let same = |index: &&Document| index.get_document("key").is_ok_and(|key| *key == keys);
+            let alone = stored.iter().filter(same).count();
+            Ok(Probe::Todo(if plain && alone == 1 {
+                doc! { KEYS: keys }
+            } else {
+                doc! {}
+            }))
         }
         Command::SetValidator { collection, validator } => {
             let stored = collections(database, &[collection]).await?;
@@ -94,14 +112,20 @@ pub(crate) async fn probe(
                 (Some(source), None, Some(uuid)) if source.uuid == *uuid => {
                     Ok(Probe::Todo(doc! { UUID: source.uuid.clone() }))
                 }
-                (_, _, Some(_)) => Err(conflict(format!(
-                    "{from} is not the collection it was, or {to} is another"
-                ))),
+                (_, _, Some(_)) => Err(conflict(
+                    unit,
+                    command,
+                    &format!("{from} is not the collection it was, or {to} is another"),
+                    IN_THE_WAY,
+                )),
                 (None, _, None) => Ok(Probe::Done),
                 (Some(source), None, None) => Ok(Probe::Todo(doc! { UUID: source.uuid.clone() })),
-                (Some(_), Some(_), None) => {
-                    Err(conflict(format!("{from} and {to} are both there")))
-                }
+                (Some(_), Some(_), None) => Err(conflict(
+                    unit,
+                    command,
+                    &format!("{from} and {to} are both there"),
+                    IN_THE_WAY,
+                )),
             }
         }
     }
@@ -136,6 +160,94 @@ pub(crate) fn bears_on(earlier: &Step, command: &Command, done: bool) -> bool {
         },
         _ => false,
     }
+}
+
+/// Whether a command has something to do, where an earlier step decides that alone: one that creates or
+/// drops an index of the same name, or sets the same collection's validator.
+///
+/// # Errors
+///
+/// An earlier step creates an index of that name with other keys or options, and none drops it.
+pub(crate) fn foretold<'a>(
+    earlier: impl DoubleEndedIterator<Item = &'a Step>,
+    unit: &Unit,
+    command: &Command,
+) -> Result<Option<bool>, Halt> {
+    let before = earlier.rev().find_map(|step| match step {
+        Step::Command(before) if decides(before, command) => Some(before),
+        _ => None,
+    });
+    Ok(match (before, command) {
+        (Some(Command::DropIndex { .. }), Command::CreateIndex { .. })
+        | (Some(Command::CreateIndex { .. }), Command::DropIndex { .. }) => Some(true),
+        (Some(Command::DropIndex { .. }), Command::DropIndex { .. }) => Some(false),
+        (Some(Command::CreateIndex { index: before, .. }), Command::CreateIndex { index, .. }) => {
+            let plain = |index| mongodb::bson::serialize_to_document(index).unwrap_or_default();
+            match plain(before) == plain(index) {
+                true => Some(false),
+                false => {
+                    return Err(conflict(
+                        unit,
+                        command,
+                        "an earlier step creates an index of that name with other keys or options",
+                        "drop that one with a step between them",
+                    ));
+                }
+            }
+        }
+        (
+            Some(Command::SetValidator { validator: before, .. }),
+            Command::SetValidator { validator, .. },
+        ) => Some(before != validator),
+        _ => None,
+    })
+}
+
+/// Whether what one command leaves is all that another one finds.
+fn decides(before: &Command, command: &Command) -> bool {
+    let same_collection = before.collections() == command.collections();
+    match (before, command) {
+        (Command::SetValidator { .. }, Command::SetValidator { .. }) => same_collection,
+        (
+            Command::CreateIndex { .. } | Command::DropIndex { .. },
+            Command::CreateIndex { .. } | Command::DropIndex { .. },
+        ) => same_collection && before.index_name() == command.index_name(),
+        _ => false,
+    }
+}
+
+/// Makes sure that the index to be created is not there under another name, unless an earlier step drops
+/// that one: the server has one of them only.
+pub(crate) async fn find_twin(
+    context: &Context,
+    unit: &Unit,
+    command: &Command,
+    mut earlier: impl Iterator<Item = &Step>,
+) -> Result<(), Halt> {
+    let Command::CreateIndex { collection, index } = command else { return Ok(()) };
+    let listing = async || stored_indexes(context.database(), collection).await;
+    let stored = context.patiently(PAUSE, async || context.stop.guard(listing()).await).await?;
+    let twin = stored.iter().find(|stored| {
+        !stored.contains_key("collation")
+            && stored.get_str("name").is_ok_and(|name| name != command.index_name())
+            && same_index(stored, index, None)
+    });
+    let Some(name) = twin.and_then(|twin| twin.get_str("name").ok()) else { return Ok(()) };
+    let dropped = earlier.any(|step| match step {
+        Step::Command(Command::DropIndex { collection: other, name: dropped }) => {
+            other == collection && dropped == name
+        }
+        _ => false,
+    });
+    if dropped {
+        return Ok(());
+    }
+    Err(conflict(
+        unit,
+        command,
+        &format!("the same index is there under the name {name}"),
+        "give the new one that name, or drop the other one with a step before",
+    ))
 }
 
 /// Probes, again after errors that may pass.
@@ -192,7 +304,7 @@ pub(crate) async fn run(
     match find_out(context, unit, command, Some(identity)).await? {
         Probe::Done => Ok(()),
         Probe::Todo(_) => Err(failed(
-            format!("upgrade {}: {} took no effect", unit.version, command.describe()),
+            format!("{}: it took no effect", at(unit, &command.describe())),
             "look at the server's log, then run it again",
         )),
     }
@@ -212,7 +324,13 @@ async fn send(database: &Database, command: &Command, identity: &Document) -> Re
             database.collection::<Document>(collection).create_index(index.clone()).await?;
         }
         Command::DropIndex { collection, name } => {
-            database.collection::<Document>(collection).drop_index(&**name).await?;
+            let index = match identity.get_document(KEYS) {
+                Ok(keys) => Bson::from(keys.clone()),
+                Err(_) => Bson::from(&**name),
+            };
+            let drop =
+                doc! { "dropIndexes": &**collection, "index": index, "writeConcern": concern };
+            database.run_command(drop).await?;
         }
         Command::SetValidator { collection, validator } => {
             let set = doc! { "collMod": &**collection, "validator": validator.clone(), "writeConcern": concern.clone() };
@@ -280,18 +398,27 @@ async fn stored_index(
     collection: &str,
     name: &str,
 ) -> Result<Option<Document>, Error> {
+    let indexes = stored_indexes(database, collection).await?;
+    Ok(indexes.into_iter().find(|index| index.get_str("name").is_ok_and(|stored| stored == name)))
+}
+
+/// The indexes of a collection; none where it does not exist.
+async fn stored_indexes(database: &Database, collection: &str) -> Result<Vec<Document>, Error> {
     let mut cursor = match database.run_cursor_command(doc! { "listIndexes": collection }).await {
         Ok(cursor) => cursor,
-        Err(error) if server::code(&error) == Some(26) => return Ok(None),
+        Err(error) if server::code(&error) == Some(26) => return Ok(vec![]),
         Err(error) => return Err(error),
     };
+    let mut indexes = Vec::new();
     while cursor.advance().await? {
-        let index = Document::try_from(cursor.current())?;
-        if index.get_str("name").is_ok_and(|stored| stored == name) {
-            return Ok(Some(index));
-        }
+        indexes.push(Document::try_from(cursor.current())?);
     }
-    Ok(None)
+    Ok(indexes)
+}
+
+/// The closed gate of a command that what is there does not allow.
+fn conflict(unit: &Unit, command: &Command, reason: &str, next: &str) -> Halt {
+    failed(format!("{}: {reason}", at(unit, &command.describe())), next)
 }
 
 /// Whether a stored index has the keys and all options that are asked for.

@@ -17,6 +17,7 @@ use crate::record::{Done, Journal, Pass};
 use crate::server::{self, Deployment};
 use crate::stop::Halt;
 use crate::upgrade::{ActionType, Step, Transform, Unit, UpgradeAction};
+use crate::version::Version;
 
 /// How many documents each step of a rehearsal may change, as a multiple of one transaction's.
 const REHEARSAL: u64 = 10;
@@ -27,6 +28,9 @@ pub(crate) struct Estimate {
     steps: Vec<Finding>,
     /// Whether one transaction can do it all.
     pub(crate) fits_at_once: bool,
+    /// The earlier version that the rest depends on, where not all is known: it can be looked at only after
+    /// that one.
+    pub(crate) depends_on: Option<Version>,
 }
 
 /// What was found out about one step.
@@ -137,15 +141,23 @@ pub(crate) async fn look(
                 let identity = begun
                     .filter(|journal| journal.step == *position)
                     .and_then(|journal| journal.command.as_ref());
-                let probe = command::find_out(context, unit, command, identity).await?;
-                let done = matches!(probe, command::Probe::Done);
-                let mut earlier = steps[finished..index].iter().map(|(_, earlier, _)| *earlier);
-                if earlier.any(|earlier| command::bears_on(earlier, command, done)) {
-                    None
-                } else {
-                    let actions = if done { vec![] } else { vec![command.action()] };
-                    Some(Known { done: Done { actions, ..Done::default() }, ..Known::default() })
+                let earlier = || steps[finished..index].iter().map(|(_, earlier, _)| *earlier);
+                let todo = match command::foretold(earlier(), unit, command)? {
+                    Some(todo) => Some(todo),
+                    None => {
+                        let probe = command::find_out(context, unit, command, identity).await?;
+                        let done = matches!(probe, command::Probe::Done);
+                        let depends = earlier().any(|step| command::bears_on(step, command, done));
+                        (!depends).then_some(!done)
+                    }
+                };
+                if todo == Some(true) && identity.is_none() {
+                    command::find_twin(context, unit, command, earlier()).await?;
                 }
+                todo.map(|todo| {
+                    let actions = if todo { vec![command.action()] } else { vec![] };
+                    Known { done: Done { actions, ..Done::default() }, ..Known::default() }
+                })
             }
             _ => None,
         });
@@ -170,7 +182,7 @@ pub(crate) async fn look(
     }
     let mut estimates = Vec::new();
     let mut findings = findings.as_slice();
-    for unit in units {
+    for (index, unit) in units.iter().enumerate() {
         let (own, others) = findings.split_at(unit.steps().count());
         findings = others;
         let steps = unit.steps().zip(own).map(|(step, found)| match found {
@@ -180,9 +192,23 @@ pub(crate) async fn look(
             None => Finding { actions: inexact(step), known: None },
         });
         let fits_at_once = fits_at_once(context, unit, own).await?;
-        estimates.push(Estimate { steps: steps.collect(), fits_at_once });
+        let unknown = own.iter().any(Option::is_none);
+        let depends_on = unknown.then(|| newest_before(&units[..index], unit)).flatten();
+        estimates.push(Estimate { steps: steps.collect(), fits_at_once, depends_on });
     }
     Ok(estimates)
+}
+
+/// The newest of some versions that changes what a later one reads.
+fn newest_before(earlier: &[&Unit], later: &Unit) -> Option<Version> {
+    let reads: HashSet<&str> = later.steps().flat_map(Step::reads).collect();
+    let changes = |unit: &&&Unit| {
+        unit.steps().any(|step| {
+            step.writes().iter().any(|name| reads.contains(name))
+                || matches!(step, Step::Command(command) if command.collections().iter().any(|name| reads.contains(name)))
+        })
+    };
+    earlier.iter().rev().find(changes).map(|unit| unit.version.clone())
 }
 
 /// What a plan says of a step whose counts depend on what earlier steps leave.

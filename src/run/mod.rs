@@ -406,6 +406,15 @@ impl<'a> Run<'a> {
                 .zip(&estimates)
                 .map(|(unit, estimate)| planned(unit, estimate))
                 .collect();
+            for (unit, estimate) in units.iter().zip(&estimates) {
+                if let Some(earlier) = &estimate.depends_on {
+                    self.warn(format!(
+                        "{} could not be looked at yet: its preflight comes after {earlier}, which \
+                         changes what it reads, and before its own first write",
+                        unit.version
+                    ));
+                }
+            }
         }
         self.judge(&observed, decision)
     }
@@ -482,6 +491,7 @@ fn planned(unit: &Unit, estimate: &Estimate) -> UpgradeReport {
         state: UpgradeState::Planned,
         actions: estimate.actions(),
         exact: Some(estimate.is_exact()),
+        preflight_after: estimate.depends_on.as_ref().map(ToString::to_string),
         late: None,
         duration_ms: None,
     }

@@ -165,38 +165,54 @@ impl Run<'_> {
         begun: usize,
         since: Option<Timestamp>,
     ) -> Result<(), Failure> {
-        self.ask_conditions(context, &units[begun..], Asked::BeforeAnyWrite, since).await?;
-        if begun == 0 {
-            // no earlier upgrade changes what these come to
-            self.ask_conditions(context, &units[..1], Asked::BeforeItsUpgrade, since).await?;
+        for index in begun..units.len() {
+            let unit = units[index];
+            let first = unit.conditions().filter(|c| !depends(c, &units[..index]));
+            self.ask_conditions(context, unit, first, since).await?;
         }
         Ok(())
     }
 
-    pub(super) async fn ask_conditions(
+    /// Asks what can be asked of a version only after the `earlier` ones.
+    pub(super) async fn ask_later_conditions(
         &mut self,
         context: &Context,
-        units: &[&Unit],
-        when: Asked,
+        unit: &Unit,
+        earlier: &[&Unit],
         since: Option<Timestamp>,
     ) -> Result<(), Failure> {
-        for unit in units {
-            for condition in unit.conditions().filter(|condition| condition.asked == when) {
-                if condition.skippable && self.settings.conditions == Conditions::SkipSkippable {
-                    self.warn(format!(
-                        "condition \"{}\" of {} was skipped",
-                        condition.description, unit.version
-                    ));
-                } else {
-                    if let Err(halt) = ask(context, unit, condition, since).await {
-                        let needs = on(&["find"], &condition.collection);
-                        return Err(self.explain(halt, "asking a condition", &needs).await);
-                    }
-                }
+        let later = unit.conditions().filter(|c| depends(c, earlier));
+        self.ask_conditions(context, unit, later, since).await
+    }
+
+    async fn ask_conditions(
+        &mut self,
+        context: &Context,
+        unit: &Unit,
+        conditions: impl Iterator<Item = &Condition>,
+        since: Option<Timestamp>,
+    ) -> Result<(), Failure> {
+        for condition in conditions {
+            if condition.skippable && self.settings.conditions == Conditions::SkipSkippable {
+                self.warn(format!(
+                    "condition \"{}\" of {} was skipped",
+                    condition.description, unit.version
+                ));
+            } else if let Err(halt) = ask(context, unit, condition, since).await {
+                let needs = on(&["find"], &condition.collection);
+                return Err(self.explain(halt, "asking a condition", &needs).await);
             }
         }
         Ok(())
     }
+}
+
+/// Whether an earlier version may change what a condition comes to.
+fn depends(condition: &Condition, earlier: &[&Unit]) -> bool {
+    let changes =
+        |unit: &&Unit| unit.steps().any(|step| step.writes().contains(&&*condition.collection));
+    !earlier.is_empty()
+        && (condition.asked == Asked::BeforeItsUpgrade || earlier.iter().any(changes))
 }
 
 fn is_unauthorised(halt: &Halt) -> bool {

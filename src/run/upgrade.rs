@@ -6,7 +6,6 @@ use mongodb::ClientSession;
 use tokio::time::Instant;
 
 use crate::checkpoint::Point;
-use crate::condition::Asked;
 use crate::decision::{Decision, Holder, Observed};
 use crate::engine::{
     Context, Estimate, Look, Work, closed, closed_by, closed_looking, jittered, look,
@@ -15,7 +14,7 @@ use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::lock::{Attempt, LOCK_ID};
 use crate::observer::{Occasion, Tone};
-use crate::record::{Applied, Record, Recorded};
+use crate::record::{Applied, Journal, Record, Recorded};
 use crate::report::{UpgradeReport, UpgradeState};
 use crate::run::{LOOKING, POLL, Run, SAY, held};
 use crate::server;
@@ -384,18 +383,23 @@ impl Run<'_> {
         units: &[&Unit],
     ) -> Result<(), Halt> {
         let estimates = Box::pin(self.prepare(context, work, units)).await?;
-        for (unit, estimate) in units.iter().zip(&estimates) {
-            let asked = Asked::BeforeItsUpgrade;
-            if unit.conditions().any(|condition| condition.asked == asked) {
+        for (index, (unit, mut estimate)) in units.iter().zip(estimates).enumerate() {
+            if index > 0 {
                 let since = self.documents_caught_up(&[unit]).await?;
-                self.ask_conditions(context, &[unit], asked, since).await?;
+                self.ask_later_conditions(context, unit, &units[..index], since).await?;
+            }
+            if estimate.depends_on.is_some() {
+                // now that the earlier versions are applied
+                let own = &units[index..=index];
+                let looked = Box::pin(self.look_at(context, work, own, None)).await?;
+                estimate = looked.into_iter().next().unwrap_or_default();
             }
             tracing::info!(
                 version = %unit.version,
                 description = unit.description(),
                 "upgrade started"
             );
-            let applied = work.apply(unit, estimate).await;
+            let applied = work.apply(unit, &estimate).await;
             self.note_applied(unit, work, applied)?;
         }
         Ok(())
@@ -429,7 +433,18 @@ impl Run<'_> {
         let begun = usize::from(journal.is_some());
         let since = self.documents_caught_up(units).await?;
         self.ask_first_conditions(context, units, begun, since).await?;
-        let look = look(context, work.session(), units, journal.as_ref(), since, Look::Upgrade);
+        self.look_at(context, work, units, journal.as_ref()).await
+    }
+
+    async fn look_at(
+        &self,
+        context: &Context,
+        work: &mut Work<'_>,
+        units: &[&Unit],
+        journal: Option<&Journal>,
+    ) -> Result<Vec<Estimate>, Halt> {
+        let since = self.documents_caught_up(units).await?;
+        let look = look(context, work.session(), units, journal, since, Look::Upgrade);
         let looked = Box::pin(look).await;
         looked.map_err(|halt| match halt {
             Halt::Driver(_) => Halt::Failure(closed_looking(halt, LOOKING)),
@@ -470,7 +485,20 @@ impl Run<'_> {
         let Some(unit) = units.first().filter(|unit| unit.version.to_string() == version) else {
             return Err(Failure::bug("a journal of an unknown version").into());
         };
-        let estimates = Box::pin(self.prepare(context, work, units)).await?;
+        let passed = work.stored().and_then(|record| record.journal.as_ref()?.preflight.clone());
+        let estimates = if passed.as_ref() == Some(&self.writer.code_version) {
+            // by the run that began it, or one that resumed it
+            self.check_server(context, units).await?;
+            self.check_privileges(units).await?;
+            let since = self.documents_caught_up(units).await?;
+            self.ask_first_conditions(context, units, 1, since).await?;
+            self.begin_applying(units, work.stored()).await?;
+            vec![]
+        } else {
+            let estimates = Box::pin(self.prepare(context, work, units)).await?;
+            work.note_preflight().await?;
+            estimates
+        };
         tracing::info!(
             version = %unit.version,
             description = unit.description(),
@@ -528,6 +556,7 @@ impl Run<'_> {
             state: UpgradeState::Applied,
             actions: applied.actions,
             exact: None,
+            preflight_after: None,
             late: Some(applied.late),
             duration_ms: Some(applied.duration_ms.max(0) as u64),
         });
