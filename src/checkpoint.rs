@@ -30,6 +30,11 @@ pub enum Point {
 /// Told of every [`Point`] that a run reaches, and waited for.
 pub(crate) trait Checkpoints: Send + Sync {
     fn reached(&self, point: Point) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+
+    /// Whether convergent transforms are swept once more, as in every run but one of the harness.
+    fn sweeps(&self) -> bool {
+        true
+    }
 }
 
 /// Lets every run pass.

@@ -37,7 +37,7 @@ use crate::workloads::Workloads;
 pub struct Gate {
     pub(crate) app: String,
     pub(crate) code_version: String,
-    pub(crate) version_variable: String,
+    version_variable: Option<String>,
     names: Names,
     oldest: Option<String>,
     upgrades: Vec<Upgrade>,
@@ -59,11 +59,10 @@ impl Gate {
             code_version: format!("{app}_version"),
             stamp: None,
         };
-        let version_variable = format!("{}_VERSION", app.to_uppercase().replace('-', "_"));
         Gate {
             app,
             code_version: code_version.into(),
-            version_variable,
+            version_variable: None,
             names,
             oldest: None,
             upgrades: vec![],
@@ -77,6 +76,13 @@ impl Gate {
     pub fn record(mut self, collection: impl Into<String>, id: impl Into<String>) -> Self {
         self.names.collection = collection.into();
         self.names.record = id.into();
+        self
+    }
+
+    /// Names the variable from which the code version is taken when the program is built, as with
+    /// `option_env!`: whoever builds it with a version that cannot be recorded is told to set that one.
+    pub fn version_from(mut self, variable: impl Into<String>) -> Self {
+        self.version_variable = Some(variable.into());
         self
     }
 
@@ -149,7 +155,12 @@ impl Gate {
             Failure::new(
                 Outcome::SettingWrong,
                 format!("this binary was built with an unusable code version: {error}"),
-                format!("build it with {} set to a released version", self.version_variable),
+                match &self.version_variable {
+                    Some(variable) => {
+                        format!("build it with {variable} set to a released version")
+                    }
+                    None => "give Gate::new a released version, as X.Y.Z or X.Y.Z-rc.1".to_owned(),
+                },
             )
         })?;
         let wrong = |what: String| {

@@ -202,6 +202,12 @@ impl Harness {
         teller.say(&format!("an uninterrupted run of {} first", self.gate.app));
         let counter = Arc::new(Trap::counting());
         let undisturbed = self.round(&client, &fill, counter.clone(), None).await?;
+        let unswept = self.round(&client, &fill, Arc::new(Trap::unswept()), None).await?;
+        self.compare(
+            &unswept,
+            &undisturbed,
+            "the sweep of convergent steps, which nobody interrupted",
+        )?;
         let reached = counter.reached();
         let at_boundaries = chosen(&reached, self.boundaries);
         let mut random = fastrand::Rng::with_seed(self.seed);
@@ -539,6 +545,7 @@ impl Killing for NoCheckpoints {
 /// Counts the points that a run reaches, and kills it at one of them.
 struct Trap {
     kill_at: Option<usize>,
+    sweeps: bool,
     count: AtomicUsize,
     reached: Mutex<Vec<Point>>,
     sprung: Notify,
@@ -548,6 +555,7 @@ impl Trap {
     fn new(kill_at: Option<usize>) -> Self {
         Trap {
             kill_at,
+            sweeps: true,
             count: AtomicUsize::new(0),
             reached: Mutex::new(vec![]),
             sprung: Notify::new(),
@@ -556,6 +564,11 @@ impl Trap {
 
     fn counting() -> Self {
         Trap::new(None)
+    }
+
+    /// A run without the sweep of convergent transforms.
+    fn unswept() -> Self {
+        Trap { sweeps: false, ..Trap::counting() }
     }
 
     fn at(position: usize) -> Self {
@@ -578,6 +591,10 @@ impl Killing for Trap {
 }
 
 impl Checkpoints for Trap {
+    fn sweeps(&self) -> bool {
+        self.sweeps
+    }
+
     fn reached(&self, point: Point) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         let position = self.count.fetch_add(1, Ordering::SeqCst);
         if let Ok(mut reached) = self.reached.lock() {

@@ -46,6 +46,7 @@ mod process;
 mod progress;
 mod quiet;
 mod record;
+mod redact;
 mod remembered;
 mod report;
 mod run;

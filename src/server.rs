@@ -12,6 +12,7 @@ use mongodb::{Client, Database};
 use crate::diagnosis::{unreachable, wrong_uri};
 use crate::exit::Outcome;
 use crate::failure::Failure;
+use crate::redact;
 use crate::server_errors;
 use crate::stop::Halt;
 
@@ -333,14 +334,5 @@ pub(crate) fn describe(error: &Error) -> String {
 
 /// What may be told of a server's message: many repeat the document or the command.
 pub(crate) fn safe_detail(code: i32, message: &str) -> Option<String> {
-    match code {
-        11000 => {
-            let index = message.split_once("index: ")?.1.split(" dup key").next()?;
-            Some(format!("duplicate key in index {index}"))
-        }
-        18 | 20 | 64 | 91 | 13297 | 189 | 251 | 10107 | 11600 | 11602 | 13435 | 13436 => {
-            Some(message.to_owned())
-        }
-        _ => None,
-    }
+    redact::detail(code, message, None)
 }

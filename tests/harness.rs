@@ -122,3 +122,43 @@ async fn notices_an_upgrade_that_is_not_the_same_when_it_is_run_again() {
     let deviation = result.unwrap_err().to_string();
     assert!(deviation.contains("other documents in things"), "{deviation}");
 }
+
+/// A step that is not the same at its second call for one document, and that no preflight sees through.
+#[tokio::test]
+async fn notices_a_sweep_that_changes_what_the_step_itself_made() {
+    fn swept(thing: &RawDocument, _: &Found, edits: &mut Edits) -> Result<(), StepError> {
+        match thing.get_i32("n") {
+            Ok(n) if n < 2 => edits.set("n", n + 1),
+            _ => {}
+        }
+        Ok(())
+    }
+    /// Refuses its own output as long as that is only tried.
+    fn disguised(thing: &RawDocument, found: &Found, edits: &mut Edits) -> Result<(), StepError> {
+        static TRIED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+        if thing.get_i32("n").is_ok_and(|n| n == 1)
+            && !TRIED.swap(true, std::sync::atomic::Ordering::SeqCst)
+        {
+            return Err(StepError::refused("not now"));
+        }
+        swept(thing, found, edits)
+    }
+    let uri = Server::shared().await.uri("");
+    for (step, says) in [
+        (Transform::new("things", swept), "given its own output it edits `n` again"),
+        (Transform::new("things", disguised), "the sweep of convergent steps"),
+    ] {
+        let upgrade = Upgrade::new("0.1.0", "count").step(step.convergent());
+        let gate = Gate::new("app", "0.1.0").upgrades([upgrade]);
+        let result = harness(gate, &uri)
+            .boundaries(1)
+            .instants(0)
+            .run(async |database| {
+                database.collection("things").insert_one(doc! { "_id": 1, "n": 0 }).await?;
+                Ok(())
+            })
+            .await;
+        let deviation = result.unwrap_err().to_string();
+        assert!(deviation.contains(says), "{deviation}");
+    }
+}

@@ -16,7 +16,7 @@ use crate::engine::author::{self, panicked};
 use crate::engine::batch::{self, Batch, Edited, Purpose, Sizes};
 use crate::engine::reader::Reader;
 use crate::engine::transact::{PATIENCE, jittered, together};
-use crate::engine::{Context, Estimate, actions, closed, command, failed, seed};
+use crate::engine::{Context, Estimate, actions, closed, command, failed, in_step, seed};
 use crate::failure::Failure;
 use crate::handle::Handle;
 use crate::progress::Progress;
@@ -143,7 +143,8 @@ impl<'a> Work<'a> {
         together(context, session, &mut self.stored, patience, async |session, stored, _| {
             let mut done = Vec::new();
             for step in unit.steps() {
-                done.extend(in_transaction(context, session, unit, step, u64::MAX).await?);
+                let ended = in_transaction(context, session, unit, step, u64::MAX).await;
+                done.extend(ended.map_err(|halt| in_step(halt, unit, step))?);
             }
             context.quiet.verify(&context.stop).await?;
             let applied = Applied {
@@ -170,7 +171,7 @@ impl<'a> Work<'a> {
             let changed_later = steps[position + 1..]
                 .iter()
                 .any(|later| later.writes().iter().any(|name| step.reads().contains(name)));
-            if !transform.convergent {
+            if !sweeps(self.context, transform) {
                 continue;
             }
             if changed_later {
@@ -230,12 +231,13 @@ impl<'a> Work<'a> {
             let journal = self.journal()?;
             let position = journal.step;
             let Some(step) = unit.steps().nth(position) else { break };
-            match step {
-                Step::Transform(transform) => self.transform(unit, transform, estimate).await?,
-                Step::Seed(seed) => self.seed(unit, seed).await?,
-                Step::Transaction(_) => self.transaction(unit, step).await?,
-                Step::Command(command) => self.command(unit, command).await?,
-            }
+            let ended = match step {
+                Step::Transform(transform) => self.transform(unit, transform, estimate).await,
+                Step::Seed(seed) => self.seed(unit, seed).await,
+                Step::Transaction(_) => self.transaction(unit, step).await,
+                Step::Command(command) => self.command(unit, command).await,
+            };
+            ended.map_err(|halt| in_step(halt, unit, step))?;
         }
         self.context.reached(Point::BeforeVersion).await;
         self.context.quiet.verify(&self.context.stop).await?;
@@ -496,7 +498,7 @@ impl<'a> Work<'a> {
             }
         };
         let to = stored.advanced(&context.writer, |journal| {
-            journal.advance(&done, last.clone(), transform.convergent);
+            journal.advance(&done, last.clone(), sweeps(context, transform));
         });
         self.settle(to).await?;
         context.reached(Point::Committed).await;
@@ -541,6 +543,11 @@ fn base(stored: Option<&Record>, begin: Option<&Record>) -> Result<Record, Halt>
     stored.or(begin).cloned().ok_or_else(|| Failure::bug("an upgrade without a record").into())
 }
 
+/// Whether a transform is run once more for late writers.
+fn sweeps(context: &Context, transform: &Transform) -> bool {
+    transform.convergent && context.checkpoints.sweeps()
+}
+
 /// What a batch makes of the record: the journal moves past it.
 fn past(
     context: &Context,
@@ -548,7 +555,7 @@ fn past(
 ) -> impl Fn(&Record, &Done, Option<&Bson>) -> Record {
     |stored, done, last| {
         stored.advanced(&context.writer, |journal| {
-            journal.advance(done, last.cloned(), transform.convergent);
+            journal.advance(done, last.cloned(), sweeps(context, transform));
         })
     }
 }

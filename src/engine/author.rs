@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mongodb::bson::error::{Error as BsonError, ErrorKind, ValueAccessErrorKind};
 use mongodb::bson::spec::ElementType;
 use mongodb::bson::{Bson, RawBsonRef, RawDocument};
+use mongodb::error::ErrorKind as DriverErrorKind;
 
 use crate::engine::{at, failed_step};
 use crate::exit::Outcome;
@@ -35,6 +36,17 @@ pub(crate) fn call<T>(
 /// What an author's code ended with: a refusal closes the gate.
 pub(crate) fn refused(error: StepError, unit: &Unit, step: &str, place: &str) -> Halt {
     let reason = match error {
+        // no server has seen it: an insert of nothing, an update without operators
+        StepError::Driver(error)
+            if matches!(error.kind.as_ref(), DriverErrorKind::InvalidArgument { .. }) =>
+        {
+            return failed_step(
+                unit,
+                step,
+                &format!("{place}: the driver refuses what the step asks for: {}", invalid(&error)),
+                "correct the code of the step, deploy it, then run it again",
+            );
+        }
         StepError::Driver(error) => return Halt::Driver(error),
         StepError::Refused(reason) => reason,
         StepError::Bson(error) => unreadable(&error),
@@ -45,6 +57,14 @@ pub(crate) fn refused(error: StepError, unit: &Unit, step: &str, place: &str) ->
         &format!("{place}: {reason}"),
         "correct what it names, or deploy code whose upgrade can deal with it, then run it again",
     )
+}
+
+/// What the driver says of arguments that it refuses: fixed texts of its own.
+fn invalid(error: &mongodb::error::Error) -> String {
+    match error.kind.as_ref() {
+        DriverErrorKind::InvalidArgument { message, .. } => message.clone(),
+        _ => String::new(),
+    }
 }
 
 /// The closed gate of a panic.

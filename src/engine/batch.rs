@@ -19,7 +19,7 @@ use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::lookup::{Found, Keys, Lookup};
 use crate::record::Done;
-use crate::server;
+use crate::redact;
 use crate::upgrade::{StepError, Transform, Unit};
 
 /// What one `update` or `insert` command may carry, in bytes; one statement alone may be larger.
@@ -962,10 +962,10 @@ pub(crate) fn write_failure(error: &Document, unit: &Unit, step: &str, place: &s
              ordinary one; then run it again",
         ));
     }
-    let detail = server::safe_detail(code, error.get_str("errmsg").unwrap_or_default());
+    let message = error.get_str("errmsg").unwrap_or_default();
+    let detail = redact::detail(code, message, error.get_document("errInfo").ok());
     let reason = match (code, detail) {
         (_, Some(detail)) => detail,
-        (121, None) => "the collection's validator refuses the result".to_owned(),
         (code, None) => format!("server error {code}"),
     };
     failed_step(

@@ -11,7 +11,7 @@ use crate::engine::apply::in_transaction;
 use crate::engine::batch::{Edited, Purpose, TRANSACTION_BYTES};
 use crate::engine::reader::Reader;
 use crate::engine::transact::abort;
-use crate::engine::{Context, command, seed, step_actions};
+use crate::engine::{Context, command, in_step, seed, step_actions};
 use crate::progress::Progress;
 use crate::record::{Done, Journal, Pass};
 use crate::server::{self, Deployment};
@@ -129,7 +129,8 @@ pub(crate) async fn look(
         findings.push(match (step, begun) {
             (Step::Transform(transform), _) if alone => {
                 let begun = begun.filter(|journal| journal.step == *position);
-                let known = scan(context, unit, transform, begun, since).await?;
+                let scanned = scan(context, unit, transform, begun, since).await;
+                let known = scanned.map_err(|halt| in_step(halt, unit, step))?;
                 // what it adds for itself to transform is not there yet
                 (!transform.meets_its_own()).then_some(known)
             }
@@ -396,7 +397,8 @@ async fn rehearse(
     let mut all = Vec::new();
     for index in parts {
         let (unit, step, _) = steps[*index];
-        let Some(done) = in_transaction(context, session, unit, step, most).await? else {
+        let ended = in_transaction(context, session, unit, step, most).await;
+        let Some(done) = ended.map_err(|halt| in_step(halt, unit, step))? else {
             return Ok(None);
         };
         all.push(done);

@@ -142,6 +142,28 @@ fn failed_step(unit: &Unit, step: &str, what: &str, next: &str) -> Halt {
     failed(format!("{}: {what}", at(unit, step)), next)
 }
 
+/// An error of the server in a step's own work, with version, step and collections; what may pass, what
+/// others cause, and a missing privilege stay as they are.
+pub(crate) fn in_step(halt: Halt, unit: &Unit, step: &Step) -> Halt {
+    match halt {
+        Halt::Driver(error)
+            if server::code(&error).is_some_and(|code| code != server::UNAUTHORISED)
+                && !server::passing(&error)
+                && !server::too_large(&error) =>
+        {
+            let mut collections = step.writes();
+            if let Step::Command(command) = step {
+                collections = command.collections();
+            }
+            collections.dedup();
+            let doing =
+                format!("{}: collection {}", at(unit, &step.name()), collections.join(", "));
+            server::failure(&error, &doing, Outcome::UpgradeFailed).into()
+        }
+        halt => halt,
+    }
+}
+
 /// An error that ends the run outside the upgrades' own work, in the words of what was being done.
 pub(crate) fn closed(halt: Halt, doing: &str) -> Failure {
     closed_as(halt, doing, Outcome::NoServer)

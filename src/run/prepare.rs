@@ -200,7 +200,8 @@ impl Run<'_> {
                 ));
             } else if let Err(halt) = ask(context, unit, condition, since).await {
                 let needs = on(&["find"], &condition.collection);
-                return Err(self.explain(halt, "asking a condition", &needs).await);
+                let doing = format!("condition \"{}\" of {}", condition.description, unit.version);
+                return Err(self.explain(halt, &doing, &needs).await);
             }
         }
         Ok(())

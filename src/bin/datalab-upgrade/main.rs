@@ -13,7 +13,9 @@ const CODE_VERSION: &str = match option_env!("DATALAB_VERSION") {
 };
 
 fn gate() -> Gate {
-    Gate::new("datalab", CODE_VERSION).upgrades([pin_item_references::upgrade()])
+    Gate::new("datalab", CODE_VERSION)
+        .version_from("DATALAB_VERSION")
+        .upgrades([pin_item_references::upgrade()])
 }
 
 fn main() -> ExitCode {
