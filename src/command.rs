@@ -45,6 +45,28 @@ pub enum Command {
         /// The validator, for instance `{ $jsonSchema: … }`.
         validator: Document,
     },
+    /// Changes options of a collection; done when each of them is as it says.
+    ///
+    /// The command may reach the server late, after another run finished, as with a validator.
+    #[non_exhaustive]
+    SetOptions {
+        /// The collection; created where it does not exist.
+        collection: Name,
+        /// The options, that [`Command::set_options`] names.
+        options: Document,
+    },
+    /// Changes options of an index that is there; done when each of them is as it says.
+    ///
+    /// The command may reach the server late, after another run finished.
+    #[non_exhaustive]
+    ModifyIndex {
+        /// The collection.
+        collection: Name,
+        /// The index's name.
+        name: Name,
+        /// The options, that [`Command::modify_index`] names.
+        options: Document,
+    },
     /// Renames a collection; done when the source is gone.
     #[non_exhaustive]
     Rename {
@@ -99,6 +121,42 @@ impl Command {
         Command::SetValidator { collection: collection.into(), validator }
     }
 
+    /// Changes how a collection is kept: `validationLevel`, `validationAction`, `expireAfterSeconds` (of a
+    /// clustered or time series collection), `changeStreamPreAndPostImages`. The others stay.
+    ///
+    /// ```
+    /// # use upgrade_gate::{Command, bson::doc};
+    /// Command::set_options("cards", doc! { "validationLevel": "moderate", "validationAction": "warn" });
+    /// ```
+    pub fn set_options(collection: impl Into<Cow<'static, str>>, options: Document) -> Command {
+        Command::SetOptions { collection: collection.into(), options }
+    }
+
+    /// Changes an index that is there: `expireAfterSeconds` or `hidden`.
+    pub fn modify_index(
+        collection: impl Into<Cow<'static, str>>,
+        name: impl Into<Cow<'static, str>>,
+        options: Document,
+    ) -> Command {
+        Command::ModifyIndex { collection: collection.into(), name: name.into(), options }
+    }
+
+    /// Why the server could not carry it out, as far as its options tell.
+    pub(crate) fn mistake(&self) -> Option<String> {
+        let (options, known) = match self {
+            Command::SetOptions { options, .. } => (options, COLLECTION_OPTIONS),
+            Command::ModifyIndex { options, .. } => (options, INDEX_OPTIONS),
+            _ => return None,
+        };
+        let describe = self.describe();
+        if options.is_empty() {
+            return Some(format!("\"{describe}\" changes no option"));
+        }
+        let unknown = options.keys().find(|name| !known.contains(&name.as_str()))?;
+        let known = known.join(", ");
+        Some(format!("\"{describe}\" changes {unknown}, and can change only {known}"))
+    }
+
     /// Renames a collection; nothing may have the new name yet.
     pub fn rename(from: impl Into<Cow<'static, str>>, to: impl Into<Cow<'static, str>>) -> Command {
         Command::Rename { from: from.into(), to: to.into() }
@@ -119,6 +177,12 @@ impl Command {
             Command::SetValidator { collection, .. } => {
                 format!("Set the validator of {collection}")
             }
+            Command::SetOptions { collection, options } => {
+                format!("Set {} of {collection}", names(options))
+            }
+            Command::ModifyIndex { collection, name, options } => {
+                format!("Set {} of index {name} on {collection}", names(options))
+            }
             Command::Rename { from, to } => format!("Rename {from} to {to}"),
             Command::Drop { collection } => format!("Drop {collection}"),
         }
@@ -130,7 +194,7 @@ impl Command {
             Command::CreateIndex { index, .. } => {
                 index.options.as_ref().and_then(|o| o.name.as_deref()).unwrap_or_default()
             }
-            Command::DropIndex { name, .. } => name,
+            Command::DropIndex { name, .. } | Command::ModifyIndex { name, .. } => name,
             _ => "",
         }
     }
@@ -142,6 +206,12 @@ impl Command {
             }
             Command::DropIndex { name, .. } => (ActionType::DropIndex, doc! { "index": &**name }),
             Command::SetValidator { .. } => (ActionType::SetValidator, doc! {}),
+            Command::SetOptions { options, .. } => (ActionType::SetOptions, options.clone()),
+            Command::ModifyIndex { name, options, .. } => {
+                let mut details = doc! { "index": &**name };
+                details.extend(options.clone());
+                (ActionType::ModifyIndex, details)
+            }
             Command::Rename { to, .. } => (ActionType::Rename, doc! { "to": &**to }),
             Command::Drop { .. } => (ActionType::Drop, doc! {}),
         };
@@ -159,10 +229,23 @@ impl Command {
             Command::CreateIndex { collection, .. }
             | Command::DropIndex { collection, .. }
             | Command::SetValidator { collection, .. }
+            | Command::SetOptions { collection, .. }
+            | Command::ModifyIndex { collection, .. }
             | Command::Drop { collection } => vec![collection],
             Command::Rename { from, to } => vec![from, to],
         }
     }
+}
+
+/// The options that [`Command::set_options`] can change.
+pub(crate) const COLLECTION_OPTIONS: &[&str] =
+    &["validationLevel", "validationAction", "expireAfterSeconds", "changeStreamPreAndPostImages"];
+
+/// The options that [`Command::modify_index`] can change.
+pub(crate) const INDEX_OPTIONS: &[&str] = &["expireAfterSeconds", "hidden"];
+
+fn names(options: &Document) -> String {
+    options.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// An index to create, with its options; see [`Command::create_index`].

@@ -6,14 +6,26 @@ use mongodb::bson::Document;
 
 use crate::upgrade::Name;
 
-/// "No document in a collection matches a filter", asked before anything is written.
+/// What must be true of a collection, asked before anything is written.
 #[derive(Clone, Debug)]
 pub struct Condition {
     pub(crate) description: Name,
     pub(crate) collection: Name,
     pub(crate) filter: Document,
+    pub(crate) kind: Kind,
     pub(crate) skippable: bool,
     pub(crate) asked: Asked,
+}
+
+/// What is asked of the documents that match the condition's filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// There are none.
+    None,
+    /// There is at least one.
+    Some,
+    /// No two of them share all of these fields.
+    Unique(Vec<Name>),
 }
 
 /// When a condition is asked.
@@ -30,13 +42,58 @@ impl Condition {
         filter: Document,
         description: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Condition {
-            description: description.into(),
-            collection: collection.into(),
-            filter,
-            skippable: false,
-            asked: Asked::BeforeAnyWrite,
+        Condition::of(Kind::None, collection.into(), filter, description.into())
+    }
+
+    /// Holds while at least one document of `collection` matches `filter`; `description` says so in a line.
+    pub fn some_document(
+        collection: impl Into<Cow<'static, str>>,
+        filter: Document,
+        description: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Condition::of(Kind::Some, collection.into(), filter, description.into())
+    }
+
+    /// Holds while no two documents of `collection`, of those that match `filter`, share all of `fields`;
+    /// `description` says so in a line.
+    ///
+    /// They share what a unique index over these fields would refuse: each element of an array is a key,
+    /// what is missing is null, and strings are compared by the collection's collation.
+    ///
+    /// ```
+    /// # use upgrade_gate::{Condition, bson::doc};
+    /// Condition::unique("cards", ["board", "position"], doc! {}, "no two cards share a position");
+    /// ```
+    pub fn unique(
+        collection: impl Into<Cow<'static, str>>,
+        fields: impl IntoIterator<Item = impl Into<Cow<'static, str>>>,
+        filter: Document,
+        description: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let fields = fields.into_iter().map(Into::into).collect();
+        Condition::of(Kind::Unique(fields), collection.into(), filter, description.into())
+    }
+
+    fn of(kind: Kind, collection: Name, filter: Document, description: Name) -> Self {
+        let asked = Asked::BeforeAnyWrite;
+        Condition { description, collection, filter, kind, skippable: false, asked }
+    }
+
+    /// Why it cannot be asked.
+    pub(crate) fn mistake(&self) -> Option<String> {
+        let Kind::Unique(fields) = &self.kind else { return None };
+        let named = |what: String| Some(format!("condition \"{}\" {what}", self.description));
+        if fields.is_empty() {
+            return named("names no field that documents may not share".to_owned());
         }
+        let wrong = |part: &str| part.is_empty() || part.starts_with('$');
+        if let Some(field) = fields.iter().find(|field| field.split('.').any(wrong)) {
+            return named(format!("names the field \"{field}\", and no field can be called so"));
+        }
+        // an index takes a number for a position in an array as well
+        let position = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        let field = fields.iter().find(|field| field.split('.').skip(1).any(position))?;
+        named(format!("names a position: give \"{field}\" without it"))
     }
 
     /// The operator may skip it with `GATE_SKIP_CONDITIONS`.

@@ -78,6 +78,10 @@ pub enum ActionType {
     DropIndex,
     /// A collection's validator is set.
     SetValidator,
+    /// Options of a collection are changed.
+    SetOptions,
+    /// Options of an index are changed.
+    ModifyIndex,
     /// A collection is renamed.
     Rename,
     /// A collection is dropped.
@@ -94,6 +98,8 @@ impl ActionType {
             ActionType::CreateIndex => "create_index",
             ActionType::DropIndex => "drop_index",
             ActionType::SetValidator => "set_validator",
+            ActionType::SetOptions => "set_options",
+            ActionType::ModifyIndex => "modify_index",
             ActionType::Rename => "rename",
             ActionType::Drop => "drop",
         }
@@ -646,11 +652,19 @@ impl Upgrades {
 }
 
 fn check_steps(upgrade: &Upgrade) -> Result<(), String> {
+    if let Some(mistake) = upgrade.conditions.iter().find_map(Condition::mistake) {
+        return Err(mistake);
+    }
     for step in &upgrade.steps {
         if let Step::Command(command @ Command::CreateIndex { .. }) = step
             && command.index_name().is_empty()
         {
             return Err(format!("{} needs a name in its options", command.describe()));
+        }
+        if let Step::Command(command) = step
+            && let Some(mistake) = command.mistake()
+        {
+            return Err(mistake);
         }
         if let Step::Seed(seed) = step
             && let Some(mistake) = seed.mistake()

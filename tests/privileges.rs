@@ -154,14 +154,18 @@ fn table() -> BTreeMap<String, [Vec<String>; 2]> {
 }
 
 /// An upgrade of the scenario application, with the kinds of its steps and their collections.
-const STEPS: [(&str, &[(&str, &str)]); 9] = [
+const STEPS: [(&str, &[(&str, &str)]); 13] = [
     ("strict", &[("condition", "tasks"), ("transform", "things")]),
     ("pin", &[("transform", "things"), ("look-up of a transform", "people")]),
     ("extract", &[("transform", "things"), ("inserts_into of a transform", "blocks")]),
     ("singleton", &[("transaction", "auxiliary")]),
     ("index", &[("command: make an index", "things")]),
     ("unindex", &[("command: drop an index", "things")]),
-    ("validator", &[("command: set a validator", "things")]),
+    ("validator", &[("command: set a validator or options", "things")]),
+    ("options", &[("command: set a validator or options", "things")]),
+    ("hide", &[("command: change an index", "things")]),
+    ("seed", &[("seed", "roles")]),
+    ("purge", &[("transform", "things"), ("deletes of a transform", "things")]),
     ("rename", &[("command: rename", "old")]),
     ("drop", &[("command: drop", "old")]),
 ];
@@ -181,7 +185,7 @@ async fn each_kind_of_step_needs_what_the_table_says() {
         apps::fill(&client, "things", [doc! { "_id": 1, "a": 1 }]).await;
         apps::fill(&client, "old", [doc! { "_id": 1 }]).await;
         let index = doc! { "key": { "b": 1 }, "name": "by b" };
-        if upgrade == "unindex" {
+        if ["unindex", "hide"].contains(&upgrade) {
             let create = doc! { "createIndexes": "things", "indexes": [index] };
             client.run_command(create).await.unwrap();
         }

@@ -311,7 +311,7 @@ pub(crate) enum In {
 }
 
 impl In {
-    fn read_concern(self) -> Option<Document> {
+    pub(crate) fn read_concern(self) -> Option<Document> {
         match self {
             In::Transaction => None,
             In::Plain(None) => Some(doc! { "level": "majority" }),

@@ -23,6 +23,9 @@ const KEYS: &str = "keys";
 /// What to do about collections that are in each other's way.
 const IN_THE_WAY: &str = "look at the collections, move what is in the way, then run it again";
 
+/// The key that says that what a command is to change is not there.
+const MISSING: &str = "missing";
+
 /// The first pause before a command or a probe is sent again.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -94,6 +97,23 @@ pub(crate) async fn probe(
             });
             Ok(if done { Probe::Done } else { Probe::Todo(doc! {}) })
         }
+        Command::SetOptions { collection, options } => {
+            let stored = collections(database, &[collection]).await?;
+            let done = stored.get(&**collection).is_some_and(|stored| {
+                options.iter().all(|(name, value)| has_option(&stored.options, name, value))
+            });
+            Ok(if done { Probe::Done } else { Probe::Todo(doc! {}) })
+        }
+        Command::ModifyIndex { collection, name, options } => {
+            Ok(match stored_index(database, collection, name).await? {
+                // it may come to be by an earlier step
+                None => Probe::Todo(doc! { MISSING: true }),
+                Some(stored) if options.iter().all(|(n, value)| has_option(&stored, n, value)) => {
+                    Probe::Done
+                }
+                Some(_) => Probe::Todo(doc! {}),
+            })
+        }
         Command::Drop { collection } => {
             let stored = collections(database, &[collection]).await?;
             Ok(match (stored.get(&**collection), begun.and_then(|begun| begun.get(UUID))) {
@@ -149,7 +169,8 @@ pub(crate) fn bears_on(earlier: &Step, command: &Command, done: bool) -> bool {
             done && touches(&written)
         }
         Step::Command(earlier) => match (earlier, command) {
-            (Command::SetValidator { .. }, Command::SetValidator { .. }) => {
+            (Command::SetValidator { .. }, Command::SetValidator { .. })
+            | (Command::SetOptions { .. }, Command::SetOptions { .. }) => {
                 touches(&earlier.collections())
             }
             _ => {
@@ -303,6 +324,7 @@ pub(crate) async fn run(
     }
     match find_out(context, unit, command, Some(identity)).await? {
         Probe::Done => Ok(()),
+        Probe::Todo(found) if found.contains_key(MISSING) => Err(missing(unit, command)),
         Probe::Todo(_) => Err(failed(
             format!("{}: it took no effect", at(unit, &command.describe())),
             "look at the server's log, then run it again",
@@ -313,6 +335,22 @@ pub(crate) async fn run(
 /// Whether a command names its collection by the UUID that was probed.
 pub(crate) fn names_by_uuid(command: &Command) -> bool {
     matches!(command, Command::Rename { .. } | Command::Drop { .. })
+}
+
+/// The failure of a command whose probe found nothing to change.
+fn missing(unit: &Unit, command: &Command) -> Halt {
+    failed(
+        format!("{}: there is no index of that name", at(unit, &command.describe())),
+        "create the index, or deploy code whose upgrade creates it first, then run it again",
+    )
+}
+
+/// Refuses what a probe found before any write, where no earlier step may still change it.
+pub(crate) fn check_found(unit: &Unit, command: &Command, found: &Probe) -> Result<(), Halt> {
+    match found {
+        Probe::Todo(identity) if identity.contains_key(MISSING) => Err(missing(unit, command)),
+        _ => Ok(()),
+    }
 }
 
 async fn send(database: &Database, command: &Command, identity: &Document) -> Result<(), Error> {
@@ -343,6 +381,28 @@ async fn send(database: &Database, command: &Command, identity: &Document) -> Re
                     ended?;
                 }
             }
+        }
+        Command::SetOptions { collection, options } => {
+            let mut set = doc! { "collMod": &**collection };
+            set.extend(options.clone());
+            set.insert("writeConcern", concern.clone());
+            match database.run_command(set).await {
+                Err(error) if server::code(&error) == Some(26) => {
+                    let mut create = doc! { "create": &**collection };
+                    create.extend(options.clone());
+                    create.insert("writeConcern", concern);
+                    database.run_command(create).await?;
+                }
+                ended => {
+                    ended?;
+                }
+            }
+        }
+        Command::ModifyIndex { collection, name, options } => {
+            let mut index = doc! { "name": &**name };
+            index.extend(options.clone());
+            let set = doc! { "collMod": &**collection, "index": index, "writeConcern": concern };
+            database.run_command(set).await?;
         }
         Command::Rename { from, to } => {
             let rename = doc! {
@@ -451,6 +511,18 @@ fn same_index(stored: &Document, wanted: &IndexModel, inherited: Option<&Documen
             }
             Err(_) => stored.get_document("collation").ok() == inherited,
         }
+}
+
+/// Whether a collection or an index has an option, also where that goes without saying.
+fn has_option(stored: &Document, name: &str, wanted: &Bson) -> bool {
+    let usual = match name {
+        "validationLevel" => Bson::from("strict"),
+        "validationAction" => Bson::from("error"),
+        "changeStreamPreAndPostImages" => Bson::from(doc! { "enabled": false }),
+        "hidden" => Bson::from(false),
+        _ => Bson::from("off"),
+    };
+    holds(Some(stored.get(name).unwrap_or(&usual)), wanted)
 }
 
 /// Whether a stored option is what was wanted; the server adds what it takes for granted.

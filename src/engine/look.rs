@@ -149,6 +149,9 @@ pub(crate) async fn look(
                         let probe = command::find_out(context, unit, command, identity).await?;
                         let done = matches!(probe, command::Probe::Done);
                         let depends = earlier().any(|step| command::bears_on(step, command, done));
+                        if !depends {
+                            command::check_found(unit, command, &probe)?;
+                        }
                         (!depends).then_some(!done)
                     }
                 };

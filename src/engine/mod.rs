@@ -4,6 +4,7 @@ mod apply;
 mod author;
 mod batch;
 mod command;
+mod condition;
 mod converge;
 mod look;
 mod reader;
@@ -17,6 +18,7 @@ use mongodb::Database;
 
 pub(crate) use apply::{Work, suits};
 pub(crate) use command::names_by_uuid;
+pub(crate) use condition::ask;
 pub(crate) use look::{Estimate, Look, look};
 pub(crate) use transact::jittered;
 

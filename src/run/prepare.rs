@@ -1,12 +1,12 @@
 //! What is made sure of before anything is written: the server, the privileges, the conditions.
 
 use mongodb::ClientSession;
-use mongodb::bson::{Document, Timestamp};
+use mongodb::bson::Timestamp;
 
 use crate::command::Command;
 use crate::compatibility::NamingByUuid;
 use crate::condition::{Asked, Condition};
-use crate::engine::{Context, closed, closed_looking, names_by_uuid, suits};
+use crate::engine::{Context, ask, closed, closed_looking, names_by_uuid, suits};
 use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::run::Run;
@@ -14,9 +14,6 @@ use crate::server::{self, Deployment, Need, Server};
 use crate::settings::{Conditions, Initialise};
 use crate::stop::Halt;
 use crate::upgrade::{Step, Unit};
-
-/// How many documents a failed condition counts at the most.
-const COUNTED: u64 = 1000;
 
 impl Run<'_> {
     pub(super) async fn context(&self) -> Result<Context, Failure> {
@@ -220,44 +217,6 @@ fn is_unauthorised(halt: &Halt) -> bool {
     matches!(halt, Halt::Driver(error) if server::code(error) == Some(server::UNAUTHORISED))
 }
 
-async fn ask(
-    context: &Context,
-    unit: &Unit,
-    condition: &Condition,
-    since: Option<Timestamp>,
-) -> Result<(), Halt> {
-    let collection = context.store.database.collection::<Document>(&condition.collection);
-    let count = collection.count_documents(condition.filter.clone()).limit(COUNTED);
-    let counting = async {
-        let Some(since) = since else { return count.await };
-        // its reads see all that was written up to that time
-        let mut session = collection.client().start_session().await?;
-        session.advance_operation_time(since);
-        count.session(&mut session).await
-    };
-    let matching = context.stop.guard(counting).await?;
-    if matching == 0 {
-        return Ok(());
-    }
-    let documents = match matching {
-        1 => "1 document".to_owned(),
-        COUNTED => format!("{COUNTED} documents or more"),
-        n => format!("{n} documents"),
-    };
-    let skip = if condition.skippable { ", or set GATE_SKIP_CONDITIONS=true" } else { "" };
-    Err(Halt::Failure(Failure::new(
-        Outcome::ConditionFailed,
-        format!(
-            "condition \"{}\" of {} does not hold: {documents} in {} {} in the way",
-            condition.description,
-            unit.version,
-            condition.collection,
-            if matching == 1 { "is" } else { "are" }
-        ),
-        format!("mend these documents, then run it again{skip}"),
-    )))
-}
-
 /// A privilege on the whole database.
 fn everywhere(action: &'static str) -> Need {
     Need { action, collection: None }
@@ -310,7 +269,11 @@ fn units_needs(units: &[&Unit]) -> Vec<Need> {
                     Command::DropIndex { collection, .. } => {
                         on(&["listIndexes", "dropIndex"], collection)
                     }
-                    Command::SetValidator { collection, .. } => {
+                    Command::ModifyIndex { collection, .. } => {
+                        on(&["listIndexes", "collMod"], collection)
+                    }
+                    Command::SetValidator { collection, .. }
+                    | Command::SetOptions { collection, .. } => {
                         let mut needs = on(&["collMod", "createCollection"], collection);
                         needs.push(everywhere("listCollections"));
                         needs

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use upgrade_gate::bson::{Bson, Document, RawBsonRef, RawDocument, doc, rawdoc};
 use upgrade_gate::mongodb::Client;
 use upgrade_gate::{
-    ActionType, Command, Condition, Edits, Found, Gate, Handle, Keys, Lookup, StepError,
+    ActionType, Command, Condition, Edits, Found, Gate, Handle, Keys, Lookup, Seed, StepError,
     Transaction, Transform, Upgrade, UpgradeAction,
 };
 
@@ -213,6 +213,22 @@ fn upgrade(version: &str, name: &str) -> Upgrade {
         "validator" => new("validate things").step(Command::set_validator("things", doc! { "b": { "$not": { "$type": "string" } } })),
         "unvalidate" => new("validate things no more")
             .step(Command::set_validator("things", doc! {})),
+        "options" => new("warn of invalid things")
+            .step(Command::set_options("things", doc! { "validationAction": "warn" })),
+        "hide" => new("hide the index of things")
+            .step(Command::modify_index("things", "by b", doc! { "hidden": true })),
+        "seed" => new("add roles").step(Seed::new("roles", [doc! { "_id": "admin" }])),
+        "purge" => new("delete things with an a").step(
+            Transform::new("things", |thing, _, edits| {
+                if get(thing, "a")?.is_some() {
+                    edits.delete();
+                }
+                Ok(())
+            })
+            .named("purge")
+            .deletes()
+            .convergent(),
+        ),
         "rename_first" => new("rename first to second")
             .step(Command::rename("first", "second")),
         "rename" => new("rename old to new").step(Command::rename("old", "new")),
