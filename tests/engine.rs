@@ -7,8 +7,8 @@ mod support;
 use std::time::Duration;
 
 use apps::{
-    Fault, METADATA, actions, assert_code, count, counted, faulty, fill, history, ids, lock,
-    record, record_old, scenario, suited, suits,
+    Fault, METADATA, actions, assert_code, assert_frugal, count, counted, faulty, fill, history,
+    ids, lock, record, record_old, scenario, suited, suits,
 };
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, Document, Regex, doc};
@@ -676,16 +676,6 @@ async fn documents_of_which_no_two_fit_one_answer_are_all_done() {
     assert_eq!(actions(&plan), actions(&run));
     assert_eq!(counted(&run, "0.8.0", "counted"), 5, "{run}");
     assert_eq!(count(&database, "counters", doc! { "n": 1 }).await, 5);
-}
-
-/// The chart gives the gate 128 MiB.
-async fn assert_frugal(gate: &Gate) {
-    let measure = gate.binary().with_file_name("measure");
-    let program = gate.binary().to_str().unwrap();
-    let run = Gate::new(measure).with_settings_of(gate).arg(program).run().await;
-    assert_eq!(run.report["code"], 0, "{run}");
-    println!("{}", run.report);
-    assert!(run.report["kib"].as_u64().unwrap() < 128 * 1024, "{run}");
 }
 
 #[tokio::test]

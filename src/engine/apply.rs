@@ -14,6 +14,7 @@ use crate::checkpoint::Point;
 use crate::command::Command;
 use crate::engine::author::{self, panicked};
 use crate::engine::batch::{self, Batch, Edited, Purpose, Sizes};
+use crate::engine::lifetime::Lifetime;
 use crate::engine::reader::Reader;
 use crate::engine::transact::{PATIENCE, jittered, together};
 use crate::engine::{Context, Estimate, actions, closed, command, failed, in_step, seed};
@@ -265,9 +266,12 @@ impl<'a> Work<'a> {
     async fn transaction(&mut self, unit: &Unit, step: &Step) -> Result<(), Halt> {
         let context = self.context;
         let session = needed(&mut self.session)?;
+        let mut lifetime = Lifetime::default();
         together(context, session, &mut self.stored, PATIENCE, async |session, stored, _| {
-            let done = in_transaction(context, session, unit, step, u64::MAX).await?;
-            let done = done.unwrap_or_default();
+            lifetime.begin(context, unit, step).await?;
+            let done = in_transaction(context, session, unit, step, u64::MAX).await;
+            lifetime.end();
+            let done = done?.unwrap_or_default();
             let to = base(stored, None)?.advanced(&context.writer, |journal| {
                 journal.finish_step(&done);
             });

@@ -1,6 +1,8 @@
 //! A batch of a transform: reading documents in `_id` order, computing their edits, and writing them.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mongodb::bson::raw::{CString, cstr};
@@ -10,6 +12,7 @@ use mongodb::bson::{
 };
 use mongodb::error::Error;
 use mongodb::{ClientSession, Database};
+use tokio::task::JoinError;
 
 use crate::edit::{Counts, Edits, Extent, Inserts, MAX_DOCUMENT_SIZE, deletion, guarded_deletion};
 use crate::engine::author::{self, about, refused};
@@ -35,8 +38,14 @@ const COMMAND_ITEMS: usize = 100_000;
 /// How many documents the server may send at once for a look-up; its default of 101 would ask twice.
 const LOOK_UP_BATCH: i32 = 100_000;
 
-/// For how long the author's code may compute edits before the run's other tasks get their turn.
-const TURN: Duration = Duration::from_micros(300);
+/// For how long documents that were read may be looked through before the run's other tasks get their turn.
+const TURN: Duration = Duration::from_millis(2);
+
+/// How many bytes of edited documents and of their edits a batch may hold; one document may need more.
+const HELD_BYTES: usize = 8 * 1024 * 1024;
+
+/// How many bytes of documents may be found for a batch; what is found for one document may be more.
+const FOUND_BYTES: usize = 8 * 1024 * 1024;
 
 /// Under these names, which no author gives to a counter, it is counted what no counter counted:
 /// documents changed, deleted and added.
@@ -188,7 +197,9 @@ pub(crate) async fn read(
 ) -> Result<Batch, Halt> {
     let finds = finds(transform, after, limit, In::Transaction, Sizes::Asked);
     let documents = documents(database, Some(&mut *session), finds).await?;
-    compute_in(database, session, unit, transform, documents, Verify::promise(transform)).await
+    let promise = Verify::promise(transform);
+    // what is too much is read again by the next call
+    Ok(compute_in(database, session, unit, transform, documents, promise).await?.batch)
 }
 
 /// Writes, in the session's transaction, documents that were read and computed before it: where one is not
@@ -205,23 +216,34 @@ pub(crate) async fn write_foreseen(
         return Ok(Done::default());
     }
     let find = find_again(transform, foreseen, sizes)?;
-    let mut now = query(database, Some(&mut *session), find).await?;
-    let same = now.iter().zip(foreseen).take_while(|(now, then)| **now == then.document).count();
-    let later = now.split_off(same);
-    drop(now);
-    let mut edited: Vec<&Edited> = foreseen[..same].iter().collect();
-    // here one is gone, or not what it was; those behind it may all be
-    let rest = foreseen[same..].iter().map(|then| (then.document.as_bytes(), then));
-    let rest: HashMap<&[u8], &Edited> = rest.collect();
-    let mut changed = Vec::new();
-    for document in later {
+    let (mut edited, mut changed) = (Vec::<&Edited>::with_capacity(foreseen.len()), Vec::new());
+    let mut rest: Option<HashMap<&[u8], &Edited>> = None;
+    each(database, Some(&mut *session), find, |document| {
+        let next = foreseen.get(edited.len()).filter(|_| rest.is_none());
+        if let Some(then) = next.filter(|then| *then.document == *document) {
+            edited.push(then);
+            return Ok(Flow::On);
+        }
+        // here one is gone, or not what it was; those behind it may all be
+        let rest = rest.get_or_insert_with(|| {
+            let later = foreseen[edited.len()..].iter();
+            later.map(|then| (then.document.as_bytes(), then)).collect()
+        });
         match rest.get(document.as_bytes()) {
             Some(then) => edited.push(then),
-            None => changed.push(document),
+            None => changed.push(document.to_owned()),
         }
+        Ok(Flow::On)
+    })
+    .await?;
+    let mut anew = Vec::new();
+    while !changed.is_empty() {
+        let computed =
+            compute_in(database, session, unit, transform, changed, Verify::Nothing).await?;
+        anew.push(computed.batch);
+        changed = computed.rest;
     }
-    let anew = compute_in(database, session, unit, transform, changed, Verify::Nothing).await?;
-    edited.extend(&anew.edited);
+    edited.extend(anew.iter().flat_map(|batch| &batch.edited));
     write(database, session, unit, transform, &edited).await?;
     Ok(done(edited))
 }
@@ -234,50 +256,185 @@ async fn compute_in(
     transform: &Transform,
     documents: Vec<RawDocumentBuf>,
     promise: Verify,
-) -> Result<Batch, Halt> {
-    let mut found = Found::default();
-    for (position, find) in look_ups(transform, &documents, &mut found, In::Transaction)? {
-        let answer = query(database, Some(&mut *session), find).await?;
-        take(unit, transform, &mut found, position, answer)?;
-    }
+) -> Result<Computed, Halt> {
     let place = In::Transaction;
-    take_in_order(database, Some(&mut *session), unit, transform, &mut found, place).await?;
-    let mut batch = compute(unit, transform, documents, &found, Purpose::Write, promise).await?;
-    let outputs = std::mem::take(&mut batch.outputs);
-    if !outputs.is_empty() {
-        let mut found = Found::default();
-        for (position, find) in look_ups(transform, &outputs, &mut found, In::Transaction)? {
-            let answer = query(database, Some(&mut *session), find).await?;
-            take(unit, transform, &mut found, position, answer)?;
-        }
-        take_in_order(database, Some(session), unit, transform, &mut found, place).await?;
-        outputs.iter().try_for_each(|output| verify(unit, transform, output, &found))?;
-    }
-    Ok(batch)
+    let gathered = gather(database, Some(&mut *session), unit, transform, documents, place).await?;
+    let Gathered { documents, found, rest } = gathered;
+    let mut computed = compute(unit, transform, documents, found, Purpose::Write, promise).await?;
+    computed.rest.extend(rest);
+    let outputs = std::mem::take(&mut computed.batch.outputs);
+    verify_all(database, Some(session), unit, transform, outputs, place).await?;
+    Ok(computed)
 }
 
-/// Computes the edits of documents that were read together.
+/// Gives the transform those of its outputs that ask for more than was looked up.
+pub(crate) async fn verify_all(
+    database: &Database,
+    mut session: Option<&mut ClientSession>,
+    unit: &Unit,
+    transform: &Transform,
+    mut outputs: Vec<RawDocumentBuf>,
+    place: In,
+) -> Result<(), Halt> {
+    while !outputs.is_empty() {
+        let session = session.as_deref_mut();
+        let gathered = gather(database, session, unit, transform, outputs, place).await?;
+        let Gathered { documents, found, rest } = gathered;
+        let (unit, transform) = (unit.clone(), transform.clone());
+        let verifying = move |_: &Abandoned| {
+            documents.iter().try_for_each(|output| verify(&unit, &transform, output, &found))
+        };
+        aside(verifying).await?;
+        outputs = rest;
+    }
+    Ok(())
+}
+
+/// Documents, and what they refer to.
+pub(crate) struct Gathered {
+    pub(crate) documents: Vec<RawDocumentBuf>,
+    pub(crate) found: Found,
+    /// Those behind them, with which it would be too much.
+    pub(crate) rest: Vec<RawDocumentBuf>,
+}
+
+/// Looks up what documents refer to; of fewer of them where that is too much to be held.
+pub(crate) async fn gather(
+    database: &Database,
+    mut session: Option<&mut ClientSession>,
+    unit: &Unit,
+    transform: &Transform,
+    mut documents: Vec<RawDocumentBuf>,
+    place: In,
+) -> Result<Gathered, Halt> {
+    let mut rest = Vec::new();
+    loop {
+        let most = if documents.len() > 1 { FOUND_BYTES } else { usize::MAX };
+        let own = transform.clone();
+        let asking = move |_: &Abandoned| {
+            let mut found = Found::default();
+            let finds = look_ups(&own, &documents, &mut found, place)?;
+            Ok((documents, found, finds))
+        };
+        let (asked, mut found, finds) = aside(asking).await?;
+        documents = asked;
+        let mut flow = Flow::On;
+        for (position, find) in finds {
+            let session = session.as_deref_mut();
+            flow = take(database, session, unit, transform, &mut found, (position, find), most)
+                .await?;
+            if flow == Flow::Enough {
+                break;
+            }
+        }
+        if flow == Flow::On {
+            let session = session.as_deref_mut();
+            flow =
+                take_in_order(database, session, unit, transform, &mut found, place, most).await?;
+        }
+        if flow == Flow::On {
+            return Ok(Gathered { documents, found, rest });
+        }
+        let mut later = documents.split_off(documents.len() / 2);
+        later.append(&mut rest);
+        rest = later;
+    }
+}
+
+/// Told by a piece of work that nobody waits for any more.
+#[derive(Default)]
+struct Abandoned(Arc<AtomicBool>);
+
+impl Abandoned {
+    fn check(&self) -> Result<(), Halt> {
+        match self.0.load(Ordering::Relaxed) {
+            true => Err(given_up()),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Runs code beside the run's thread: an author's code may take long for one document, and the lease is renewed,
+/// and a stop obeyed, only while it does not hold that thread.
+async fn aside<T: Send + 'static>(
+    code: impl FnOnce(&Abandoned) -> Result<T, Halt> + Send + 'static,
+) -> Result<T, Halt> {
+    /// Tells the code when nobody waits for it.
+    struct Waiting(Arc<AtomicBool>);
+    impl Drop for Waiting {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let abandoned = Abandoned::default();
+    let waiting = Waiting(abandoned.0.clone());
+    let span = tracing::Span::current();
+    let dispatch = tracing::dispatcher::get_default(Clone::clone);
+    let running = tokio::task::spawn_blocking(move || {
+        tracing::dispatcher::with_default(&dispatch, || span.in_scope(|| code(&abandoned)))
+    });
+    let ended = running.await;
+    drop(waiting);
+    joined(Some(ended))
+}
+
+/// What a task ended with; its panic is that of whoever waits for it.
+pub(crate) fn joined<T>(ended: Option<Result<Result<T, Halt>, JoinError>>) -> Result<T, Halt> {
+    match ended.map(|ended| ended.map_err(JoinError::try_into_panic)) {
+        Some(Ok(ended)) => ended,
+        Some(Err(Ok(panic))) => std::panic::resume_unwind(panic),
+        Some(Err(Err(_))) | None => Err(given_up()),
+    }
+}
+
+fn given_up() -> Halt {
+    Failure::bug("a query was given up on its way").into()
+}
+
+/// A batch, and what was too much for it.
+pub(crate) struct Computed {
+    pub(crate) batch: Batch,
+    /// The documents behind those of the batch.
+    pub(crate) rest: Vec<RawDocumentBuf>,
+    /// The bytes of what was found for the batch.
+    pub(crate) found: usize,
+}
+
+/// Computes the edits of documents that were read together; of fewer of them where that is too much to be
+/// held.
 pub(crate) async fn compute(
     unit: &Unit,
     transform: &Transform,
     documents: Vec<RawDocumentBuf>,
-    found: &Found,
+    found: Found,
     purpose: Purpose,
     promise: Verify,
-) -> Result<Batch, Halt> {
+) -> Result<Computed, Halt> {
+    let (unit, transform) = (unit.clone(), transform.clone());
+    aside(move |abandoned| {
+        computed(&unit, &transform, documents, &found, (purpose, promise), abandoned)
+    })
+    .await
+}
+
+fn computed(
+    unit: &Unit,
+    transform: &Transform,
+    documents: Vec<RawDocumentBuf>,
+    found: &Found,
+    (purpose, promise): (Purpose, Verify),
+    abandoned: &Abandoned,
+) -> Result<Computed, Halt> {
     let step = &transform.step_name();
     for document in &documents {
         check_id(document).map_err(|e| refused(e, unit, step, &place(transform, document)))?;
     }
-    let (read, last) = (documents.len() as u64, last(&documents)?);
-    let (mut edited, mut outputs) = (Vec::with_capacity(documents.len()), Vec::new());
-    let mut began = Instant::now();
-    for document in documents {
-        // the lease is renewed, and a stop seen, only while this does not hold the thread
-        if began.elapsed() > TURN {
-            tokio::task::yield_now().await;
-            began = Instant::now();
-        }
+    let (mut read, mut end, mut held) = (0, last(&documents)?, 0);
+    let (mut edited, mut outputs) = (Vec::new(), Vec::new());
+    let mut documents = documents.into_iter();
+    while let Some(document) = documents.next() {
+        abandoned.check()?;
+        read += 1;
         let effect = author::call(
             unit,
             step,
@@ -286,11 +443,21 @@ pub(crate) async fn compute(
         )?;
         let Some(mut effect) = effect else { continue };
         if let Some(output) = effect.output.take() {
-            outputs.extend(verify_known(unit, transform, output, found)?);
+            if let Some(output) = verify_known(unit, transform, output, found)? {
+                held += output.as_bytes().len();
+                outputs.push(output);
+            }
         }
-        edited.push(Edited { document, effect });
+        let one = Edited { document, effect };
+        held += one.document.as_bytes().len() + one.beside();
+        edited.push(one);
+        if held > HELD_BYTES && !documents.as_slice().is_empty() {
+            end = edited.last().and_then(Edited::id);
+            break;
+        }
     }
-    Ok(Batch { edited, read, last, sizes: Sizes::Asked, outputs })
+    let batch = Batch { edited, read, last: end, sizes: Sizes::Asked, outputs };
+    Ok(Computed { batch, rest: documents.collect(), found: found.bytes() })
 }
 
 /// The `_id` of the last of these documents.
@@ -351,7 +518,7 @@ pub(crate) async fn documents(
     database: &Database,
     mut session: Option<&mut ClientSession>,
     finds: Vec<Document>,
-) -> Result<Vec<RawDocumentBuf>, Error> {
+) -> Result<Vec<RawDocumentBuf>, Halt> {
     for find in finds {
         let find = RawDocumentBuf::try_from(&find)?;
         let documents = query(database, session.as_deref_mut(), find).await?;
@@ -455,33 +622,68 @@ fn check_id(document: &RawDocument) -> Result<(), StepError> {
     }
 }
 
-/// Runs a `find` to its end.
-pub(crate) async fn query(
+/// Whether more documents are wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flow {
+    On,
+    Enough,
+}
+
+/// Runs a `find`, and hands over its documents one by one, until its end or enough.
+async fn each(
     database: &Database,
     session: Option<&mut ClientSession>,
     find: RawDocumentBuf,
-) -> Result<Vec<RawDocumentBuf>, Error> {
-    let mut documents = Vec::new();
+    mut take: impl FnMut(&RawDocument) -> Result<Flow, Halt>,
+) -> Result<Flow, Halt> {
+    let mut began = Instant::now();
+    let mut turn = async || {
+        if began.elapsed() > TURN {
+            tokio::task::yield_now().await;
+            began = Instant::now();
+        }
+    };
     match session {
         Some(session) => {
             let mut cursor = database.run_raw_cursor_command(find).session(&mut *session).await?;
             while cursor.advance(session).await? {
-                documents.push(cursor.current().to_owned());
+                if take(cursor.current())? == Flow::Enough {
+                    return Ok(Flow::Enough);
+                }
+                turn().await;
             }
         }
         None => {
             let mut cursor = database.run_raw_cursor_command(find).await?;
             while cursor.advance().await? {
-                documents.push(cursor.current().to_owned());
+                if take(cursor.current())? == Flow::Enough {
+                    return Ok(Flow::Enough);
+                }
+                turn().await;
             }
         }
     }
+    Ok(Flow::On)
+}
+
+/// Runs a `find` to its end.
+pub(crate) async fn query(
+    database: &Database,
+    session: Option<&mut ClientSession>,
+    find: RawDocumentBuf,
+) -> Result<Vec<RawDocumentBuf>, Halt> {
+    let mut documents = Vec::new();
+    let keep = |document: &RawDocument| {
+        documents.push(document.to_owned());
+        Ok(Flow::On)
+    };
+    each(database, session, find, keep).await?;
     Ok(documents)
 }
 
 /// The queries for what the documents refer to, as far as `found` has not asked for it: each with the
 /// position of its look-up.
-pub(crate) fn look_ups(
+fn look_ups(
     transform: &Transform,
     documents: &[RawDocumentBuf],
     found: &mut Found,
@@ -513,44 +715,52 @@ fn look_up(lookup: &Lookup, filter: RawDocumentBuf, place: In) -> Result<RawDocu
     Ok(find)
 }
 
-/// Takes what a query of [`look_ups`] found.
-pub(crate) fn take(
+/// Takes what a query of [`look_ups`] finds, until that is more than `most` bytes.
+async fn take(
+    database: &Database,
+    session: Option<&mut ClientSession>,
     unit: &Unit,
     transform: &Transform,
     found: &mut Found,
-    position: usize,
-    documents: Vec<RawDocumentBuf>,
-) -> Result<(), Halt> {
-    let Some(lookup) = transform.lookups.get(position) else { return Ok(()) };
+    (position, find): (usize, RawDocumentBuf),
+    most: usize,
+) -> Result<Flow, Halt> {
+    let Some(lookup) = transform.lookups.get(position) else { return Ok(Flow::On) };
     let place =
         || format!("a document of {} that look-up \"{}\" found", lookup.collection, lookup.name);
-    for document in documents {
+    each(database, session, find, |document| {
         found
-            .add(lookup, &document)
+            .add(lookup, document)
             .map_err(|error| refused(error, unit, &transform.step_name(), &place()))?;
-    }
-    Ok(())
+        Ok(if found.bytes() > most { Flow::Enough } else { Flow::On })
+    })
+    .await
 }
 
 /// Reads what was found several times for one value again, in its order.
-pub(crate) async fn take_in_order(
+async fn take_in_order(
     database: &Database,
     mut session: Option<&mut ClientSession>,
     unit: &Unit,
     transform: &Transform,
     found: &mut Found,
     place: In,
-) -> Result<(), Halt> {
+    most: usize,
+) -> Result<Flow, Halt> {
     for (position, lookup) in transform.lookups.iter().enumerate() {
         for filter in found.ask_again(lookup)? {
             let mut find = look_up(lookup, filter, place)?;
             find.append(cstr!("showRecordId"), true);
-            let documents = query(database, session.as_deref_mut(), find).await?;
-            take(unit, transform, found, position, documents)?;
+            let session = session.as_deref_mut();
+            let flow =
+                take(database, session, unit, transform, found, (position, find), most).await?;
+            if flow == Flow::Enough {
+                return Ok(flow);
+            }
         }
         found.put_in_order(lookup);
     }
-    Ok(())
+    Ok(Flow::On)
 }
 
 fn effect(
@@ -990,9 +1200,10 @@ mod tests {
         let documents = (0..n).map(|n| rawdoc! { "_id": n, "n": n }).collect();
         let unit = &upgrades.unwrap();
         let unit = &unit.units()[0];
-        compute(unit, transform, documents, &Found::default(), Purpose::Write, Verify::Nothing)
+        compute(unit, transform, documents, Found::default(), Purpose::Write, Verify::Nothing)
             .await
             .unwrap()
+            .batch
     }
 
     #[tokio::test]

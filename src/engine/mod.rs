@@ -6,6 +6,7 @@ mod batch;
 mod command;
 mod condition;
 mod converge;
+mod lifetime;
 mod look;
 mod reader;
 mod seed;

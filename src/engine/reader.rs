@@ -3,14 +3,11 @@
 use std::time::Duration;
 
 use mongodb::bson::{Bson, RawDocumentBuf, Timestamp};
-use mongodb::error::Error;
 use tokio::task::JoinSet;
 
-use crate::engine::batch::{self, Batch, Edited, In, Purpose, Sizes};
-use crate::engine::converge::{Verify, verify};
+use crate::engine::batch::{self, Batch, Computed, Edited, Gathered, In, Purpose, Sizes};
+use crate::engine::converge::Verify;
 use crate::engine::{Context, Halt};
-use crate::failure::Failure;
-use crate::lookup::Found;
 use crate::server;
 use crate::upgrade::{Transform, Unit};
 
@@ -43,7 +40,7 @@ pub(crate) struct Reader<'a> {
     /// The document after which the next batch begins; none at the first.
     after: Option<Bson>,
     /// The next batch, where it was read while the last one was computed.
-    ready: Option<Material>,
+    ready: Option<Gathered>,
     /// The document up to which was read.
     read_to: Option<Bson>,
     /// The batch after that, if its look-ups were sent already.
@@ -51,26 +48,15 @@ pub(crate) struct Reader<'a> {
     /// The document up to which look-ups were sent.
     sent_to: Option<Bson>,
     /// The query for what comes after that, if it was sent already; given up with the reader.
-    finding: JoinSet<Result<Vec<RawDocumentBuf>, Error>>,
+    finding: JoinSet<Result<Vec<RawDocumentBuf>, Halt>>,
 }
 
-/// Documents whose look-ups are on their way.
+/// Documents that are being looked up.
 struct Looking {
-    documents: Vec<RawDocumentBuf>,
-    /// The last of them.
-    last: Option<Bson>,
-    found: Found,
-    /// What is being looked up; given up with this.
-    answers: JoinSet<Result<Answers, Error>>,
-}
-
-/// What look-ups found, each with its position among the transform's.
-type Answers = Vec<(usize, Vec<RawDocumentBuf>)>;
-
-/// What the edits of a batch are computed from.
-struct Material {
-    documents: Vec<RawDocumentBuf>,
-    found: Found,
+    /// Whether there were any.
+    any: bool,
+    /// What they are computed from; given up with this.
+    gathering: JoinSet<Result<Gathered, Halt>>,
 }
 
 impl<'a> Reader<'a> {
@@ -158,78 +144,74 @@ impl<'a> Reader<'a> {
 
     /// The next batch; at the end one without documents.
     pub(crate) async fn next(&mut self) -> Result<Batch, Halt> {
-        let Material { documents, found } = match self.ready.take() {
+        let Gathered { documents, found, .. } = match self.ready.take() {
             Some(ready) => ready,
             None => self.read().await?,
         };
         let (unit, transform, purpose) = (self.unit, self.transform, self.purpose);
-        let promise = self.promise;
+        let (context, promise) = (self.context, self.promise);
         let more = !documents.is_empty() && self.reads_ahead();
         // the query is on its way before the computing begins
-        let (read, batch) = tokio::join!(
+        let (read, computed) = tokio::join!(
             biased;
             async { if more { self.read().await.map(Some) } else { Ok(None) } },
-            batch::compute(unit, transform, documents, &found, purpose, promise),
+            context.stop.guard(batch::compute(
+                unit, transform, documents, found, purpose, promise
+            )),
         );
-        let batch = self.verified(batch?).await?;
-        let batch = self.weighed(batch, &found);
-        self.ready = read?;
+        let (batch, whole) = self.weighed(computed?).await?;
+        if whole {
+            self.ready = read?;
+        }
         if batch.last.is_some() {
             self.after.clone_from(&batch.last);
+        }
+        if !whole {
+            self.restart(batch.last.clone());
         }
         Ok(batch)
     }
 
     /// The next batch, for a task that reads while others write; at the end one without documents.
     pub(crate) async fn foresee(&mut self) -> Result<Batch, Halt> {
-        let Material { documents, found } = self.read().await?;
+        let Gathered { documents, found, .. } = self.read().await?;
         self.after.clone_from(&self.read_to);
         let (unit, transform, purpose) = (self.unit, self.transform, self.purpose);
-        let computing =
-            batch::compute(unit, transform, documents, &found, purpose, self.promise).await?;
-        let batch = self.verified(computing).await?;
-        Ok(self.weighed(batch, &found))
-    }
-
-    /// The batch, once the transform was given those of its outputs that ask for more than was looked up.
-    async fn verified(&self, mut batch: Batch) -> Result<Batch, Halt> {
-        let outputs = std::mem::take(&mut batch.outputs);
-        if outputs.is_empty() {
-            return Ok(batch);
-        }
-        let (unit, transform) = (self.unit, self.transform);
-        let looking_up = || self.context.stop.guard(self.found_for(&outputs));
-        let found = self.context.patiently(PAUSE, async || looking_up().await).await?;
-        for output in &outputs {
-            verify(unit, transform, output, &found)?;
+        let computing = batch::compute(unit, transform, documents, found, purpose, self.promise);
+        let computed = self.context.stop.guard(computing).await?;
+        let (batch, whole) = self.weighed(computed).await?;
+        if !whole {
+            self.restart(batch.last.clone());
         }
         Ok(batch)
-    }
-
-    /// What documents refer to that are not stored.
-    async fn found_for(&self, documents: &[RawDocumentBuf]) -> Result<Found, Halt> {
-        let (database, unit, transform) = (self.context.database(), self.unit, self.transform);
-        let (mut found, place) = (Found::default(), In::Plain(self.since));
-        for (position, query) in batch::look_ups(transform, documents, &mut found, place)? {
-            let answer = batch::query(database, None, query).await?;
-            batch::take(unit, transform, &mut found, position, answer)?;
-        }
-        batch::take_in_order(database, None, unit, transform, &mut found, place).await?;
-        Ok(found)
     }
 
     /// A transform that adds documents to its own collection must meet them; and after a batch that was
     /// far too large, nothing is read before it is taken.
     fn reads_ahead(&self) -> bool {
-        !self.oversized && !self.transform.meets_its_own()
+        !self.oversized && self.beside.is_some() && !self.transform.meets_its_own()
     }
 
-    /// The batch, once it is noted for the next ones what comes with a document.
-    fn weighed(&mut self, batch: Batch, found: &Found) -> Batch {
-        self.beside = (batch.edited.iter().map(Edited::beside).sum::<usize>() + found.bytes())
+    /// The batch, once the transform was given those of its outputs that ask for more than was looked up, and
+    /// it is noted for the next batches what comes with a document; and whether it has all documents.
+    async fn weighed(&mut self, computed: Computed) -> Result<(Batch, bool), Halt> {
+        let Computed { mut batch, rest, found } = computed;
+        let outputs = std::mem::take(&mut batch.outputs);
+        let (context, unit, transform) = (self.context, self.unit, self.transform);
+        let (database, place) = (context.database(), In::Plain(self.since));
+        let verifying = async || {
+            let outputs = outputs.clone();
+            let all = batch::verify_all(database, None, unit, transform, outputs, place);
+            context.stop.guard(all).await
+        };
+        context.patiently(PAUSE, verifying).await?;
+        self.beside = (batch.edited.iter().map(Edited::beside).sum::<usize>() + found)
             .checked_div(batch.read as usize)
             .or(self.beside);
-        Batch { sizes: self.sizes, ..batch }
+        if !rest.is_empty() {
+            self.limit = (batch.read as usize).max(1);
+        }
+        Ok((Batch { sizes: self.sizes, ..batch }, rest.is_empty()))
     }
 
     /// Makes the next batches as small as these documents, and what comes with them, are large.
@@ -245,7 +227,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads documents and what they refer to, again after errors that may pass, and moves on.
-    async fn read(&mut self) -> Result<Material, Halt> {
+    async fn read(&mut self) -> Result<Gathered, Halt> {
         let context = self.context;
         let reading = async || {
             let read = context.stop.guard(self.try_to_read()).await;
@@ -257,65 +239,54 @@ impl<'a> Reader<'a> {
         context.patiently(PAUSE, reading).await
     }
 
-    async fn try_to_read(&mut self) -> Result<Material, Halt> {
-        let looking = match self.looking.take() {
+    async fn try_to_read(&mut self) -> Result<Gathered, Halt> {
+        let mut looking = match self.looking.take() {
             Some(looking) => looking,
             None => self.look_up().await?,
         };
-        if looking.last.is_some() && self.reads_ahead() {
+        if looking.any && self.reads_ahead() {
             // the next look-ups are on their way before the answers to these are read
             self.looking = Some(self.look_up().await?);
         }
-        let Looking { documents, last, mut found, mut answers } = looking;
-        while let Some(answer) = answers.join_next().await {
-            for (position, answer) in answer.map_err(|_| given_up())?? {
-                batch::take(self.unit, self.transform, &mut found, position, answer)?;
-            }
+        let gathered = batch::joined(looking.gathering.join_next().await)?;
+        if let Some(last) = batch::last(&gathered.documents)? {
+            self.read_to = Some(last);
         }
-        let (database, unit, transform) = (self.context.database(), self.unit, self.transform);
-        let place = In::Plain(self.since);
-        batch::take_in_order(database, None, unit, transform, &mut found, place).await?;
-        if last.is_some() {
-            self.read_to = last;
+        if !gathered.rest.is_empty() {
+            // the rest is read again, in smaller batches
+            self.limit = gathered.documents.len();
+            self.start_over();
         }
-        Ok(Material { documents, found })
+        Ok(gathered)
     }
 
     /// Reads documents and sends their look-ups.
     async fn look_up(&mut self) -> Result<Looking, Halt> {
         let database = self.context.database();
         let documents = match self.finding.join_next().await {
-            Some(answer) => answer.map_err(|_| given_up())??,
+            found @ Some(_) => batch::joined(found)?,
             None => batch::documents(database, None, self.finds(self.sent_to.as_ref())).await?,
         };
         self.adapt(&documents);
         let last = batch::last(&documents)?;
-        if last.is_some() {
+        let any = last.is_some();
+        if any {
             self.sent_to.clone_from(&last);
         }
-        if last.is_some() && self.reads_ahead() {
+        if any && self.reads_ahead() {
             let (database, finds) = (database.clone(), self.finds(last.as_ref()));
             self.finding.spawn(async move { batch::documents(&database, None, finds).await });
         }
-        let mut found = Found::default();
-        let queries =
-            batch::look_ups(self.transform, &documents, &mut found, In::Plain(self.since))?;
-        let (database, mut answers) = (database.clone(), JoinSet::new());
-        answers.spawn(async move {
-            let mut answers = Vec::new();
-            for (position, query) in queries {
-                answers.push((position, batch::query(&database, None, query).await?));
-            }
-            Ok(answers)
+        let (database, unit, transform) =
+            (database.clone(), self.unit.clone(), self.transform.clone());
+        let (place, mut gathering) = (In::Plain(self.since), JoinSet::new());
+        gathering.spawn(async move {
+            batch::gather(&database, None, &unit, &transform, documents, place).await
         });
-        Ok(Looking { documents, last, found, answers })
+        Ok(Looking { any, gathering })
     }
 
     fn finds(&self, after: Option<&Bson>) -> Vec<mongodb::bson::Document> {
         batch::finds(self.transform, after, self.limit, In::Plain(self.since), self.sizes)
     }
-}
-
-fn given_up() -> Halt {
-    Failure::bug("a query was given up on its way").into()
 }

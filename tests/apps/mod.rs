@@ -30,6 +30,16 @@ pub fn scenario(uri: &str, code: &str, upgrades: &str) -> Gate {
         .set("GATE_FROM_VERSION", "0.7.0")
 }
 
+/// Upgrades, in the memory that the chart gives the gate: 128 MiB.
+pub async fn assert_frugal(gate: &Gate) {
+    let measure = gate.binary().with_file_name("measure");
+    let program = gate.binary().to_str().unwrap();
+    let run = Gate::new(measure).with_settings_of(gate).arg(program).run().await;
+    assert_eq!(run.report["code"], 0, "{run}");
+    println!("{}", run.report);
+    assert!(run.report["kib"].as_u64().unwrap() < 128 * 1024, "{run}");
+}
+
 /// Records a database as one that last ran 0.7.0.
 pub async fn record_old(database: &Database) {
     let entry = doc! { "version": "0.7.0", "action": "initialise", "floor": Bson::Null };

@@ -194,6 +194,23 @@ fn upgrade(version: &str, name: &str) -> Upgrade {
                 .action(ActionType::Update, "pinned", "Pin {n} owner(s)")
                 .convergent(),
         ),
+        // an author's code that takes long for one document
+        "ponder" => new("think about things").step(
+            Transform::new("things", |_, _, edits| {
+                eprintln!("pondering");
+                std::thread::sleep(std::time::Duration::from_secs(600));
+                edits.unset("a");
+                Ok(())
+            })
+            .named("ponder")
+            .convergent(),
+        ),
+        // free code that takes longer than a transaction may
+        "linger" => new("count a thing up, slowly").step(Transaction::new(
+            "linger",
+            ["things"],
+            |handle| Box::pin(linger(handle)),
+        )),
         "singleton" => new("make sure of the singleton").step(Transaction::new(
             "singleton",
             ["auxiliary"],
@@ -310,6 +327,14 @@ fn growing(name: &'static str) -> Transform {
     })
     .named(name)
     .convergent()
+}
+
+async fn linger(handle: &mut Handle<'_>) -> Result<Vec<UpgradeAction>, StepError> {
+    let n = handle.update("things", doc! { "_id": 0 }, doc! { "$inc": { "a": 1 } }).await?;
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    handle.update("things", doc! { "_id": 1 }, doc! { "$inc": { "a": 1 } }).await?;
+    let action = UpgradeAction::new(ActionType::Update, "things", format!("Count {n} thing(s) up"));
+    Ok(vec![action.detail("lingered", n as i64)])
 }
 
 /// The entries of `list` that are documents, with their positions.
