@@ -442,11 +442,11 @@ fn computed(
             || effect(unit.started(), transform, &document, found, purpose, promise),
         )?;
         let Some(mut effect) = effect else { continue };
-        if let Some(output) = effect.output.take() {
-            if let Some(output) = verify_known(unit, transform, output, found)? {
-                held += output.as_bytes().len();
-                outputs.push(output);
-            }
+        if let Some(output) = effect.output.take()
+            && let Some(output) = verify_known(unit, transform, output, found)?
+        {
+            held += output.as_bytes().len();
+            outputs.push(output);
         }
         let one = Edited { document, effect };
         held += one.document.as_bytes().len() + one.beside();
