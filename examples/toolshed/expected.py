@@ -83,8 +83,7 @@ def loans_show_todays_titles(documents, indexes):
     there = {loan["_id"] for loan in loans}
     documents["loan_events"] = [e for e in documents["loan_events"] if e["loan"] in there]
     indexes["assets"] = {"by_code": ([("code", 1)], False)}
-    del indexes["loans"]["by_code"]
-    indexes["loans"]["by_code_out"] = ([("code", 1), ("out", -1)], False)
+    indexes["loans"]["by_code"] = ([("code", 1), ("out", -1)], False)
 
 
 def assets_are_tools_or_books(documents, indexes):

@@ -32,7 +32,7 @@ pub fn upgrade() -> Upgrade {
         )
         // made again under its name, with another key
         .step(Command::drop_index("loans", "by_code"))
-        .step(Command::create_index("loans", "by_code_out", doc! { "code": 1, "out": -1 }))
+        .step(Command::create_index("loans", "by_code", doc! { "code": 1, "out": -1 }))
 }
 
 fn code(loan: &RawDocument, keys: &mut Keys) {
