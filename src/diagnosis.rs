@@ -87,7 +87,8 @@ fn cause(topology: &str) -> (&'static str, &'static str) {
         return (
             "the server was started as a member of a replica set that was never initiated, or that does \
              not have it as a member yet",
-            "run rs.initiate() on it once, or add it to its set; then run it again",
+            "run rs.initiate() once on the server that the connection string names, or add it to its set; \
+             then run it again",
         );
     }
     if says("UnknownIssuer") {
