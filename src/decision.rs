@@ -402,23 +402,25 @@ fn disagreement(record: &Record, terms: &Terms) -> Option<Failure> {
             },
         ));
     }
-    let (missing, what) =
-        terms.upgrades.between(&base.version, &record.version).into_iter().find_map(|unit| {
-            let missing = match applied(&unit.version) {
-                None => format!("the upgrade of {}", unit.version),
-                Some(entry) => {
-                    let named = entry.applied_names()?;
-                    let upgrade = unit.upgrades.iter().find(|it| !it.is_among(&named))?;
-                    format!(
-                        "\"{}\" of {}, only through {}",
-                        upgrade.name(),
-                        unit.version,
-                        quoted(&named)
-                    )
-                }
-            };
-            Some((&unit.version, missing))
-        })?;
+    // a history may begin with an upgrade, which names what was applied as any other does
+    let begun = terms.upgrades.unit(&base.version).filter(|_| base.action == Action::Upgrade);
+    let after = terms.upgrades.between(&base.version, &record.version);
+    let (missing, what) = begun.into_iter().chain(after).find_map(|unit| {
+        let missing = match applied(&unit.version) {
+            None => format!("the upgrade of {}", unit.version),
+            Some(entry) => {
+                let named = entry.applied_names()?;
+                let upgrade = unit.upgrades.iter().find(|it| !it.is_among(&named))?;
+                format!(
+                    "\"{}\" of {}, only through {}",
+                    upgrade.name(),
+                    unit.version,
+                    quoted(&named)
+                )
+            }
+        };
+        Some((&unit.version, missing))
+    })?;
     let again: Vec<String> = since
         .iter()
         .filter(|entry| entry.action == Action::Upgrade && entry.version >= *missing)
@@ -1167,6 +1169,9 @@ mod tests {
         let other = at("0.9.0", &[begin, "upgrade 0.9.0 floor 0.9.0 named another"]);
         other.closes(Outcome::Incompatible, &says);
         at("0.9.0", &[begin, "upgrade 0.9.0 floor 0.9.0 named"]).decides("closed 12");
+        at("0.9.0", &["upgrade 0.9.0 floor 0.9.0 named another"]).decides("closed 12");
+        at("0.9.0", &["upgrade 0.9.0 floor 0.9.0 named drop_it"]).decides("open");
+        at("0.9.0", &["upgrade 0.9.0"]).decides("open");
         // an entry that names nothing says nothing, nor does what the operator's word ended
         at("0.9.0", &[begin, "upgrade 0.9.0 floor 0.9.0"]).decides("open");
         let ended =
