@@ -155,9 +155,9 @@ async fn commands_on_what_is_not_there_create_it_or_have_nothing_to_do() {
     for (name, actions, sign) in [
         ("index", 1, "things { \"b\": 1 }"),
         ("validator", 1, "$not"),
-        ("unindex", 0, ""),
-        ("rename", 0, ""),
-        ("drop", 0, ""),
+        ("unindex", 0, "things"),
+        ("rename", 0, "new"),
+        ("drop", 0, "old"),
     ] {
         let database = Server::shared().await.database().await;
         let upgrades = format!("0.8.0={name}");
@@ -172,6 +172,11 @@ async fn commands_on_what_is_not_there_create_it_or_have_nothing_to_do() {
         assert_code(&run, 0);
         assert_eq!(action_count(&run), actions, "{run}");
         assert_eq!(has(&database, sign).await, actions == 1, "{name}");
+        if actions == 0 {
+            let untouched =
+                schema(&database).await.into_iter().all(|entry| entry.contains("others"));
+            assert!(untouched, "{name}");
+        }
     }
 }
 
