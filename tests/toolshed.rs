@@ -224,6 +224,17 @@ async fn what_the_upgrades_cannot_take_is_found_before_the_first_write() {
     .await;
     refused(
         async |database| {
+            let assets = database.collection::<Document>("assets");
+            let mut asset = assets.find_one(doc! {}).await.unwrap().unwrap();
+            asset.insert("_id", "another");
+            assets.insert_one(asset).await.unwrap();
+        },
+        13,
+        "no two assets share code and revision",
+    )
+    .await;
+    refused(
+        async |database| {
             let wrong = doc! { "$set": { "events": [1] } };
             let loans = database.collection::<Document>("loans");
             loans.update_one(doc! {}, wrong).await.unwrap();

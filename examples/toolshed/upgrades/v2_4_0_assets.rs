@@ -12,6 +12,13 @@ pub fn upgrade(currency: &str) -> Upgrade {
             doc! { "kind": { "$nin": ["tool", "book"] } },
             "every asset is a tool or a book",
         ))
+        // what the unique indexes below would refuse is found before anything is written
+        .condition(Condition::unique(
+            "assets",
+            ["code", "revision"],
+            doc! {},
+            "no two assets share code and revision",
+        ))
         .step(
             Transform::new("assets", split)
                 .inserts_into("tools")
