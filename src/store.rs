@@ -144,8 +144,10 @@ impl Store {
             match self.holds_documents(name).await {
                 Ok(true) => return Ok(Some(name.to_owned())),
                 Ok(false) => {}
-                // seen, and not to be read
-                Err(error) if server::code(&error) == Some(server::UNAUTHORISED) => {}
+                // it is there, which a misspelt database's would not be; what the run needs of it is asked later
+                Err(error) if server::code(&error) == Some(server::UNAUTHORISED) => {
+                    return Ok(Some(name.to_owned()));
+                }
                 Err(error) => return Err(error),
             }
         }
