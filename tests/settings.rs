@@ -595,6 +595,7 @@ async fn reading_needs_little_and_says_what() {
     let database = with_documents(&server).await;
     let name = database.name();
     let find = format!("find on {name}.{METADATA}");
+    apps::record_old(&database).await;
 
     let reader = user_who_may(&server, name, &[("find", METADATA)]).await;
     for mode in ["check", "wait"] {
@@ -622,6 +623,7 @@ async fn a_plan_needs_to_read_what_it_counts() {
     let server = Server::with_auth().await;
     let database = with_documents(&server).await;
     let name = database.name();
+    apps::record_old(&database).await;
     let uri = user_who_may(&server, name, &[("find", METADATA)]).await;
     let run = run(&scenario(&uri, "0.8.0=move_field").mode("plan")).await;
     assert_code(&run, 17);
@@ -680,6 +682,7 @@ async fn a_wrong_user_is_17_and_the_password_stays_secret() {
     // no user at all
     let anonymous = format!("mongodb://{}", hosts.replace("&authSource=admin", ""));
     assert_unusable(&anonymous, 17, &["user"]).await;
+    apps::fill(&database, "things", [doc! { "_id": 1 }]).await;
     assert_code(&run(&scenario(&right, "").mode("check")).await, 0);
 }
 
@@ -703,6 +706,7 @@ async fn the_privileges_of_built_in_roles_suffice() {
 #[tokio::test]
 async fn the_report_goes_to_stdout_and_the_file_whatever_the_log() {
     let database = Server::shared().await.database().await;
+    apps::fill(&database, "things", [doc! { "_id": 1 }]).await;
     let gate = apps::scenario(&database.uri, "0.8.0", "").mode("check");
     for log in ["off", "error", "warn"] {
         let run = gate.clone().set("GATE_LOG", log).run().await;

@@ -23,7 +23,9 @@ fn main() -> ExitCode {
             names.split(',').map(move |name| upgrade(version, name)).collect::<Vec<_>>()
         })
         .collect();
-    let mut gate = Gate::new("scenario", setting("SCENARIO_CODE")).upgrades(upgrades);
+    let mut gate = Gate::new("scenario", setting("SCENARIO_CODE"))
+        .version_from("SCENARIO_VERSION")
+        .upgrades(upgrades);
     if let Ok(oldest) = std::env::var("SCENARIO_OLDEST") {
         gate = gate.oldest(oldest);
     }

@@ -19,6 +19,7 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("GATE_DATABASE", "settings: { database: other }", "job manual init"),
     ("GATE_INITIALISE", "settings: { initialise: fresh }", "job manual"),
     ("GATE_FROM_VERSION", "settings: { fromVersion: 0.6.0 }", "job manual"),
+    ("GATE_APP_VERSION", "settings: { appVersion: '{{ .Release.Name }}' }", "job manual init"),
     ("GATE_SKIP_CONDITIONS", "settings: { skipConditions: true }", "job manual"),
     ("GATE_TARGET_VERSION", "manual: { targetVersion: 0.7.0 }", "manual"),
     ("GATE_TIMEOUT", "settings: { timeout: 1m }", "job manual"),

@@ -34,6 +34,11 @@ The variables of one container: root; way (job, manual, init, check or resume); 
 {{- $env = append $env (dict "name" (printf "GATE_%s" (snakecase $key | upper)) "value" (toString $value)) }}
 {{- end }}
 {{- end }}
+{{- /* may be a template, so that one value moves application and gate */}}
+{{- $app := tpl (toString (($values.settings).appVersion | default "")) .root }}
+{{- if $app }}
+{{- $env = append $env (dict "name" "GATE_APP_VERSION" "value" $app) }}
+{{- end }}
 {{- $timeout := ternary ($values.initContainer).timeout ($values.settings).timeout (eq .way "init") }}
 {{- $more := dict "GATE_TIMEOUT" $timeout }}
 {{- if eq .way "manual" }}
@@ -112,7 +117,7 @@ GATE_EVENTS: events.enabled
 GATE_QUIESCE: quiesce.workloads
 GATE_QUIESCE_TIMEOUT: quiesce.timeout
 GATE_RESUME: quiesce.workloads
-{{- range list "database" "initialise" "fromVersion" "skipConditions" "connectTimeout" "lockWait" "lockLease" "batchDocuments" "log" "logFormat" }}
+{{- range list "appVersion" "database" "initialise" "fromVersion" "skipConditions" "connectTimeout" "lockWait" "lockLease" "batchDocuments" "log" "logFormat" }}
 GATE_{{ snakecase . | upper }}: settings.{{ . }}
 {{- end }}
 {{- range list "NAMESPACE" "POD_NAME" "POD_UID" "JOB_NAME" "JOB_UID" }}
