@@ -112,6 +112,31 @@ fn sent() -> Vec<(&'static str, Api, Document)> {
                 "collation": { "locale": "simple" },
             }],
         }),
+        ("edits guarded as a whole", Stable, doc! {
+            "update": "y", "ordered": false, "writeConcern": &majority,
+            "updates": [{
+                "q": { "_id": { "$eq": 9 }, "$expr": { "$and": [
+                    { "$in": ["$a", [{ "$literal": 1 }]] },
+                    { "$let": { "vars": { "old": { "$literal": [1] } }, "in": { "$and": [
+                        { "$eq": ["$a", "$$old"] },
+                        { "$eq": [{ "$bsonSize": { "v": "$a" } }, { "$bsonSize": { "v": "$$old" } }] },
+                    ] } } },
+                ] } },
+                "u": { "$set": { "a": [1] } },
+                "collation": { "locale": "simple" },
+            }],
+        }),
+        ("replacing a guarded document", Stable, doc! {
+            "update": "y", "ordered": false, "writeConcern": &majority,
+            "updates": [{
+                "q": { "_id": { "$eq": 9 }, "$expr": { "$and": [
+                    { "$in": ["$$ROOT", [{ "$literal": { "_id": 9 } }]] },
+                    { "$eq": [{ "$bsonSize": "$$ROOT" }, 14_i64] },
+                ] } },
+                "u": { "_id": 9, "a": 1 },
+                "collation": { "locale": "simple" },
+            }],
+        }),
         ("inserting", Stable, doc! { "insert": "y", "documents": [{ "_id": 7 }], "ordered": true }),
         ("releasing the lock", Stable, doc! {
             "delete": "m", "deletes": [{ "q": { "_id": 8 }, "limit": 1 }],

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mongodb::ClientSession;
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, DateTime, RawDocumentBuf};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::checkpoint::Point;
@@ -420,13 +420,19 @@ impl<'a> Work<'a> {
         let context = self.context;
         reader.restart(after.clone());
         let (sender, mut foreseen) = mpsc::channel(FORESEEN);
+        let (finished, mut written) = watch::channel(0);
         let reading = async move {
+            let mut sent = 0;
             // not before the last one was taken: each takes memory
             while let Ok(place) = sender.reserve().await {
                 let next = reader.foresee().await;
                 let more = next.as_ref().is_ok_and(|next| next.read > 0);
+                let large = next.as_ref().is_ok_and(Batch::is_large);
                 place.send(next);
-                if !more {
+                sent += 1;
+                // nor, where it takes much, before it is written
+                let over = large && written.wait_for(|written| *written >= sent).await.is_err();
+                if !more || over {
                     break;
                 }
             }
@@ -445,6 +451,8 @@ impl<'a> Work<'a> {
                 if after.is_none() || after != batch.last {
                     break;
                 }
+                drop(batch);
+                finished.send_modify(|written| *written += 1);
             }
             Ok(after)
         };

@@ -132,6 +132,12 @@ impl Batch {
         self.last = last;
     }
 
+    /// Whether it takes so much memory that nothing else should beside it.
+    pub(crate) fn is_large(&self) -> bool {
+        let bytes = |edited: &Edited| edited.document.as_bytes().len() + edited.beside();
+        self.edited.iter().map(bytes).sum::<usize>() > HELD_BYTES
+    }
+
     /// What writing the batch does.
     pub(crate) fn done(&self) -> Done {
         done(&self.edited)
