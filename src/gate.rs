@@ -281,7 +281,7 @@ impl Gate {
             tracing::warn!(reason = ignored, "warning");
             report.warnings.push(ignored.clone());
         }
-        let ended = caught(self.try_run(settings, stop, checkpoints, &mut report)).await;
+        let ended = caught(Box::pin(self.try_run(settings, stop, checkpoints, &mut report))).await;
         match ended.and_then(|ended| ended) {
             Ok(message) => report.end(Outcome::Open, message, None),
             Err(failure) => {
@@ -350,11 +350,11 @@ impl Gate {
         };
         let ended = match settings.mode {
             Mode::Check => run.check().await,
-            Mode::Wait => run.wait().await,
-            Mode::Plan => run.plan().await,
-            Mode::Upgrade => run.upgrade().await,
+            Mode::Wait => Box::pin(run.wait()).await,
+            Mode::Plan => Box::pin(run.plan()).await,
+            Mode::Upgrade => Box::pin(run.upgrade()).await,
             Mode::Record => run.record().await,
-            Mode::Resume => run.resume_workloads().await,
+            Mode::Resume => Box::pin(run.resume_workloads()).await,
         };
         if let Err(failure) = &ended
             && run.started

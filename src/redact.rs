@@ -105,8 +105,8 @@ fn rules(details: &Document) -> Vec<String> {
     }
     let mut rule = text("operatorName");
     if let Some(operator) = details.get("specifiedAs").filter(|_| !rule.is_empty()) {
-        // of the validator, which is the application's own; only short ones
-        let specified = operator.to_string();
+        // only short ones
+        let specified = without_values(operator).to_string();
         if specified.len() <= 120 {
             rule = specified;
         }
@@ -118,6 +118,21 @@ fn rules(details: &Document) -> Vec<String> {
         Some(name) => format!("{name}: {rule}"),
         None => rule,
     }]
+}
+
+/// A rule of a validator with its fields, operators and types; a value that it names may be a document's too.
+fn without_values(rule: &Bson) -> Bson {
+    match rule {
+        Bson::Document(rule) => {
+            let masked = rule.iter().map(|(key, value)| match key.as_str() {
+                "bsonType" | "type" | "$type" => (key.clone(), value.clone()),
+                _ => (key.clone(), without_values(value)),
+            });
+            Bson::Document(masked.collect())
+        }
+        Bson::Array(rules) => rules.iter().map(without_values).collect(),
+        _ => Bson::String("…".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -217,5 +232,14 @@ mod tests {
             "the collection's validator refuses the result (property `n`: { \"bsonType\": \"int\" }, \
              found type string; missing properties m)"
         );
+    }
+
+    #[test]
+    fn a_value_that_a_validator_names_is_not_told() {
+        let info = doc! { "details": {
+            "operatorName": "$ne", "specifiedAs": { "b": { "$ne": "s3cret" } }, "reason": "comparison failed",
+        } };
+        let said = detail(121, "Document failed validation", Some(&info)).unwrap();
+        assert!(!said.contains("s3cret") && said.contains("\"$ne\""), "{said}");
     }
 }

@@ -83,7 +83,7 @@ async fn a_lock_that_somebody_may_hold_is_waited_for() {
         doc! { "run_id": "another", "host": "elsewhere", "expires": in_minutes(1) },
         doc! { "run_id": "another", "host": "elsewhere", "expires": in_minutes(58) },
         doc! { "run_id": 5, "expires": in_minutes(5) },
-        doc! { "host": ["x"], "expires": in_minutes(5), "more": doc! { "x": 1 } },
+        doc! { "run_id": ["x"], "host": 1, "expires": in_minutes(5), "more": doc! { "x": 1 } },
         doc! { "expires": in_minutes(5) },
     ] {
         let database = filled().await;

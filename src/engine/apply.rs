@@ -133,7 +133,7 @@ impl<'a> Work<'a> {
         }
         self.settle(base.journaled(journal)).await?;
         self.context.reached(Point::Journaled).await;
-        self.in_parts(unit, estimate).await
+        Box::pin(self.in_parts(unit, estimate)).await
     }
 
     /// Applies a version in one transaction, the record included.
@@ -233,7 +233,9 @@ impl<'a> Work<'a> {
             let position = journal.step;
             let Some(step) = unit.steps().nth(position) else { break };
             let ended = match step {
-                Step::Transform(transform) => self.transform(unit, transform, estimate).await,
+                Step::Transform(transform) => {
+                    Box::pin(self.transform(unit, transform, estimate)).await
+                }
                 Step::Seed(seed) => self.seed(unit, seed).await,
                 Step::Transaction(_) => self.transaction(unit, step).await,
                 Step::Command(command) => self.command(unit, command).await,

@@ -81,7 +81,7 @@ impl Waiting {
 
 impl Run<'_> {
     pub(crate) async fn upgrade(&mut self) -> Result<String, Failure> {
-        match self.decide_and_upgrade().await {
+        match Box::pin(self.decide_and_upgrade()).await {
             // it says so already
             Err(failure) if self.store.doubt.sent().is_some() => Err(failure),
             Err(mut failure) if ends_early(failure.outcome) => {
@@ -399,7 +399,7 @@ impl Run<'_> {
                 description = unit.description(),
                 "upgrade started"
             );
-            let applied = work.apply(unit, &estimate).await;
+            let applied = Box::pin(work.apply(unit, &estimate)).await;
             self.note_applied(unit, work, applied)?;
         }
         Ok(())
@@ -506,7 +506,7 @@ impl Run<'_> {
             "upgrade resumed"
         );
         let estimate = estimates.into_iter().next().unwrap_or_default();
-        let applied = work.in_parts(unit, &estimate).await;
+        let applied = Box::pin(work.in_parts(unit, &estimate)).await;
         self.note_applied(unit, work, applied)
     }
 
