@@ -221,7 +221,10 @@ impl Store {
         let change = Move::between(from, to, &self.names)?;
         let mut attempts = 0;
         loop {
-            stop.check()?;
+            // on a standalone what was written just before is counted here: a stop does not come between
+            if attempts > 0 || session.is_some() {
+                stop.check()?;
+            }
             let sending = self.doubt.sending(Sent::between(from, to, run_id));
             let attempt = self.attempt_alone(&change, stamp, session.as_deref_mut());
             let error = match self.doubt.answer(stop, attempt).await {
