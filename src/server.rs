@@ -225,7 +225,7 @@ pub(crate) fn failure(error: &Error, doing: &str, unknown: Outcome) -> Failure {
             _ => Failure::new(
                 unknown,
                 format!("{doing}: {text}"),
-                "mend what the server objects to, then run it again",
+                "correct what the server objects to, then run it again",
             ),
         },
     }

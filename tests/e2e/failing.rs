@@ -26,7 +26,7 @@ async fn a_failing_condition_stops_the_release_until_it_holds(world: &World) {
     let before = db_hash(&world.database).await;
     let reason = [
         r#"condition "no task is running" of 0.8.0 does not hold: 1 document in tasks is in the way"#,
-        "mend these documents, then run it again, or set GATE_SKIP_CONDITIONS=true",
+        "correct these documents, then run it again, or set GATE_SKIP_CONDITIONS=true",
     ];
     refused_twice(world, &new, 13, &reason).await;
     assert_eq!(db_hash(&world.database).await, before);
@@ -49,9 +49,9 @@ async fn a_failing_upgrade_stops_the_release_until_its_document_is_mended(world:
     let settings = json!({ "gate": { "settings": { "batchDocuments": 5 } } });
     let new = merged(lab::lab("0.8.0", "a", "0.8.0", "0.8.0=clash"), settings);
     let reason = [
-        "upgrade 0.8.0: document 12 of things: duplicate key in index key",
+        "document 12 of things: duplicate key in index key",
         "0.8.0 is unfinished after 10 documents",
-        "mend the document, or deploy code whose upgrade can deal with it, then run it again",
+        "correct the document, or deploy code whose upgrade can deal with it, then run it again",
     ];
     refused_twice(world, &new, 14, &reason).await;
     let done = apps::count(&world.database, "things", doc! { "unique_key": { "$exists": true } });

@@ -268,7 +268,7 @@ async fn an_upgrade_that_fails_half_way_keeps_the_pods_stopped_until_it_is_mende
         failed
             .says("document 12 of things: duplicate key")
             .says("0.8.0 is unfinished after 10 documents")
-            .says("mend the document, or deploy code whose upgrade can deal with it, then run it again")
+            .says("correct the document, or deploy code whose upgrade can deal with it, then run it again")
             .says("deployment/lab must stay at 0 until a run has finished the upgrade");
         let report = hook_report(world).await;
         assert_eq!(report["exit_code"], 14, "{report}");
