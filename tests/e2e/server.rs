@@ -52,7 +52,8 @@ async fn a_server_that_stays_down_ends_the_release_with_20(world: &World) {
     let refused = world.upgrade_gate(&gate(once.clone()), &[]).await.failed();
     refused
         .says(r#""exit_code":20"#)
-        .says("no member of the replica set answers: check hosts and ports");
+        .says("no member of the replica set answers")
+        .says("check hosts and ports");
     assert_eq!(codes(world).await, [20, 20]);
     for pod in world.hook_pods().await {
         // the setting's default is 30 s, and a run that heeded that one could not be faster
