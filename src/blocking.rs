@@ -4,7 +4,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-/// What `work` comes to; none where that takes longer than `time`. Its thread is then left behind.
+/// The result of `work`, or `None` if it takes longer than `time`; its thread then runs on, detached.
 pub(crate) fn within<T: Send + 'static>(
     time: Duration,
     work: impl FnOnce() -> T + Send + 'static,

@@ -5,9 +5,7 @@ use mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc};
 use mongodb::error::Error;
 
 use crate::decision::Observed;
-use crate::lock::LOCK_ID;
 use crate::record::{Move, Record, Recorded};
-use crate::remembered;
 use crate::stamp::{Change, Place, Stamp, Write};
 use crate::stop::{Halt, Stop};
 use crate::store::Store;
@@ -45,7 +43,7 @@ impl Store {
     ) -> Result<Stamp, Error> {
         let stamps = self.database.collection::<RawDocumentBuf>(&place.collection);
         let find = stamps
-            .find(place.filter(&self.own_ids(place)))
+            .find(place.filter(&self.own_ids_in(place)))
             .projection(doc! { "_id": 1, &place.field: 1 })
             .limit(2);
         let mut documents = Vec::new();
@@ -68,13 +66,9 @@ impl Store {
     }
 
     /// The gate's own documents, where the stamp's collection has them too.
-    fn own_ids(&self, place: &Place) -> Vec<String> {
+    fn own_ids_in(&self, place: &Place) -> Vec<String> {
         match place.collection == self.names.collection {
-            true => vec![
-                self.names.record.clone(),
-                LOCK_ID.to_owned(),
-                remembered::id(&self.names.record),
-            ],
+            true => self.own_ids().to_vec(),
             false => vec![],
         }
     }
@@ -117,7 +111,7 @@ impl Store {
             Write::Refused => return Ok(false),
             Write::Add(to) => {
                 let set = doc! { "$setOnInsert": { &place.field: to } };
-                let filter = place.filter(&self.own_ids(place));
+                let filter = place.filter(&self.own_ids_in(place));
                 (stamps.update_one(filter, set).upsert(true), true)
             }
             Write::Replace { found, to } => {

@@ -154,11 +154,16 @@ impl Store {
         Ok(None)
     }
 
+    /// The `_id`s of the gate's own documents.
+    pub(crate) fn own_ids(&self) -> [String; 3] {
+        let record = &self.names.record;
+        [LOCK_ID.to_owned(), record.clone(), remembered::id(record)]
+    }
+
     /// Whether a collection holds documents, the gate's own aside.
     async fn holds_documents(&self, name: &str) -> Result<bool, Error> {
-        let own = doc! { "_id": { "$nin": [LOCK_ID, &self.names.record, remembered::id(&self.names.record)] } };
         let filter = if name == self.names.collection {
-            own
+            doc! { "_id": { "$nin": self.own_ids().to_vec() } }
         } else {
             doc! {}
         };

@@ -630,25 +630,17 @@ pub fn markdown_uri_options() -> String {
         list(&|o| matches!(o.handling, Own(_))),
         "this program reads and writes with a majority, from the primary; other values are ignored with a warning",
     );
-    let mut notes: Vec<&str> = Vec::new();
-    for option in URI_OPTIONS.iter().filter(|option| option.handling == Ignored) {
-        if !notes.contains(&option.note) {
-            notes.push(option.note);
+    for (handling, outcome) in [(Ignored, "ignored with a warning"), (Refused, "refused (16)")] {
+        let mut notes: Vec<&str> = Vec::new();
+        for option in URI_OPTIONS.iter().filter(|option| option.handling == handling) {
+            if !notes.contains(&option.note) {
+                notes.push(option.note);
+            }
         }
-    }
-    for note in notes {
-        let names = list(&|o| o.handling == Ignored && o.note == note);
-        row(names, &format!("ignored with a warning: {note}"));
-    }
-    let mut remedies: Vec<&str> = Vec::new();
-    for option in URI_OPTIONS.iter().filter(|option| option.handling == Refused) {
-        if !remedies.contains(&option.note) {
-            remedies.push(option.note);
+        for note in notes {
+            let names = list(&|o| o.handling == handling && o.note == note);
+            row(names, &format!("{outcome}: {note}"));
         }
-    }
-    for remedy in remedies {
-        let names = list(&|o| o.handling == Refused && o.note == remedy);
-        row(names, &format!("refused (16): {remedy}"));
     }
     table
 }
