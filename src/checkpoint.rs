@@ -4,6 +4,7 @@ use std::pin::Pin;
 
 /// A place of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Point {
     /// The lock is taken.
     Locked,

@@ -5,6 +5,7 @@ use std::fmt;
 /// How a run ended. The numbers are a public contract: orchestrators act on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
+#[non_exhaustive]
 pub enum Outcome {
     /// The application may start.
     Open = 0,

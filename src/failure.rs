@@ -8,6 +8,7 @@ use crate::exit::Outcome;
 ///
 /// Texts are lower case, name the value and the remedy, and never hold a secret or a document's contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Failure {
     /// Never [`Outcome::Open`].
     pub outcome: Outcome,

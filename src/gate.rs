@@ -143,14 +143,19 @@ impl Gate {
         self
     }
 
-    /// Checks the code version and the table of upgrades; a test of the application should call this.
+    /// Checks the code version, which it returns, and the table of upgrades; a test of the application should call this.
     ///
     /// # Errors
     ///
     /// [`Outcome::SettingWrong`] for a code version that cannot be recorded, naming the variable from
     /// which it is built in; [`Outcome::Bug`] for a wrong table, naming the upgrades, or one that
     /// changes the collection of the record.
-    pub fn check(&self) -> Result<(Version, Upgrades), Failure> {
+    pub fn check(&self) -> Result<Version, Failure> {
+        Ok(self.checked()?.0)
+    }
+
+    /// The code version and the table, as [`check`](Self::check) says.
+    pub(crate) fn checked(&self) -> Result<(Version, Upgrades), Failure> {
         let code = Version::parse_code(&self.code_version).map_err(|error| {
             Failure::new(
                 Outcome::SettingWrong,
@@ -304,7 +309,7 @@ impl Gate {
         checkpoints: Arc<dyn Checkpoints>,
         report: &mut Report,
     ) -> Result<String, Failure> {
-        let (code, upgrades) = self.check()?;
+        let (code, upgrades) = self.checked()?;
         let deadline = settings.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let Connected { database, direct } = stop
             .guard(connected(settings, deadline))

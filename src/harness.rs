@@ -92,6 +92,7 @@ enum Progress {
 
 /// What was survived.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Survived {
     /// Runs killed, at boundaries and at instants.
     pub kills: usize,
@@ -322,7 +323,7 @@ impl Harness {
         vars.insert("GATE_MONGODB_URI".into(), self.uri.clone());
         vars.insert("GATE_DATABASE".into(), database.name().to_owned());
         let bad = |error: String| Deviation(format!("the harness cannot run the gate: {error}"));
-        let (code, _) = self.gate.check().map_err(|failure| bad(failure.to_string()))?;
+        let code = self.gate.check().map_err(|failure| bad(failure.to_string()))?;
         let settings =
             Settings::from_vars(vars, &code).map_err(|failure| bad(failure.to_string()))?;
         // the time that upgrades see may be in their documents

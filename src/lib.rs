@@ -82,9 +82,6 @@ pub use server_errors::server_errors_table;
 pub use settings::Settings;
 #[doc(hidden)]
 pub use settings::{markdown_table, markdown_uri_options};
-pub use upgrade::{
-    ActionType, Step, StepError, TableError, Transaction, Transform, Unit, Upgrade, UpgradeAction,
-    Upgrades,
-};
+pub use upgrade::{ActionType, Step, StepError, Transaction, Transform, Upgrade, UpgradeAction};
 pub use version::{Version, VersionError};
 pub use workloads::{Later, Scaled, Workload, Workloads};

@@ -16,6 +16,7 @@ pub trait Observer: fmt::Debug + Send + Sync {
 
 /// What an observer is told. Like all texts of a run, it holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Notice {
     /// What happened, in a word.
     pub reason: Occasion,
@@ -27,6 +28,7 @@ pub struct Notice {
 
 /// What an observer is told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Occasion {
     /// Pending upgrades are about to be applied.
     UpgradeStarted,
@@ -46,6 +48,7 @@ pub enum Occasion {
 
 /// How a notice is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Tone {
     /// All is well.
     Normal,

@@ -17,7 +17,7 @@ use crate::log;
 use crate::report::Report;
 use crate::run::{POLL, SAY};
 use crate::settings::{
-    Arguments, LogFormat, Settings, Unread, arguments, default_report_file, help,
+    Arguments, LogFormat, Mode, Settings, Unread, arguments, default_report_file, help,
 };
 use crate::stop::Stop;
 use crate::version::Version;
@@ -35,14 +35,14 @@ impl Gate {
             .and_then(|path| Path::new(path).file_name())
             .map_or("upgrade-gate".into(), |name| name.to_string_lossy());
         match arguments(std::env::args_os().skip(1)) {
-            Ok(Arguments::Run) => self.run_process(),
+            Ok(Arguments::Run(mode)) => self.run_process(mode),
             Ok(Arguments::Help) => printed(&help(&program, &self.code_version)),
             Ok(Arguments::Version) => printed(&format!("{program} {}", self.code_version)),
             Err(failure) => self.refuse(failure),
         }
     }
 
-    fn run_process(self) -> ExitCode {
+    fn run_process(self, mode: Option<Mode>) -> ExitCode {
         // what a panic says may hold a document's contents
         std::panic::set_hook(Box::new(|panic| {
             let location = panic.location().map(ToString::to_string);
@@ -63,10 +63,10 @@ impl Gate {
         }
         // a code version that cannot be recorded is told before any setting is
         let code = match self.check() {
-            Ok((code, _)) => code,
+            Ok(code) => code,
             Err(failure) => return self.refuse(failure),
         };
-        let settings = match runtime.block_on(settings_in_time(&code, &stop)) {
+        let settings = match runtime.block_on(settings_in_time(&code, mode, &stop)) {
             Ok(settings) => settings,
             Err(failure) => return self.refuse(failure),
         };
@@ -106,11 +106,15 @@ impl Gate {
 }
 
 /// The settings, waiting for a file of the connection string that something else may fill.
-async fn settings_in_time(code: &Version, stop: &Stop) -> Result<Settings, Failure> {
+async fn settings_in_time(
+    code: &Version,
+    mode: Option<Mode>,
+    stop: &Stop,
+) -> Result<Settings, Failure> {
     let began = Instant::now();
     let mut said: Option<Instant> = None;
     loop {
-        let (failure, waits) = match Settings::read_env(code) {
+        let (failure, waits) = match Settings::read_env(code, mode) {
             Ok(settings) => return Ok(settings),
             Err(Unread { failure, waits: Some(waits) }) => (failure, waits),
             Err(Unread { failure, waits: None }) => return Err(failure),

@@ -11,6 +11,7 @@ const TERMINATION_MESSAGE: usize = 4096;
 
 /// What a run did and how it ended.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct Report {
     /// The application.
     pub app: String,
@@ -61,6 +62,7 @@ pub struct Report {
 
 /// What a report says of one version.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct UpgradeReport {
     /// The version.
     pub version: String,
@@ -88,6 +90,7 @@ pub struct UpgradeReport {
 /// Whether a version's upgrades were applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum UpgradeState {
     /// Nothing of them is in the database yet.
     Planned,
@@ -97,6 +100,7 @@ pub enum UpgradeState {
 
 /// What a report says of an unfinished upgrade.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Unfinished {
     /// The version.
     pub version: String,
@@ -110,6 +114,7 @@ pub struct Unfinished {
 
 /// What a report says of a workload that was stopped or started.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct WorkloadReport {
     /// What its users call it.
     pub name: String,
@@ -122,6 +127,7 @@ pub struct WorkloadReport {
 /// What became of a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum WorkloadState {
     /// It was stopped, and stays so for what comes next.
     Stopped,

@@ -34,6 +34,7 @@ use value::{
 };
 
 const PREFIX: &str = "GATE_";
+const MODE: &str = "GATE_MODE";
 /// What Kubernetes sets in every pod.
 const IN_CLUSTER: &str = "KUBERNETES_SERVICE_HOST";
 /// Where Kubernetes reads a container's last words.
@@ -204,12 +205,27 @@ impl Settings {
     ///
     /// Those of [`Settings::from_vars`], and the same outcome for a value that is not UTF-8.
     pub fn from_env(code_version: &Version) -> Result<Self, Failure> {
-        Self::read_env(code_version).map_err(|unread| unread.failure)
+        Self::read_env(code_version, None).map_err(|unread| unread.failure)
     }
 
-    /// The same, with how long to wait for a file that may be filled.
-    pub(crate) fn read_env(code_version: &Version) -> Result<Self, Unread> {
-        Self::read_vars(utf8(std::env::vars_os())?, code_version)
+    /// The same, with the mode that the command line names, and with how long to wait for a file that may
+    /// be filled.
+    pub(crate) fn read_env(code_version: &Version, named: Option<Mode>) -> Result<Self, Unread> {
+        let mut vars = utf8(std::env::vars_os())?;
+        if let Some(named) = named {
+            let set = vars.iter().find(|(name, value)| name == MODE && !value.is_empty());
+            if let Some((_, value)) = set
+                && value != named.word()
+            {
+                return Err(wrong(
+                    format!("the argument says {named}, but {MODE} is set to another mode"),
+                    format!("leave one of the two out, or let {MODE} say {named} as well"),
+                )
+                .into());
+            }
+            vars.push((MODE.to_owned(), named.word().to_owned()));
+        }
+        Self::read_vars(vars, code_version)
     }
 
     /// How long one wait for a server may take.
@@ -602,7 +618,7 @@ fn needs_cluster(settings: &Settings) -> Result<(), Failure> {
 }
 
 fn mode(text: &str) -> Result<Mode, Failure> {
-    choice("GATE_MODE", text, &Mode::ALL.map(|mode| (mode.word(), mode))).map_err(|problem| {
+    choice(MODE, text, &Mode::ALL.map(|mode| (mode.word(), mode))).map_err(|problem| {
         match table::nearest(text, Mode::ALL.map(Mode::word)) {
             Some((word, likeness)) if likeness >= 0.5 => {
                 wrong(problem.message, format!("{}; the nearest is {word}", problem.next))

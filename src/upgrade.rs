@@ -489,7 +489,7 @@ impl fmt::Debug for Transaction {
 
 /// All upgrades registered under one version: what is applied and recorded as one.
 #[derive(Clone, Debug)]
-pub struct Unit {
+pub(crate) struct Unit {
     pub(crate) version: Version,
     pub(crate) upgrades: Vec<Upgrade>,
     started: Started,
@@ -523,7 +523,7 @@ impl Unit {
 
 /// The table of upgrades: every upgrade the code knows, by ascending version.
 #[derive(Clone, Debug, Default)]
-pub struct Upgrades {
+pub(crate) struct Upgrades {
     units: Vec<Unit>,
     /// The oldest recorded version from which they reach, where older ones were taken out.
     oldest: Option<Version>,
@@ -531,7 +531,7 @@ pub struct Upgrades {
 
 /// What is wrong with a table of upgrades.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TableError(String);
+pub(crate) struct TableError(String);
 
 impl fmt::Display for TableError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

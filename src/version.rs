@@ -146,6 +146,7 @@ impl fmt::Display for Version {
 
 /// Why a text is not a version, or not one that may be written. Each variant holds the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum VersionError {
     /// A number right after a hyphen (`1.0.0-1`, `1.0-1`, `1.0.0-0.3.7`), which semver and PEP 440
     /// order differently.

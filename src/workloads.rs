@@ -45,6 +45,7 @@ pub trait Workloads: fmt::Debug + Send + Sync {
 
 /// A workload as it was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Workload {
     /// What its users call it.
     pub name: String,
@@ -62,8 +63,28 @@ pub struct Workload {
     pub freed_by: Option<String>,
 }
 
+impl Workload {
+    /// A workload that has no pods and is to have none; its fields say otherwise.
+    pub fn new(
+        name: impl Into<String>,
+        uid: impl Into<String>,
+        revision: impl Into<String>,
+    ) -> Self {
+        Workload {
+            name: name.into(),
+            uid: uid.into(),
+            revision: revision.into(),
+            replicas: 0,
+            pods: vec![],
+            ready: 0,
+            freed_by: None,
+        }
+    }
+}
+
 /// How setting a number ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Scaled {
     /// It is set.
     Done,

@@ -110,7 +110,7 @@ async fn the_program_to_copy_upgrades_and_survives_kills_on_both_kinds_of_server
         notes(&database).await.unwrap();
         let settings = [("GATE_MONGODB_URI", &*database.uri), ("GATE_FROM_VERSION", "1.3.0")];
         let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let (code, _) = gate().check().unwrap();
+        let code = gate().check().unwrap();
         let report = gate().run(&Settings::from_vars(settings, &code).unwrap()).await;
         assert_eq!(report.exit_code, 0, "{report:?}");
         let expected = (0..20).map(|n| doc! { "_id": n, "title": format!("note {n}") });

@@ -145,14 +145,13 @@ impl Workloads for Stage {
             self.change(|stored| *stored = state);
             let state = self.answers()?;
             let pods: Vec<String> = (0..state.replicas).map(|n| format!("web-{n}")).collect();
-            Ok(state.exists.then(|| Workload {
-                name: name.to_owned(),
-                uid: state.uid.to_owned(),
-                revision: state.scaled.len().to_string(),
-                replicas: state.replicas,
-                ready: state.replicas,
-                pods: [pods, state.stuck.clone()].concat(),
-                freed_by: state.stuck.first().map(|pod| format!("delete {pod}")),
+            Ok(state.exists.then(|| {
+                let mut workload = Workload::new(name, state.uid, state.scaled.len().to_string());
+                workload.replicas = state.replicas;
+                workload.ready = state.replicas;
+                workload.pods = [pods, state.stuck.clone()].concat();
+                workload.freed_by = state.stuck.first().map(|pod| format!("delete {pod}"));
+                workload
             }))
         })
     }

@@ -1,7 +1,8 @@
-//! The command line, which has nothing but `--help` and `--version`.
+//! The command line: the mode, `--help` and `--version`.
 
 use std::ffi::OsStr;
 
+use super::Mode;
 use super::table::{Fallback, SETTINGS};
 use crate::exit::Outcome;
 use crate::failure::Failure;
@@ -11,8 +12,8 @@ const WIDTH: usize = 100;
 /// What the command line asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arguments {
-    /// Nothing: do what the settings say.
-    Run,
+    /// A run, in the mode that is named here or else in the settings.
+    Run(Option<Mode>),
     /// `--help` or `-h`.
     Help,
     /// `--version` or `-V`.
@@ -25,16 +26,20 @@ pub enum Arguments {
 ///
 /// [`Outcome::SettingWrong`] for any other argument, which is not repeated: it may be a secret.
 pub fn arguments<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Result<Arguments, Failure> {
-    let mut asked = Arguments::Run;
+    let modes = Mode::ALL.map(Mode::word).join(", ");
+    let mut asked = Arguments::Run(None);
     for arg in args {
-        asked = match arg.as_ref().to_str() {
-            Some("--help" | "-h") => return Ok(Arguments::Help),
-            Some("--version" | "-V") => Arguments::Version,
+        let word = arg.as_ref().to_str().unwrap_or_default();
+        let mode = Mode::ALL.into_iter().find(|mode| mode.word() == word);
+        asked = match (word, mode, asked) {
+            ("--help" | "-h", ..) => return Ok(Arguments::Help),
+            ("--version" | "-V", ..) => Arguments::Version,
+            (_, Some(mode), Arguments::Run(None)) => Arguments::Run(Some(mode)),
             _ => {
                 return Err(Failure::new(
                     Outcome::SettingWrong,
-                    "the gate takes no arguments",
-                    "settings are environment variables, see --help",
+                    format!("the gate takes one argument at most, the mode: {modes}"),
+                    "other settings are environment variables, see --help",
                 ));
             }
         };
@@ -61,7 +66,7 @@ pub fn help(program: &str, version: &str) -> String {
         let retry = if outcome.retry_can_help() { "retry" } else { "" };
         [format!("{:>2}", outcome.code()), retry.into(), outcome.meaning().into()]
     }));
-    text += "\nArguments: --help, --version\n";
+    text += "\nArguments: the mode, in place of GATE_MODE; --help; --version\n";
     text
 }
 
@@ -118,9 +123,11 @@ mod tests {
     }
 
     #[test]
-    fn understands_its_two_arguments_and_none() {
+    fn understands_its_arguments_and_none() {
         for (args, expected) in [
-            (vec![], Arguments::Run),
+            (vec![], Arguments::Run(None)),
+            (vec!["plan"], Arguments::Run(Some(Mode::Plan))),
+            (vec!["plan", "--help"], Arguments::Help),
             (vec!["--help"], Arguments::Help),
             (vec!["-h"], Arguments::Help),
             (vec!["--version"], Arguments::Version),
@@ -133,9 +140,12 @@ mod tests {
 
     #[test]
     fn refuses_any_other_argument_without_repeating_it() {
-        for args in
-            [vec!["mongodb://u:s3cret@host/db"], vec!["upgrade"], vec!["--version", "s3cret"]]
-        {
+        for args in [
+            vec!["mongodb://u:s3cret@host/db"],
+            vec!["plan", "s3cret"],
+            vec!["plan", "upgrade"],
+            vec!["--version", "s3cret"],
+        ] {
             let failure = arguments(args).unwrap_err();
             assert_eq!(failure.outcome, Outcome::SettingWrong);
             assert!(!failure.to_string().contains("s3cret"));
