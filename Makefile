@@ -66,8 +66,8 @@ check: ## format, lints, documentation, licences
 		echo "make check: cargo-deny is not installed, so dependencies and licences were not checked"; \
 	fi
 
-readme: ## write the generated tables of README, guide and chart anew
-	UPDATE=1 $(CARGO) test --locked --test readme --test chart its_generated
+readme: ## update the generated tables of README, guide and chart
+	UPDATE=1 $(CARGO) test --locked --lib --test readme --test chart its_generated
 
 # Node's packages go into the cache, not beside their list.
 pictures: ## read the drawings of README and guide with mermaid's own parser; needs Node

@@ -42,6 +42,8 @@ mod lock;
 mod log;
 mod lookup;
 mod observer;
+#[cfg(test)]
+mod pages;
 mod process;
 mod progress;
 mod quiet;
@@ -77,11 +79,7 @@ pub use mongodb::bson;
 pub use observer::{Notice, Observer, Occasion, Tone};
 pub use report::{Report, Unfinished, UpgradeReport, UpgradeState, WorkloadReport, WorkloadState};
 pub use seed::Seed;
-#[doc(hidden)]
-pub use server_errors::server_errors_table;
 pub use settings::Settings;
-#[doc(hidden)]
-pub use settings::{markdown_table, markdown_uri_options};
 pub use upgrade::{ActionType, Step, StepError, Transaction, Transform, Upgrade, UpgradeAction};
 pub use version::{Version, VersionError};
 pub use workloads::{Later, Scaled, Workload, Workloads};

@@ -325,7 +325,8 @@ pub(crate) fn passes(code: i32) -> bool {
 }
 
 /// The table of errors for the guide.
-pub fn server_errors_table() -> String {
+#[cfg(test)]
+pub(crate) fn server_errors_table() -> String {
     let head =
         "| error of the server | exit code | cause | what to do |\n| --- | --- | --- | --- |\n";
     let special: [(&[(i32, &str)], Meaning); 2] = [

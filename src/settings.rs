@@ -21,10 +21,13 @@ use crate::failure::Failure;
 use crate::version::Version;
 
 pub use help::{Arguments, arguments, help};
-pub use table::{Fallback, SETTINGS, Scope, markdown_table};
+#[cfg(test)]
+pub(crate) use table::markdown_table;
+pub use table::{Fallback, SETTINGS, Scope};
 use uri::Connection;
 pub use uri::{Origin, Secret};
-pub use uri_options::markdown_uri_options;
+#[cfg(test)]
+pub(crate) use uri_options::markdown_uri_options;
 #[cfg(feature = "kubernetes")]
 pub use value::WorkloadKind;
 pub use value::WorkloadName;

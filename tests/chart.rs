@@ -5,6 +5,9 @@
 mod dependency;
 #[path = "support/folder.rs"]
 mod folder;
+#[allow(dead_code)]
+#[path = "support/guide.rs"]
+mod guide;
 #[path = "chart/helm.rs"]
 mod helm;
 #[path = "chart/hooks.rs"]

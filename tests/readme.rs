@@ -6,32 +6,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use support::guide::pages;
-use upgrade_gate::{Outcome, markdown_table, markdown_uri_options, server_errors_table};
+use support::guide::{pages, part};
+use upgrade_gate::Outcome;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// A generated part: the page, the part's name, and what the code says, given what is written there.
 type Part = (&'static str, &'static str, fn(&str) -> String);
 
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 2] = [
     ("README.md", "exit codes", |_| exit_codes_in_short()),
     ("docs/exit-codes.md", "exit codes", exit_codes),
-    ("docs/server-errors.md", "server errors", |_| server_errors_table()),
-    ("docs/settings.md", "settings", |_| markdown_table()),
-    ("docs/mongodb.md", "connection string options", |_| markdown_uri_options()),
 ];
-
-/// Where the generated part `name` begins and ends: after the comment that opens it, and before the
-/// comment that ends it.
-fn part(page: &str, name: &str) -> (usize, usize) {
-    let (opening, closing) = (format!("<!-- {name}: "), format!("<!-- end of {name} -->"));
-    let found = page.find(&opening).and_then(|at| {
-        let begin = at + page[at..].find("-->\n")? + "-->\n".len();
-        Some((begin, begin + page[begin..].find(&closing)?))
-    });
-    found.unwrap_or_else(|| panic!("the page has no {opening}… --> or no {closing}"))
-}
 
 fn exit_codes_in_short() -> String {
     let row = |outcome: Outcome| {

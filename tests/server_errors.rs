@@ -12,6 +12,7 @@ use apps::{METADATA, history, record, record_old, scenario};
 use faults::{Members, arm, disarm};
 use mongodb::bson::doc;
 use mongodb::{Client, Database};
+use support::guide::generated;
 use support::{Gate, Run, Server};
 
 /// A line of the guide's table.
@@ -25,7 +26,7 @@ struct Line {
 }
 
 fn lines() -> Vec<Line> {
-    let table = upgrade_gate::server_errors_table();
+    let table = generated("docs/server-errors.md", "server errors");
     let rows = table.lines().skip(2).map(|row| {
         row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>()
     });
@@ -275,7 +276,7 @@ async fn writes_that_are_blocked_for_the_user_are_17() {
 async fn the_guide_names_each_error_as_the_server_does() {
     let server = Server::replica_set().await;
     let member = server.client().await.database("admin");
-    let table = upgrade_gate::server_errors_table();
+    let table = generated("docs/server-errors.md", "server errors");
     for line in lines() {
         let fail = doc! {
             "configureFailPoint": "failCommand",

@@ -14,8 +14,8 @@ use std::time::Duration;
 use apps::{METADATA, assert_code};
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, Document, doc};
+use support::guide::generated;
 use support::{Fresh, Gate, Run, Server, db_hash};
-use upgrade_gate::markdown_table;
 
 /// Every password of these tests holds it.
 const PASSWORD: &str = "Tr0ub4dor";
@@ -232,7 +232,7 @@ async fn help_names_every_setting_of_the_table_and_version_the_code() {
         let run = datalab().set("GATE_MODE", "nonsense").arg(argument).run().await;
         assert_code(&run, 0);
         assert!(run.stderr.is_empty(), "{run}");
-        let table = markdown_table();
+        let table = generated("docs/settings.md", "settings");
         let names = table.lines().filter_map(|row| row.strip_prefix("| `")?.split_once('`'));
         let names: Vec<_> = names.map(|(name, _)| name).collect();
         assert!(names.len() > 15 && names.contains(&"GATE_TIMEOUT"), "{names:?}");
@@ -254,12 +254,34 @@ async fn help_names_every_setting_of_the_table_and_version_the_code() {
 }
 
 #[tokio::test]
+async fn the_mode_may_be_an_argument_that_does_not_contradict_the_setting() {
+    let server = Server::shared().await;
+    let database = server.database().await;
+    let gate = datalab().set("GATE_MONGODB_URI", &*database.uri);
+    let before = db_hash(&database).await;
+    for (gate, code) in [
+        (gate.clone().arg("plan"), 11),
+        (gate.clone().arg("check").set("GATE_MODE", "check"), 11),
+        (gate.clone().arg("plan").set("GATE_MODE", ""), 11),
+        (gate.clone().arg("plan").set("GATE_MODE", "upgrade"), 16),
+        (gate.clone().arg("plan").arg("check"), 16),
+        (gate.clone().arg("plam"), 16),
+        (gate.clone().arg("plan").set("GATE_LOCK_WAIT", "5M"), 16),
+    ] {
+        assert_code(&gate.run().await, code);
+    }
+    let run = gate.arg("plan").set("GATE_MODE", "upgrade").run().await;
+    assert!(run.stdout.contains("GATE_MODE is set to another mode"), "{run}");
+    assert_eq!(db_hash(&database).await, before);
+}
+
+#[tokio::test]
 async fn any_other_argument_is_refused_and_not_repeated() {
     for arguments in
-        [&["upgrade"][..], &[URI], &["--uri", URI], &["--version", URI], &["--", "--help"], &[""]]
+        [&["plan", URI][..], &[URI], &["--uri", URI], &["--version", URI], &["--", "--help"], &[""]]
     {
         let gate = arguments.iter().fold(datalab().uri(URI), |gate, argument| gate.arg(argument));
-        assert_refused(&run(&gate).await, &["takes no arguments", "see --help"]);
+        assert_refused(&run(&gate).await, &["takes one argument at most", "see --help"]);
     }
 }
 

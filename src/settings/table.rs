@@ -141,7 +141,8 @@ pub(super) fn in_modes(modes: &[Mode]) -> String {
 }
 
 /// The settings as a Markdown table, for the guide.
-pub fn markdown_table() -> String {
+#[cfg(test)]
+pub(crate) fn markdown_table() -> String {
     let mut table = String::from("| setting | default | meaning |\n| --- | --- | --- |\n");
     for setting in SETTINGS {
         let default = match setting.default {

@@ -610,7 +610,8 @@ fn encryption(given: &mut Given, around: Around, read: &mut Read) -> Result<(), 
 }
 
 /// The options as Markdown, for the guide.
-pub fn markdown_uri_options() -> String {
+#[cfg(test)]
+pub(crate) fn markdown_uri_options() -> String {
     let list = |wanted: &dyn Fn(&UriOption) -> bool| {
         let names: Vec<String> = URI_OPTIONS
             .iter()

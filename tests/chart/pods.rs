@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use upgrade_gate::markdown_table;
 
+use crate::guide;
 use crate::helm::{Release, Rendered, env, pod, render, text_at};
 
 /// Settings that are not values, and why.
@@ -49,7 +49,7 @@ const VALUES: &[(&str, &str, &str)] = &[
 
 /// The gate's settings, with the default of those that have one.
 fn settings() -> BTreeMap<String, Option<String>> {
-    let table = markdown_table();
+    let table = guide::generated("docs/settings.md", "settings");
     let rows = table.lines().skip(2).map(|row| {
         let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
         let default = cells[1].strip_prefix('`').and_then(|cell| cell.strip_suffix('`'));

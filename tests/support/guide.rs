@@ -62,3 +62,23 @@ pub fn blocks(page: &str) -> Vec<(Option<String>, String)> {
     }
     blocks
 }
+
+/// Where the generated part `name` begins and ends: after the comment that opens it, and before the
+/// comment that ends it.
+#[allow(dead_code)] // only tests of generated parts need it
+pub fn part(page: &str, name: &str) -> (usize, usize) {
+    let (opening, closing) = (format!("<!-- {name}: "), format!("<!-- end of {name} -->"));
+    let found = page.find(&opening).and_then(|at| {
+        let begin = at + page[at..].find("-->\n")? + "-->\n".len();
+        Some((begin, begin + page[begin..].find(&closing)?))
+    });
+    found.unwrap_or_else(|| panic!("the page has no {opening}… --> or no {closing}"))
+}
+
+/// A generated part of a page.
+#[allow(dead_code)] // only tests that read tables need it
+pub fn generated(page: &str, name: &str) -> String {
+    let page = fs::read_to_string(Path::new(ROOT).join(page)).unwrap();
+    let (begin, end) = part(&page, name);
+    page[begin..end].to_owned()
+}
