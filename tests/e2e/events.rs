@@ -62,7 +62,10 @@ async fn describe_job_tells_the_story_of_the_hook(world: &World) {
     let kinds = events.iter().map(|(reason, kind, _)| format!("{kind} {reason}"));
     let failed = ["Normal UpgradeStarted", "Warning UpgradeFailed", "Warning GateClosed"];
     assert_eq!(kinds.collect::<Vec<_>>(), failed, "{events:?}");
-    assert!(events[1].2.starts_with("upgrade 0.8.0: document 2 of things: "), "{events:?}");
+    assert!(
+        events[1].2.starts_with("upgrade 0.8.0: step \"transform things\": document 2 of things: "),
+        "{events:?}"
+    );
     assert!(events[2].2.contains(&events[1].2) && events[2].2.contains("exit 14"), "{events:?}");
 
     let things = world.database.collection::<Document>("things");

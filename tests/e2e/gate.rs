@@ -1,8 +1,5 @@
 //! The gate's chart, as its users install it.
 
-use std::fs;
-use std::path::Path;
-
 use serde_json::{Value, json};
 
 use super::apps;

@@ -127,11 +127,13 @@ async fn argo_cd_brings_mongodb_up_before_the_gate(world: &World) {
 
     // Before all else there is no MongoDB yet, and not even the Secret.
     let chart = world.lab_chart().await;
-    let (application, first) = world.application(&chart, "lab", &whole(lab::new())).await;
+    let once = json!({ "gate": { "hooks": { "backoffLimit": 0 } } });
+    let before = merged(whole(lab::new()), once);
+    let (application, first) = world.application(&chart, "lab", &before).await;
     assert_eq!(first["phase"], "Failed", "{first:#}");
     let failed = jobs(world).await;
     let pods = world.pods_of(failed[0]["metadata"]["name"].as_str().unwrap()).await;
-    assert_eq!(report(&pods[0])["exit_code"], 16, "{pods:#?}");
+    assert_eq!(report(&pods[0])["exit_code"], 20, "{pods:#?}");
     assert_eq!(world.find("deployment/mongod").await, None);
 
     let later = json!({ "gate": { "hooks": { "onInstall": false } } });

@@ -394,9 +394,10 @@ async fn resume_brings_back_what_no_chart_sets(world: &World) {
         },
     }))
     .await;
+    world.kubectl(&["rollout", "status", "deployment/own", "--timeout=2m"]).await;
     let both = quiesce(&["deployment/lab", "deployment/own"]);
     // what is given back is the former release, which does not get ready: that is not waited for long
-    let resume = json!({ "gate": { "quiesce": { "resume": true, "timeout": "20s" } } });
+    let resume = json!({ "gate": { "quiesce": { "resume": true, "timeout": "30s" } } });
     let values = merged(merged(new(1), both), resume);
     world.upgrade_lab(&values, &["--timeout=4m"]).await.ok();
     world.serves("0.8.0").await;

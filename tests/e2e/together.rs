@@ -78,22 +78,23 @@ async fn the_first_pod_begins_where_mongodb_comes_with_the_release(world: &World
 async fn a_hook_that_runs_before_mongodb_ends_the_first_installation(world: &World) {
     let address = world.free_address().await;
     let right = with_mongodb(lab::old(), &address);
+    let once = json!({ "gate": { "hooks": { "backoffLimit": 0 } } });
+    let right = merged(right, once);
     let hook = json!({ "gate": { "hooks": { "onInstall": true } } });
     let wrong = merged(right.clone(), hook);
     // not even the Secret is there
     let refused = world.upgrade_lab(&wrong, &[]).await.failed();
-    refused.says(r#""exit_code":16"#).says("key uri of Secret own-mongodb");
+    refused.says(r#""exit_code":20"#).says("key uri of Secret own-mongodb");
     assert_eq!(world.find("deployment/mongod").await, None);
     // where the connection string is known, there is no server
     let known = json!({ "gate": {
         "mongodb": { "existingSecret": { "name": "" }, "uri": format!("mongodb://{}/lab", address.as_str().unwrap()) },
         "settings": { "connectTimeout": "1s" },
-        "hooks": { "backoffLimit": 0 },
     } });
     world.upgrade_lab(&merged(wrong, known), &[]).await.failed().says(r#""exit_code":20"#);
 
     // For Helm an installation that failed is one, and what follows an upgrade, with its hook.
-    world.upgrade_lab(&right, &[]).await.failed().says(r#""exit_code":16"#);
+    world.upgrade_lab(&right, &[]).await.failed().says(r#""exit_code":20"#);
     world.helm(&["uninstall", "lab"]).await.ok();
     world.upgrade_lab(&right, &["--wait"]).await.ok();
     world.serves("0.7.0").await;

@@ -65,15 +65,33 @@ async fn helm_names_the_secret_and_the_key_that_are_missing(world: &World) {
         let secret = json!({ "existingSecret": { "name": name, "key": key } });
         merged(gate.clone(), json!({ "mongodb": secret }))
     };
+    let once = json!({ "hooks": { "backoffLimit": 0 } });
     for (name, key) in [("absent", "uri"), ("mongodb", "url")] {
-        let refused = world.upgrade_gate(&from(name, key), &[]).await.failed();
+        let values = merged(from(name, key), once.clone());
+        let refused = world.upgrade_gate(&values, &[]).await.failed();
         refused.says(&format!("key {key} of Secret {name}"));
         let pods = world.hook_pods().await;
         assert_eq!(pods.len(), 1, "{pods:?}");
-        assert_eq!(report(&pods[0])["exit_code"], 16, "{pods:?}");
+        assert_eq!(report(&pods[0])["exit_code"], 20, "{pods:?}");
     }
-    world.upgrade_gate(&from("mongodb", "uri"), &[]).await.ok();
+    assert!(apps::record(&world.database).await.is_empty());
+
+    // a controller fills it in while the Job tries again
+    let late = world.start_gate(&from("late", "uri"), &[]).await;
+    world
+        .until("a pod that found no Secret", async || {
+            let pods = world.hook_pods().await;
+            pods.iter().any(|pod| failed_with(pod) == Some(20)).then_some(())
+        })
+        .await;
+    world.secret("late", "uri", &world.database.uri).await;
+    world.noted(late).await.ok();
     assert_eq!(apps::history(&apps::record(&world.database).await), ["auto_stamp 0.8.0"]);
+}
+
+/// The exit code of a pod's container, once it has ended.
+fn failed_with(pod: &Value) -> Option<i64> {
+    pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"].as_i64()
 }
 
 async fn helm_test_says_whether_the_gate_is_open(world: &World) {
