@@ -6,6 +6,7 @@ use mongodb::bson::DateTime;
 use mongodb::bson::oid::ObjectId;
 use tokio::time::Instant;
 
+use crate::activity::Activity;
 use crate::checkpoint::{Checkpoints, NoCheckpoints};
 use crate::diagnosis::explained;
 use crate::doubt::Doubt;
@@ -312,7 +313,7 @@ impl Gate {
         let (code, upgrades) = self.checked()?;
         let deadline = settings.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let Connected { database, direct } = stop
-            .guard(connected(settings, deadline))
+            .guard(connected(settings, deadline, &report.run_id))
             .await
             .map_err(|halt| closed(halt, "connecting"))?;
         let writer = Writer {
@@ -346,6 +347,7 @@ impl Gate {
             stop,
             checkpoints,
             deadline,
+            activity: Activity::default(),
             took_lock: false,
             started: false,
             quiesce,
@@ -361,6 +363,9 @@ impl Gate {
             Mode::Record => run.record().await,
             Mode::Resume => Box::pin(run.resume_workloads()).await,
         };
+        if !run.took_lock {
+            run.end_operations().await;
+        }
         if let Err(failure) = &ended
             && run.started
         {
@@ -388,7 +393,11 @@ fn last_notice(report: &Report) -> Notice {
 }
 
 /// The database; asks again where no name server answers, for as long as a run waits for a server.
-async fn connected(settings: &Settings, deadline: Option<Instant>) -> Result<Connected, Failure> {
+async fn connected(
+    settings: &Settings,
+    deadline: Option<Instant>,
+    run_id: &str,
+) -> Result<Connected, Failure> {
     let patience = settings.patience();
     let until = match settings.mode {
         Mode::Wait => deadline,
@@ -397,7 +406,7 @@ async fn connected(settings: &Settings, deadline: Option<Instant>) -> Result<Con
     let mut said: Option<Instant> = None;
     let mut last: Option<Failure> = None;
     loop {
-        let connecting = connect(settings.uri.expose(), &settings.database, patience);
+        let connecting = connect(settings.uri.expose(), &settings.database, patience, run_id);
         let failure = match within(until, connecting).await {
             Some(Err(failure)) if failure.outcome == Outcome::NoServer => failure,
             Some(ended) => return ended,

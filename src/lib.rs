@@ -20,6 +20,7 @@
 //! - `settings`, `log`, `progress`, `report`, `exit`, `failure`, `version`, `stop`, `checkpoint`: one
 //!   subject each. [`harness`] kills runs, for tests of upgrades.
 
+mod activity;
 mod blocking;
 mod checkpoint;
 mod command;
@@ -42,6 +43,7 @@ mod lock;
 mod log;
 mod lookup;
 mod observer;
+mod operations;
 #[cfg(test)]
 mod pages;
 mod process;

@@ -5,13 +5,15 @@ use std::time::Duration;
 use mongodb::bson::{Document, Timestamp, doc};
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 use mongodb::options::{
-    Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
+    Acknowledgment, ClientOptions, DriverInfo, ReadConcern, ReadPreference, SelectionCriteria,
+    WriteConcern,
 };
 use mongodb::{Client, Database};
 
 use crate::diagnosis::{unreachable, wrong_uri};
 use crate::exit::Outcome;
 use crate::failure::Failure;
+use crate::operations;
 use crate::redact;
 use crate::server_errors;
 use crate::stop::Halt;
@@ -39,11 +41,13 @@ pub(crate) async fn connect(
     uri: &str,
     database: &str,
     patience: Duration,
+    run_id: &str,
 ) -> Result<Connected, Failure> {
     let mut options = ClientOptions::parse(uri).await.map_err(|error| wrong_uri(&error))?;
     options.server_selection_timeout = Some(patience);
     options.connect_timeout = Some(patience.min(Duration::from_secs(10)));
     options.app_name.get_or_insert_with(|| env!("CARGO_PKG_NAME").to_owned());
+    options.driver_info = Some(DriverInfo::builder().name(operations::mark(run_id)).build());
     options.read_concern = Some(ReadConcern::majority());
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
     options.write_concern =

@@ -160,6 +160,16 @@ fn sent() -> Vec<(&'static str, Api, Document)> {
         ("renaming", Outside, doc! { "renameCollection": "db.y", "to": "db.z", "collectionUUID": Uuid::new() }),
         ("dropping", Outside, doc! { "drop": "nothing", "collectionUUID": Uuid::new() }),
         ("ending a session", Outside, doc! { "killSessions": [] }),
+        ("what the run does on the server", Outside, doc! {
+            "aggregate": 1,
+            "pipeline": [
+                { "$currentOp": { "allUsers": false, "idleSessions": false, "truncateOps": true } },
+                { "$match": { "active": true } },
+                { "$project": { "opid": 1, "driver": "$clientMetadata.driver.name" } },
+            ],
+            "cursor": {},
+        }),
+        ("ending an operation", Outside, doc! { "killOp": 1, "op": 1 }),
         ("committing", Stable, doc! { "commitTransaction": 1 }),
         ("aborting", Stable, doc! { "abortTransaction": 1 }),
     ]
@@ -169,9 +179,10 @@ fn sent() -> Vec<(&'static str, Api, Document)> {
 async fn strictly(database: &Database, mut command: Document) -> Option<i32> {
     command.insert("apiVersion", "1");
     command.insert("apiStrict", true);
-    let on_admin = ["renameCollection", "commitTransaction", "abortTransaction"];
+    let on_admin = ["renameCollection", "commitTransaction", "abortTransaction", "killOp"];
     let admin = database.client().database("admin");
-    let on = match on_admin.iter().any(|name| command.contains_key(name)) {
+    let of_all = command.get_i32("aggregate").is_ok();
+    let on = match of_all || on_admin.iter().any(|name| command.contains_key(name)) {
         true => &admin,
         false => database,
     };

@@ -17,7 +17,7 @@ use crate::engine::batch::{self, Batch, Edited, Purpose, Sizes};
 use crate::engine::lifetime::Lifetime;
 use crate::engine::reader::Reader;
 use crate::engine::transact::{PATIENCE, jittered, together};
-use crate::engine::{Context, Estimate, actions, closed, command, failed, in_step, seed};
+use crate::engine::{Context, Estimate, actions, at, closed, command, failed, in_step, seed};
 use crate::failure::Failure;
 use crate::handle::Handle;
 use crate::progress::Progress;
@@ -144,6 +144,7 @@ impl<'a> Work<'a> {
         together(context, session, &mut self.stored, patience, async |session, stored, _| {
             let mut done = Vec::new();
             for step in unit.steps() {
+                let _doing = context.activity.doing(at(unit, &step.name()));
                 let ended = in_transaction(context, session, unit, step, u64::MAX).await;
                 done.extend(ended.map_err(|halt| in_step(halt, unit, step))?);
             }
@@ -200,6 +201,10 @@ impl<'a> Work<'a> {
         late: &mut u64,
     ) -> Result<(), Halt> {
         let mut reader = Reader::new(self.context, unit, transform, Purpose::Write, None);
+        let _doing = self
+            .context
+            .activity
+            .doing(format!("{}: looking once more", at(unit, &transform.step_name())));
         reader.refresh().await?;
         let mut after = None;
         loop {
@@ -232,6 +237,7 @@ impl<'a> Work<'a> {
             let journal = self.journal()?;
             let position = journal.step;
             let Some(step) = unit.steps().nth(position) else { break };
+            let _doing = self.context.activity.doing(at(unit, &step.name()));
             let ended = match step {
                 Step::Transform(transform) => {
                     Box::pin(self.transform(unit, transform, estimate)).await
@@ -405,6 +411,7 @@ impl<'a> Work<'a> {
                 }
             };
             progress.advance(changed);
+            context.activity.moved();
             after = last;
         }
     }
@@ -449,6 +456,7 @@ impl<'a> Work<'a> {
                 let (changed, last) =
                     self.batch_in_transaction(unit, transform, &batch, moved).await?;
                 progress.advance(changed);
+                context.activity.moved();
                 after = last;
                 if after.is_none() || after != batch.last {
                     break;

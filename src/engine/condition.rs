@@ -30,6 +30,9 @@ pub(crate) async fn ask(
     condition: &Condition,
     since: Option<Timestamp>,
 ) -> Result<(), Halt> {
+    let Condition { description, .. } = condition;
+    let _doing =
+        context.activity.doing(format!("asking condition \"{description}\" of {}", unit.version));
     let asking = Asking { context, condition, since };
     let found = match &condition.kind {
         Kind::None => in_the_way(&asking).await?,

@@ -11,7 +11,7 @@ use crate::engine::apply::in_transaction;
 use crate::engine::batch::{Edited, Purpose, TRANSACTION_BYTES};
 use crate::engine::reader::Reader;
 use crate::engine::transact::abort;
-use crate::engine::{Context, command, in_step, seed, step_actions};
+use crate::engine::{Context, at, command, in_step, seed, step_actions};
 use crate::progress::Progress;
 use crate::record::{Done, Journal, Pass};
 use crate::server::{self, Deployment};
@@ -123,6 +123,7 @@ pub(crate) async fn look(
             findings.push(Some(Known::default()));
             continue;
         }
+        let _doing = context.activity.doing(format!("{}: looking", at(unit, &step.name())));
         let begun = journal.filter(|_| index == *position);
         let changed = if matches!(step, Step::Command(_)) { &moved } else { &written };
         let alone = step.reads().iter().all(|name| !changed.contains(name));
@@ -311,6 +312,7 @@ async fn scan(
             largest = largest.max(bytes);
         }
         progress.advance(batch.read);
+        context.activity.moved();
         if batch.last.is_none() {
             progress.finish();
             known.small = largest.saturating_mul(context.batch_documents) <= TRANSACTION_BYTES;
@@ -400,7 +402,9 @@ async fn rehearse(
     let mut all = Vec::new();
     for index in parts {
         let (unit, step, _) = steps[*index];
+        let _doing = context.activity.doing(format!("{}: rehearsing", at(unit, &step.name())));
         let ended = in_transaction(context, session, unit, step, most).await;
+        context.activity.moved();
         let Some(done) = ended.map_err(|halt| in_step(halt, unit, step))? else {
             return Ok(None);
         };

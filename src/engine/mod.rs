@@ -23,6 +23,7 @@ pub(crate) use condition::ask;
 pub(crate) use look::{Estimate, Look, look};
 pub(crate) use transact::jittered;
 
+use crate::activity::Activity;
 use crate::checkpoint::{Checkpoints, Point};
 use crate::exit::Outcome;
 use crate::failure::Failure;
@@ -47,6 +48,7 @@ pub(crate) struct Context {
     /// How many documents one transaction may change.
     pub(crate) batch_documents: usize,
     pub(crate) checkpoints: Arc<dyn Checkpoints>,
+    pub(crate) activity: Activity,
     /// What must not run when a version moves.
     pub(crate) quiet: Quiet,
 }

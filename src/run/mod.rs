@@ -13,6 +13,7 @@ use std::time::Duration;
 use mongodb::bson::DateTime;
 use tokio::time::Instant;
 
+use crate::activity::Activity;
 use crate::checkpoint::Checkpoints;
 use crate::decision::{Decision, Holder, Observed, Terms, Word, decide};
 use crate::engine::{Estimate, Look, closed, jittered, look};
@@ -20,6 +21,7 @@ use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::lock::{LOCK_ID, Lock};
 use crate::observer::{Notice, Observer, Occasion, Tone};
+use crate::operations;
 use crate::record::{Recorded, Writer};
 use crate::report::{Report, Unfinished, UpgradeReport, UpgradeState};
 use crate::server::{self, Need};
@@ -44,6 +46,9 @@ const LOOKING: &str = "looking at the documents";
 /// errors, which come then, say more.
 const UNDER_WAY: Duration = Duration::from_millis(500);
 
+/// How long a run that was told to stop tries to end its operations on the server.
+const ENDING: Duration = Duration::from_millis(500);
+
 /// One run.
 pub(crate) struct Run<'a> {
     pub(crate) settings: &'a Settings,
@@ -61,6 +66,7 @@ pub(crate) struct Run<'a> {
     pub(crate) quiesce: Option<Quiesce>,
     pub(crate) unanswered: Unanswered,
     pub(crate) observer: Option<Arc<dyn Observer>>,
+    pub(crate) activity: Activity,
     /// Whether the run held the lock, and so may have written.
     pub(crate) took_lock: bool,
     /// Whether it began to apply upgrades.
@@ -69,6 +75,16 @@ pub(crate) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
+    /// Ends on the server what a run that was told to stop gave up.
+    pub(crate) async fn end_operations(&self) {
+        if self.stop.check().is_ok() {
+            return;
+        }
+        let until = self.stop.time_left(ENDING, ENDING);
+        let (database, own) = (&self.store.database, &self.store.names.collection);
+        operations::end(database, &self.lock.run_id, own, until).await;
+    }
+
     /// Reads what the decision needs, and decides.
     async fn look_and_decide(&mut self) -> Result<(Observed, Decision), Failure> {
         let observe = async || {
@@ -151,6 +167,7 @@ impl<'a> Run<'a> {
         doing: &str,
         ask: impl AsyncFn() -> Result<T, E>,
     ) -> Result<T, Halt> {
+        let _doing = self.activity.doing(doing);
         let (now, patience, mut last) = (Instant::now(), self.settings.patience(), None);
         // with the lock in hand it is work, which GATE_TIMEOUT does not bound
         let bound = self.deadline.filter(|_| !self.took_lock).map(|deadline| deadline.max(now));

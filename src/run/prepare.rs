@@ -28,6 +28,7 @@ impl Run<'_> {
             stop: self.stop.clone(),
             batch_documents: self.settings.batch_documents,
             checkpoints: self.checkpoints.clone(),
+            activity: self.activity.clone(),
             quiet: self.quiesce.as_ref().map(|quiesce| quiesce.quiet.clone()).unwrap_or_default(),
         })
     }

@@ -251,6 +251,7 @@ impl Run<'_> {
             }
         };
         drop(watch);
+        self.end_operations().await;
         self.find_out(id.as_ref(), session.as_mut()).await;
         let ended = ended.map_err(|failure| self.in_doubt(failure));
         let ended = self.start_workloads(ended, id.as_ref()).await;

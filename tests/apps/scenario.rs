@@ -264,6 +264,14 @@ fn upgrade(version: &str, name: &str) -> Upgrade {
                     .action(ActionType::Update, "moved", "Move {n} field(s) a to b")
                     .convergent(),
             ),
+        // the server is busy with its condition
+        "asked_slowly" => new("move nothing while no task is slow").condition(Condition::no_document(
+            "tasks",
+            doc! { "$expr": { "$function": {
+                "body": "function() { sleep(1000); return false }", "args": [], "lang": "js",
+            } } },
+            "no task is slow",
+        )),
         "strict" => new("move a to b in things while nothing is locked")
             .condition(Condition::no_document(
                 "tasks",
