@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::exit::Outcome;
 use crate::failure::Failure;
-use crate::record::{Action, Entry, Journal, Record, Recorded};
+use crate::record::{Action, Entry, Journal, Move, Record, Recorded};
 use crate::server;
 use crate::stop::{Halt, Stop, within};
 
@@ -31,6 +31,8 @@ pub(crate) struct Sent {
     run_id: String,
     from: Option<Record>,
     change: Change,
+    /// What was sent, if it was sent by itself and in no session of the run's.
+    alone: Option<Move>,
 }
 
 /// How a commit changes the record.
@@ -46,6 +48,8 @@ enum Change {
     Part(Journal),
     /// Documents of an applied version are swept; the version stays.
     Sweep(Record),
+    /// The record notes that the application's own stamp has followed; the version stays.
+    Stamped(Record),
 }
 
 /// What a stored record says about a commit.
@@ -111,7 +115,7 @@ impl Doubt {
         Halt::Failure(Failure::new(
             Outcome::NoServer,
             format!("a write was not confirmed within {time}"),
-            "check that a majority of the replica set's members runs, then run it again",
+            "check that the server, or a majority of the replica set's members, answers, then run it again",
         ))
     }
 }
@@ -153,6 +157,9 @@ impl Sent {
             (None, Some(journal)) => (&journal.version, Change::Begin(journal.clone())),
             (Some(_), Some(journal)) => (&journal.version, Change::Part(journal.clone())),
             (Some(_), None) => (&to.text, Change::Apply),
+            (None, None) if from.is_some_and(|from| from.stamping().is_some()) && !moves => {
+                (&to.text, Change::Stamped(to.clone()))
+            }
             // a capped history does not grow
             (None, None) if from.is_some_and(|from| from.text == to.text) && !moves => {
                 (&to.text, Change::Sweep(to.clone()))
@@ -160,12 +167,25 @@ impl Sent {
             (None, None) if applies => (&to.text, Change::Apply),
             (None, None) => (&to.text, Change::Record),
         };
-        Sent { version: version.clone(), run_id: run_id.to_owned(), from: from.cloned(), change }
+        let (version, run_id) = (version.clone(), run_id.to_owned());
+        Sent { version, run_id, from: from.cloned(), change, alone: None }
     }
 
     /// The repair of `run_id` that records `version`, from whatever is stored.
     pub(crate) fn repair(version: String, run_id: &str) -> Self {
-        Sent { version, run_id: run_id.to_owned(), from: None, change: Change::Record }
+        let run_id = run_id.to_owned();
+        Sent { version, run_id, from: None, change: Change::Record, alone: None }
+    }
+
+    /// The same, sent by itself and in no session of the run's.
+    pub(crate) fn alone(self, change: &Move) -> Self {
+        Sent { alone: Some(change.clone()), ..self }
+    }
+
+    /// What may be sent again to learn what became of it, for the server cannot be asked to decide it: it
+    /// takes effect once at most, because it starts from a state that it leaves.
+    pub(crate) fn again(&self) -> Option<&Move> {
+        self.alone.as_ref()
     }
 
     /// What a record, as a majority has it, says about the commit.
@@ -201,7 +221,7 @@ impl Sent {
                 }
                 _ => self.finished(record),
             },
-            Change::Sweep(to) => record.is_state(to),
+            Change::Sweep(to) | Change::Stamped(to) => record.is_state(to),
         }
     }
 
@@ -223,7 +243,7 @@ impl Sent {
 
     /// Whether the commit leaves it open if the version is applied or recorded.
     pub(crate) fn concerns_version(&self) -> bool {
-        !matches!(self.change, Change::Sweep(_))
+        !matches!(self.change, Change::Sweep(_) | Change::Stamped(_))
     }
 
     /// Whether it is known that the version is unfinished.
@@ -239,7 +259,16 @@ impl Sent {
             Change::Record => format!("whether {version} was recorded"),
             Change::Begin(_) => format!("whether the upgrade to {version} has begun"),
             Change::Part(_) => format!("whether the last batch or step of {version} was applied"),
-            Change::Sweep(_) => format!("whether late documents of {version} were upgraded"),
+            Change::Sweep(_) => {
+                format!(
+                    "whether documents written during the upgrade to {version} were upgraded too"
+                )
+            }
+            Change::Stamped(_) => {
+                format!(
+                    "whether the record of {version} notes that the application's own stamp follows"
+                )
+            }
         }
     }
 }

@@ -10,6 +10,8 @@ use mongodb::{ClientSession, Database};
 use tokio::time::Instant;
 
 use crate::decision::Holder;
+use crate::exit::Outcome;
+use crate::failure::Failure;
 use crate::server;
 use crate::stop::{Halt, Reason, Stop};
 
@@ -56,10 +58,6 @@ pub(crate) struct Former {
 ///
 /// A lock that cannot be understood is no lease: nothing can renew it, and nobody could wait it out.
 pub(crate) fn live_holder(lock: &RawDocument, now: mongodb::bson::DateTime) -> Option<Holder> {
-    let keys = lock.iter_elements().filter_map(|e| Some(e.ok()?.key().as_str().to_owned()));
-    if is_foreign(keys) {
-        return None;
-    }
     let expires = lock.get_datetime("expires").ok()?;
     let longest = now.timestamp_millis() + LONGEST_LEASE.as_millis() as i64;
     let alive = expires > now && expires.timestamp_millis() <= longest;
@@ -67,6 +65,21 @@ pub(crate) fn live_holder(lock: &RawDocument, now: mongodb::bson::DateTime) -> O
         run_id: lock.get_str("run_id").unwrap_or("unknown").to_owned(),
         host: lock.get_str("host").unwrap_or("unknown").to_owned(),
     })
+}
+
+/// The closed gate where something else has the lock's name.
+pub(crate) fn foreign(database: &str, collection: &str) -> Failure {
+    let place = format!("{database}.{collection}");
+    Failure::new(
+        Outcome::RecordUnreadable,
+        format!("the document {LOCK_ID} of {place} is not this gate's lock: it names no run"),
+        format!("rename or remove the document {LOCK_ID} of {place}, then run it again"),
+    )
+}
+
+/// Whether a stored document that has the lock's name is something else.
+pub(crate) fn is_no_lock(document: &RawDocument) -> bool {
+    is_foreign(document.iter_elements().filter_map(|e| Some(e.ok()?.key().as_str().to_owned())))
 }
 
 /// Whether a document of these fields is no lock: it names no run, and something else.

@@ -12,7 +12,7 @@ use crate::decision::{Holder, Observed};
 use crate::doubt::{Doubt, Sent};
 use crate::exit::Outcome;
 use crate::failure::Failure;
-use crate::lock::{LOCK_ID, live_holder};
+use crate::lock::{self, LOCK_ID, live_holder};
 use crate::record::{Move, Names, Record, Recorded};
 use crate::remembered;
 use crate::server;
@@ -38,6 +38,10 @@ impl Store {
     /// Reads record and lock in one query: majority-committed, from the primary, with the server's clock.
     ///
     /// A lease of `run_id` is not another run's.
+    ///
+    /// # Errors
+    ///
+    /// A closed gate where something else has the lock's name.
     pub(crate) async fn observe(&self, run_id: &str) -> Result<Observed, Halt> {
         self.make_sure_of_primary().await?;
         let pipeline = vec![
@@ -57,6 +61,9 @@ impl Store {
             let row = cursor.current();
             let document = row.get_document("document")?;
             if document.get_str("_id").is_ok_and(|id| id == LOCK_ID) {
+                if lock::is_no_lock(document) {
+                    return Err(lock::foreign(self.database.name(), &self.names.collection).into());
+                }
                 holder = live_holder(document, row.get_datetime("now")?);
             } else {
                 record = Some(document.to_owned());
@@ -230,7 +237,11 @@ impl Store {
             if attempts > 0 || session.is_some() {
                 stop.check()?;
             }
-            let sending = self.doubt.sending(Sent::between(from, to, run_id));
+            let sent = Sent::between(from, to, run_id);
+            let sending = self.doubt.sending(match session {
+                Some(_) => sent,
+                None => sent.alone(&change),
+            });
             let attempt = self.attempt_alone(&change, stamp, session.as_deref_mut());
             let error = match self.doubt.answer(stop, attempt).await {
                 Ok(true) => {

@@ -107,6 +107,43 @@ async fn a_lock_that_somebody_may_hold_is_waited_for() {
     }
 }
 
+#[tokio::test]
+async fn what_is_no_lock_closes_every_mode_and_stays_as_it_is() {
+    for foreign in [
+        doc! { "note": "ours" },
+        doc! { "expires": in_minutes(-1), "owner": "another application" },
+        doc! { "expires": in_minutes(5), "host": "elsewhere" },
+        doc! { "RUN_ID": "x", "locked": true },
+    ] {
+        let database = filled().await;
+        put_lock(&database, foreign.clone()).await;
+        let before = db_hash(&database).await;
+        let repair = [("GATE_RECORD_VERSION", "0.7.1"), ("GATE_EXPECT_VERSION", "0.7.0")];
+        for mode in ["check", "wait", "plan", "upgrade", "record"] {
+            // nothing pending, and an upgrade
+            for upgrades in ["", "0.8.0=increment"] {
+                let gate = scenario(&database.uri, "0.8.0", upgrades).mode(mode);
+                let gate = match mode {
+                    "record" => {
+                        repair.iter().fold(gate, |gate, (name, value)| gate.set(name, *value))
+                    }
+                    _ => gate,
+                };
+                let run = gate.unset("GATE_FROM_VERSION").run().await;
+                assert_eq!(run.code, Some(15), "{foreign}: {run}");
+                let text = format!("{} {}", run.report["message"], run.report["next"]);
+                let place = format!("the document upgrade_lock of {}.{METADATA}", database.name());
+                assert!(text.contains(&place) && text.contains("rename or remove"), "{run}");
+                assert!(!text.contains("ours") && !text.contains("another application"), "{run}");
+            }
+        }
+        assert_eq!(db_hash(&database).await, before, "{foreign}");
+        let locks = database.collection::<Document>(METADATA);
+        locks.delete_one(doc! { "_id": "upgrade_lock" }).await.unwrap();
+        assert_code(&scenario(&database.uri, "0.8.0", "0.8.0=increment").run().await, 0);
+    }
+}
+
 // ---- journals ----
 
 /// A database with an unfinished upgrade, and the gate that began it.

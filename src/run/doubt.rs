@@ -9,18 +9,22 @@ use tokio::time::Instant;
 
 use crate::decision::Observed;
 use crate::doubt::{Fate, Sent};
+use crate::engine::jittered;
 use crate::exit::Outcome;
 use crate::failure::Failure;
-use crate::record::{Action, Recorded};
+use crate::record::{Action, Move, Recorded};
 use crate::report::UpgradeState;
 use crate::run::Run;
 use crate::run::quiesce::RESTORE;
-use crate::server;
+use crate::server::{self, Deployment};
 use crate::stop::{Halt, within};
 use crate::version::Version;
 
 /// How long a run that ends by itself asks what became of its last commit.
 const ASKING: Duration = Duration::from_secs(3);
+
+/// The pause before a move that was not answered is sent once more.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// How long after a signal it does.
 const AFTER_SIGNAL: Duration = Duration::from_millis(750);
@@ -39,7 +43,7 @@ impl Run<'_> {
             None => self.stop.way_out(AFTER_SIGNAL, ASKING),
         };
         tracing::warn!(version = sent.version, "finding out {}", sent.question());
-        match within(Some(until), self.ask_what_became(id, session)).await {
+        match within(Some(until), self.ask_what_became(&sent, id, session)).await {
             Some(Ok((observed, decided))) => {
                 self.learn(&sent, &observed.recorded);
                 if decided && sent.fate(&observed.recorded) == Fate::NotYet {
@@ -60,13 +64,14 @@ impl Run<'_> {
     /// What a majority has; and whether nothing that was sent before can take effect any more.
     async fn ask_what_became(
         &self,
+        sent: &Sent,
         id: Option<&Document>,
         session: Option<&mut ClientSession>,
     ) -> Result<(Observed, bool), Halt> {
-        let decided = match id {
-            // a write without a session may be under way for as long as it likes
-            None => false,
-            Some(_) => {
+        let decided = match (sent.again(), id) {
+            (Some(change), _) => self.send_again(change).await?,
+            (None, None) => false,
+            (None, Some(_)) => {
                 self.lock.end_session(id).await?;
                 true
             }
@@ -79,6 +84,27 @@ impl Run<'_> {
             }
         }
         Ok((self.store.observe(&self.lock.run_id).await?, decided))
+    }
+
+    /// Sends a move of the record once more that no session can be asked about, as on a standalone: nobody
+    /// else could end a write that is still under way. Whichever arrives first takes effect, and the other
+    /// one finds the record elsewhere. False where it was not sent, because another run has the lock.
+    async fn send_again(&self, change: &Move) -> Result<bool, Halt> {
+        loop {
+            let sending = async {
+                Ok(self.lock.renew().await? && {
+                    self.store.attempt(change, None).await?;
+                    true
+                })
+            };
+            match sending.await {
+                Err(Halt::Driver(error)) if server::passing(&error) => {
+                    tracing::debug!(error = server::describe(&error), "it is sent once more");
+                    tokio::time::sleep(jittered(PAUSE)).await;
+                }
+                ended => return ended,
+            }
+        }
     }
 
     /// Takes note of what a majority's record says about a commit that was not answered.
@@ -114,7 +140,7 @@ impl Run<'_> {
     }
 
     /// The end of a run whose last commit is in doubt.
-    pub(super) fn in_doubt(&mut self, mut failure: Failure) -> Failure {
+    pub(super) fn in_doubt(&mut self, mut failure: Failure, deployment: Deployment) -> Failure {
         let Some(sent) = self.store.doubt.sent() else { return failure };
         if sent.concerns_version() {
             self.report.in_doubt = Some(sent.version.clone());
@@ -127,16 +153,24 @@ impl Run<'_> {
             known if known.is_empty() => known,
             known => format!("; {known}"),
         };
+        let (silent, answering) = match deployment {
+            Deployment::Standalone => ("the server did not confirm it", "the server"),
+            Deployment::WithTransactions => (
+                "no majority of the server confirmed it",
+                "a majority of the replica set's members",
+            ),
+        };
         failure.message = format!(
-            "{}; in doubt: {} (the commit was sent, and no majority of the server confirmed it){known}",
+            "{}; in doubt: {} (the commit was sent, and {silent}){known}",
             failure.message,
             sent.question()
         );
-        let next = "once a majority of the replica set's members answers, run it again: it reads what \
-                    became of the commit and goes on from there (GATE_MODE=check only reads it); until \
-                    then start nothing that uses this database";
+        let next = format!(
+            "once {answering} answers, run it again: it reads what became of the commit and goes on from \
+             there (GATE_MODE=check only reads it); until then start nothing that uses this database"
+        );
         failure.next = match failure.outcome {
-            Outcome::NoServer | Outcome::Locked | Outcome::Interrupted => next.to_owned(),
+            Outcome::NoServer | Outcome::Locked | Outcome::Interrupted => next,
             _ => format!("{}; {next}", failure.next),
         };
         failure

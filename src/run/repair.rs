@@ -112,7 +112,10 @@ impl Run<'_> {
         loop {
             self.stop.check().map_err(repairing)?;
             let sent = Sent::repair(repair.version.to_string(), &self.lock.run_id);
-            let sending = self.store.doubt.sending(sent);
+            let sending = self.store.doubt.sending(match session {
+                Some(_) => sent,
+                None => sent.alone(&change),
+            });
             let attempt = self.store.attempt_alone(&change, stamp.as_ref(), session.as_deref_mut());
             match self.store.doubt.answer(&self.stop, attempt).await {
                 Ok(true) => {

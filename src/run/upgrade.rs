@@ -12,7 +12,7 @@ use crate::engine::{
 };
 use crate::exit::Outcome;
 use crate::failure::Failure;
-use crate::lock::{Attempt, LOCK_ID};
+use crate::lock::{Attempt, foreign};
 use crate::observer::{Occasion, Tone};
 use crate::record::{Applied, Journal, Record, Recorded};
 use crate::report::{UpgradeReport, UpgradeState};
@@ -209,7 +209,9 @@ impl Run<'_> {
                 return Ok(None);
             }
             Ok(Attempt::Taken { from }) => from,
-            Ok(Attempt::Foreign) => return Err(self.foreign_lock()),
+            Ok(Attempt::Foreign) => {
+                return Err(foreign(self.store.database.name(), &self.lock.collection));
+            }
             Err(halt) => {
                 // an answer may have been lost on the way: leave no lock behind
                 self.release(session).await;
@@ -253,22 +255,12 @@ impl Run<'_> {
         drop(watch);
         self.end_operations().await;
         self.find_out(id.as_ref(), session.as_mut()).await;
-        let ended = ended.map_err(|failure| self.in_doubt(failure));
+        let ended = ended.map_err(|failure| self.in_doubt(failure, context.server.deployment));
         let ended = self.start_workloads(ended, id.as_ref()).await;
         context.checkpoints.reached(Point::BeforeRelease).await;
         drop(keeper);
         self.release(session).await;
         ended.map(Some)
-    }
-
-    /// The closed gate where something else has the lock's name.
-    fn foreign_lock(&self) -> Failure {
-        let place = format!("{}.{}", self.store.database.name(), self.lock.collection);
-        Failure::new(
-            Outcome::RecordUnreadable,
-            format!("the document {LOCK_ID} of {place} is not this gate's lock: it names no run"),
-            format!("rename or remove the document {LOCK_ID} of {place}, then run it again"),
-        )
     }
 
     /// Gives the lock up; tries again after any error, for it is the last thing to do.

@@ -10,6 +10,7 @@ pub mod folder;
 mod gate;
 pub mod guide;
 mod mongod;
+pub mod proxy;
 mod server;
 
 use std::collections::BTreeMap;
