@@ -21,6 +21,7 @@
 //!   subject each. [`harness`] kills runs, for tests of upgrades.
 
 mod activity;
+mod allocator;
 mod blocking;
 mod checkpoint;
 mod command;

@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use crate::blocking;
 use crate::engine::{closed, jittered};
 use crate::exit::Outcome;
 use crate::failure::Failure;
@@ -21,6 +20,7 @@ use crate::settings::{
 };
 use crate::stop::Stop;
 use crate::version::Version;
+use crate::{allocator, blocking};
 
 /// How long the report file may take: nobody may be there to read a named pipe.
 const SOON: Duration = Duration::from_secs(2);
@@ -35,7 +35,10 @@ impl Gate {
             .and_then(|path| Path::new(path).file_name())
             .map_or("upgrade-gate".into(), |name| name.to_string_lossy());
         match arguments(std::env::args_os().skip(1)) {
-            Ok(Arguments::Run(mode)) => self.run_process(mode),
+            Ok(Arguments::Run(mode)) => {
+                allocator::settle(mode);
+                self.run_process(mode)
+            }
             Ok(Arguments::Help) => printed(&help(&program, &self.code_version)),
             Ok(Arguments::Version) => printed(&format!("{program} {}", self.code_version)),
             Err(failure) => self.refuse(failure),

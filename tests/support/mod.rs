@@ -5,6 +5,7 @@
 // Each test binary compiles this module for itself, and uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+mod cgroup;
 pub mod fixture;
 pub mod folder;
 mod gate;
@@ -23,6 +24,7 @@ use mongodb::Database;
 use mongodb::bson::{RawDocumentBuf, cstr, doc};
 use mongodb::results::CollectionType;
 
+pub use cgroup::Cgroup;
 pub use gate::{Gate, Run, Running};
 pub use server::{Fresh, Server};
 

@@ -1,0 +1,172 @@
+//! What a run holds, whatever the shape of the data: each in a memory cgroup of what the chart gives it, where the
+//! machine lets one be made.
+
+mod apps;
+mod support;
+
+use apps::{assert_frugal, count, fill, frugal, record_old, scenario};
+use mongodb::bson::{Bson, Document, doc};
+use support::{Fresh, Server, eventually};
+
+/// An empty database of each kind of server, recorded as old.
+async fn databases(standalone: &Server) -> [Fresh; 2] {
+    let databases = [Server::shared().await.database().await, standalone.database().await];
+    for database in &databases {
+        record_old(database).await;
+    }
+    databases
+}
+
+async fn with_people(database: &Fresh) {
+    fill(database, "people", (0..1000).map(|i| doc! { "_id": i, "name": i })).await;
+    let index = doc! { "key": { "name": 1 }, "name": "name" };
+    database.run_command(doc! { "createIndexes": "people", "indexes": [index] }).await.unwrap();
+}
+
+/// So many things with an `a`, each about as large as given.
+async fn with_things(database: &Fresh, things: i32, bytes: usize) {
+    let load = "y".repeat(bytes);
+    for i in 0..things {
+        fill(database, "things", [doc! { "_id": i, "a": i, "load": &load }]).await;
+    }
+}
+
+#[tokio::test]
+async fn one_document_has_very_many_references() {
+    let standalone = Server::standalone().await;
+    for database in databases(&standalone).await {
+        with_people(&database).await;
+        let things = database.collection::<Document>("things");
+        let standalone = !database.uri.contains("replicaSet");
+        for entries in [50_000, 300_000] {
+            // a standalone needs old and new value of the list in one update of 16 MiB
+            if standalone && entries == 300_000 {
+                continue;
+            }
+            let list: Vec<Document> = (0..entries).map(|i| doc! { "name": i % 1000 }).collect();
+            things.drop().await.unwrap();
+            things.insert_one(doc! { "_id": 0, "list": list }).await.unwrap();
+            let records = database.collection::<Document>(apps::METADATA);
+            records.drop().await.unwrap();
+            record_old(&database).await;
+            assert_frugal(&scenario(&database.uri, "0.8.0", "0.8.0=pin")).await;
+            let last = format!("list.{}.ref", entries - 1);
+            assert_eq!(count(&database, "things", doc! { last: (entries - 1) % 1000 }).await, 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn very_many_documents_have_one_key() {
+    let standalone = Server::standalone().await;
+    for database in databases(&standalone).await {
+        for part in 0..10 {
+            let people = (0..10_000).map(|i| doc! { "_id": part * 10_000 + i, "name": "same" });
+            fill(&database, "people", people).await;
+        }
+        fill(&database, "things", [doc! { "_id": 0, "owner": "same" }]).await;
+        assert_frugal(&scenario(&database.uri, "0.8.0", "0.8.0=owners")).await;
+        assert_eq!(count(&database, "things", doc! { "owner_id": 99_999 }).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn documents_are_very_large() {
+    let standalone = Server::standalone().await;
+    for database in databases(&standalone).await {
+        for (things, bytes) in [(12, 8_000_000), (4, 16 * 1024 * 1024 - 1000)] {
+            database.collection::<Document>("things").drop().await.unwrap();
+            database.collection::<Document>(apps::METADATA).drop().await.unwrap();
+            record_old(&database).await;
+            with_things(&database, things, bytes).await;
+            // that is all one command may carry
+            assert_frugal(&scenario(&database.uri, "0.8.0", "0.8.0=move_field")).await;
+            let moved = doc! { "a": { "$exists": false }, "b": { "$exists": true } };
+            assert_eq!(count(&database, "things", moved).await, things as u64);
+        }
+    }
+}
+
+#[tokio::test]
+async fn versions_that_depend_on_each_other_change_large_documents() {
+    let database = Server::shared().await.database().await;
+    record_old(&database).await;
+    with_things(&database, 12, 8_000_000).await;
+    let chain = "0.8.0=move_field;0.9.0=twice";
+    frugal(&scenario(&database.uri, "0.9.0", chain).mode("plan"), 10, 110).await;
+    assert_frugal(&scenario(&database.uri, "0.9.0", chain)).await;
+    assert_eq!(count(&database, "things", doc! { "twice": { "$exists": true } }).await, 12);
+}
+
+#[tokio::test]
+async fn large_parts_of_documents_move_into_others() {
+    let standalone = Server::standalone().await;
+    for database in databases(&standalone).await {
+        let block = "y".repeat(7_000_000);
+        for i in 0..12 {
+            fill(&database, "things", [doc! { "_id": i, "block": &block }]).await;
+        }
+        assert_frugal(&scenario(&database.uri, "0.8.0", "0.8.0=extract")).await;
+        assert_eq!(count(&database, "blocks", doc! {}).await, 12);
+    }
+}
+
+#[tokio::test]
+async fn small_documents_grow_large() {
+    let standalone = Server::standalone().await;
+    for database in databases(&standalone).await {
+        let things = (0..12).map(|i| doc! { "_id": i, "grow": 8_000_000 });
+        fill(&database, "things", things).await;
+        assert_frugal(&scenario(&database.uri, "0.8.0", "0.8.0=grow")).await;
+        let grown = doc! { "filler": { "$exists": true } };
+        assert_eq!(count(&database, "things", grown).await, 12);
+    }
+}
+
+#[tokio::test]
+async fn documents_are_deleted_that_are_very_large() {
+    let standalone = Server::standalone().await;
+    for database in databases(&standalone).await {
+        with_things(&database, 12, 8_000_000).await;
+        assert_frugal(&scenario(&database.uri, "0.8.0", "0.8.0=purge")).await;
+        assert_eq!(count(&database, "things", doc! {}).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_document_is_nested_as_deep_as_can_be() {
+    let standalone = Server::standalone().await;
+    for database in databases(&standalone).await {
+        let things = (0..1000).map(|i| {
+            let deep = (0..80).fold(Bson::Int32(1), |inner, _| doc! { "d": [inner] }.into());
+            doc! { "_id": i, "a": deep }
+        });
+        fill(&database, "things", things).await;
+        assert_frugal(&scenario(&database.uri, "0.8.0", "0.8.0=move_field")).await;
+        assert_eq!(count(&database, "things", doc! { "b": { "$exists": true } }).await, 1000);
+    }
+}
+
+#[tokio::test]
+async fn the_record_itself_is_nearly_as_large_as_a_document_may_be() {
+    let standalone = Server::standalone().await;
+    for database in databases(&standalone).await {
+        let set = doc! { "$set": { "note": "y".repeat(16_000_000), "version": "unreadable" } };
+        let records = database.collection::<Document>(apps::METADATA);
+        // other tests may fill the server's cache at that moment
+        let large = async || {
+            let record = doc! { "_id": "scenario_schema_version" };
+            records.update_one(record, set.clone()).await.ok()
+        };
+        eventually("a large record", large).await;
+        let gate = scenario(&database.uri, "0.8.0", "0.8.0=move_field").unset("GATE_FROM_VERSION");
+        frugal(&gate.mode("check"), 15, 110).await;
+        let repair = scenario(&database.uri, "0.8.0", "0.8.0=move_field")
+            .unset("GATE_FROM_VERSION")
+            .mode("record")
+            .set("GATE_RECORD_VERSION", "0.8.0")
+            .set("GATE_EXPECT_VERSION", "unreadable");
+        frugal(&repair, 0, 110).await;
+        assert_eq!(count(&database, apps::METADATA, doc! { "version": "0.8.0" }).await, 1);
+    }
+}
