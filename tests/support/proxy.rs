@@ -19,12 +19,15 @@ pub enum Loss {
     Late,
 }
 
+/// A message that is held back, with the server's half-connections that it belongs to.
+type Late = Arc<Mutex<Option<(OwnedWriteHalf, OwnedReadHalf, Vec<u8>)>>>;
+
 /// A proxy that loses the answer to one message that holds some bytes.
 pub struct Proxy {
     /// Where it listens.
     pub port: u16,
     met: watch::Receiver<bool>,
-    late: Arc<Mutex<Option<(OwnedWriteHalf, OwnedReadHalf, Vec<u8>)>>>,
+    late: Late,
 }
 
 struct Plan {
@@ -33,7 +36,7 @@ struct Plan {
     /// How many such messages come before it.
     skip: AtomicUsize,
     met: watch::Sender<bool>,
-    late: Arc<Mutex<Option<(OwnedWriteHalf, OwnedReadHalf, Vec<u8>)>>>,
+    late: Late,
 }
 
 impl Proxy {
