@@ -50,6 +50,7 @@ mod pages;
 mod process;
 mod progress;
 mod quiet;
+mod raw;
 mod record;
 mod redact;
 mod remembered;

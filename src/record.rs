@@ -1,11 +1,15 @@
 //! The record: the only file that knows the shape of the document that holds the version, its history
 //! and the journal of an unfinished upgrade.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use mongodb::bson::raw::cstr;
 use mongodb::bson::{Bson, DateTime, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc};
 use serde::{Deserialize, Serialize};
 
+use crate::edit::MAX_DOCUMENT_SIZE;
+use crate::raw::{self, Builder, Element};
 use crate::stamp::{Place, Stamping};
 use crate::upgrade::{Step, Unit, Upgrade, UpgradeAction, Upgrades};
 use crate::version::Version;
@@ -233,24 +237,59 @@ impl Unreadable {
 
 /// The id of a stored journal, or `unreadable` where it has none.
 pub(crate) fn journal_id(document: &RawDocument) -> Option<String> {
-    let journal = document.get("journal").ok()??;
-    let id = journal.as_document().and_then(|journal| journal.get_str("id").ok());
+    let mut journals = named(document, "journal").into_iter();
+    let (journal, more) = (journals.next()?, journals.next());
+    let journal = journal.document().filter(|_| more.is_none());
+    let id = journal.and_then(|journal| journal.get_str("id").ok());
     Some(id.unwrap_or("unreadable").to_owned())
 }
 
-/// The stored version as text: a string as it is, anything else as JSON, or `missing`.
+/// The fields of this name, however many.
+fn named<'a>(document: &'a RawDocument, name: &str) -> Vec<Element<'a>> {
+    let elements = raw::elements(document.as_bytes()).unwrap_or_default();
+    elements.into_iter().filter(|element| element.name == name.as_bytes()).collect()
+}
+
+/// The stored version as text: a string as it is, anything else as JSON, or `missing`; all of them where there
+/// are several.
 fn stored_version(document: &RawDocument) -> String {
-    match document.get("version") {
+    let texts: Vec<String> = named(document, "version").iter().map(version_text).collect();
+    if texts.is_empty() { "missing".to_owned() } else { short(&texts.join("|")) }
+}
+
+fn version_text(element: &Element<'_>) -> String {
+    let json = || {
+        let mut document = Builder::new();
+        document.push(element.kind, b"version", element.value);
+        let document = document.document()?;
+        let value = Bson::try_from(document.get("version").ok()??).ok()?;
+        serde_json::to_string(&value).ok()
+    };
+    match element.text() {
         // no setting can be empty, or hold a NUL
-        Ok(Some(RawBsonRef::String(""))) => "empty".to_owned(),
-        Ok(Some(RawBsonRef::String(text))) if !text.contains('\0') => short(text),
-        Ok(Some(other)) => Bson::try_from(other)
-            .ok()
-            .and_then(|value| serde_json::to_string(&value).ok())
-            .unwrap_or_else(|| "invalid".to_owned()),
-        Ok(None) => "missing".to_owned(),
-        Err(_) => "invalid".to_owned(),
+        Some(b"") => "empty".to_owned(),
+        Some(text) if text.contains(&0) && std::str::from_utf8(text).is_ok() => {
+            json().unwrap_or_else(|| raw::readable(text))
+        }
+        Some(text) => raw::readable(text),
+        None => json().unwrap_or_else(|| "invalid".to_owned()),
     }
+}
+
+/// What keeps a document from being read that has these fields: one that is repeated, of which others may read
+/// another one, or a name that nobody can write.
+fn ambiguous(document: &RawDocument, fields: &[&str]) -> Option<String> {
+    let Some(elements) = raw::elements(document.as_bytes()) else {
+        return Some("its bytes cannot be read".to_owned());
+    };
+    let repeated = |name: &&&str| {
+        elements.iter().filter(|element| element.name == name.as_bytes()).count() > 1
+    };
+    if let Some(name) = fields.iter().find(repeated) {
+        return Some(format!("it has the field {name} more than once"));
+    }
+    let unnameable = elements.iter().any(|element| !element.has_name());
+    unnameable.then(|| "it has a field whose name is not UTF-8".to_owned())
 }
 
 /// A text that an operator can repeat: a long one by its beginning, its length and a number made of all of
@@ -272,6 +311,10 @@ const LONGEST_TEXT: usize = 200;
 
 impl Record {
     fn parse(document: &RawDocument) -> Result<Self, String> {
+        let fields = ["version", "history", "journal", "stamping"];
+        if let Some(reason) = ambiguous(document, &fields) {
+            return Err(reason);
+        }
         let text = match document.get("version") {
             Ok(Some(RawBsonRef::String(text))) => text.to_owned(),
             _ => return Err(format!("its version is {}", stored_version(document))),
@@ -495,6 +538,8 @@ pub(crate) enum Move {
     Insert(RawDocumentBuf),
     /// From the state that `filter` matches.
     Update { filter: Document, update: Document },
+    /// From the state that `filter` matches to another document, of which no decoder takes all.
+    Replace { filter: RawDocumentBuf, by: RawDocumentBuf },
 }
 
 impl Move {
@@ -578,7 +623,15 @@ impl Move {
         self,
         stamping: Option<Stamping>,
     ) -> Result<Self, mongodb::error::Error> {
-        let Move::Update { filter, mut update } = self else { return Ok(self) };
+        let (filter, mut update) = match (self, &stamping) {
+            (Move::Update { filter, update }, _) => (filter, update),
+            (Move::Replace { filter, mut by }, Some(stamping)) => {
+                let stamping = mongodb::bson::serialize_to_raw_document_buf(stamping)?;
+                by.append(cstr!("stamping"), stamping);
+                return Ok(Move::Replace { filter, by });
+            }
+            (other, _) => return Ok(other),
+        };
         let field = |update: &mut Document, operator: &str, value: Bson| {
             if let Ok(fields) = update.get_document_mut(operator) {
                 fields.insert("stamping", value);
@@ -599,6 +652,9 @@ impl Move {
         writer: &Writer,
         names: &Names,
     ) -> Result<Self, mongodb::error::Error> {
+        if !is_ordinary(stored) {
+            return Move::replace(stored, version, upgrades, writer, names);
+        }
         let mut details = doc! { "repair": true, "replaced": stored_version(stored) };
         if let Some(journal) = stored.get("journal")? {
             details.insert("journal", Bson::try_from(journal)?);
@@ -659,10 +715,144 @@ impl Move {
             update: doc! { "$set": set, "$unset": { "journal": "" } },
         })
     }
+
+    /// The repair of a record that only its bytes tell all of, or of a very large one: what can be read of its
+    /// history stays there, the rest is kept in the new entry, and every other field stays as it is.
+    fn replace(
+        stored: &RawDocument,
+        version: &Version,
+        upgrades: &Upgrades,
+        writer: &Writer,
+        names: &Names,
+    ) -> Result<Self, mongodb::error::Error> {
+        let invalid = || std::io::Error::other("the record's bytes cannot be read");
+        let elements = raw::elements(stored.as_bytes()).ok_or_else(invalid)?;
+        let (mut history, mut unreadable) = (Vec::new(), Vec::<(u8, Cow<'_, [u8]>)>::new());
+        for element in named(stored, "history") {
+            let entries = match element.kind {
+                raw::ARRAY => raw::elements(element.value).ok_or_else(invalid)?,
+                _ => vec![element],
+            };
+            for entry in entries {
+                match entry.document().filter(|_| element.kind == raw::ARRAY).map(Entry::parse) {
+                    Some(Ok(entry)) => history.push(entry),
+                    _ => unreadable.push(entry.decodable()),
+                }
+            }
+        }
+        let details = doc! { "repair": true, "replaced": stored_version(stored) };
+        let floor = upgrades.floor_at(version);
+        let entry = Entry::new(version, Action::Initialise, floor, writer, details);
+        history.push(entry.clone());
+        cap(&mut history);
+        history.pop();
+        loop {
+            let mut newest = Builder::new();
+            for element in raw::elements(entry.document.as_bytes()).ok_or_else(invalid)? {
+                newest.push(element.kind, element.name, element.value);
+            }
+            for (n, journal) in named(stored, "journal").iter().enumerate() {
+                let name = if n == 0 { "journal".to_owned() } else { format!("journal_{}", n + 1) };
+                let (kind, value) = journal.decodable();
+                newest.push(kind, name.as_bytes(), &value);
+            }
+            if !unreadable.is_empty() {
+                let kept = raw::array(unreadable.iter().map(|(kind, value)| (*kind, &**value)));
+                newest.push(raw::ARRAY, b"unreadable_history", &kept);
+            }
+            let unnameable = elements.iter().filter(|element| !element.has_name());
+            let unnameable: Vec<_> = unnameable.map(Element::decodable).collect();
+            if !unnameable.is_empty() {
+                let kept = raw::array(unnameable.iter().map(|(kind, value)| (*kind, &**value)));
+                newest.push(raw::ARRAY, b"unreadable_fields", &kept);
+            }
+            let newest = newest.bytes();
+            let entries = history.iter().map(|entry| (raw::DOCUMENT, entry.document.as_bytes()));
+            let history = raw::array(entries.chain([(raw::DOCUMENT, newest.as_slice())]));
+            let by = replaced(&elements, version, &history).document().ok_or_else(invalid)?;
+            if by.as_bytes().len() > MAX_DOCUMENT_SIZE && !unreadable.is_empty() {
+                // the oldest go where not all can stay
+                unreadable.drain(..unreadable.len().div_ceil(4));
+                continue;
+            }
+            let filter = same_bytes(stored, by.as_bytes().len(), names).ok_or_else(invalid)?;
+            return Ok(Move::Replace { filter, by });
+        }
+    }
+}
+
+/// The record with another version and history, and without a journal.
+fn replaced(elements: &[Element<'_>], version: &Version, history: &[u8]) -> Builder {
+    let (mut by, mut has_version, mut has_history) = (Builder::new(), false, false);
+    for element in elements {
+        match element.name {
+            b"version" if !std::mem::replace(&mut has_version, true) => {
+                by.string(b"version", &version.to_string());
+            }
+            b"history" if !std::mem::replace(&mut has_history, true) => {
+                by.push(raw::ARRAY, b"history", history);
+            }
+            b"version" | b"history" | b"journal" | b"stamping" => {}
+            _ if !element.has_name() => {}
+            name => by.push(element.kind, name, element.value),
+        }
+    }
+    if !has_version {
+        by.string(b"version", &version.to_string());
+    }
+    if !has_history {
+        by.push(raw::ARRAY, b"history", history);
+    }
+    by
+}
+
+/// The filter that matches the stored record, and no other as far as one command can hold it: of a very large
+/// one its size and its version.
+fn same_bytes(stored: &RawDocument, by: usize, names: &Names) -> Option<RawDocumentBuf> {
+    let wrap = |kind, name: &str, value: &[u8]| {
+        let mut document = Builder::new();
+        document.push(kind, name.as_bytes(), value);
+        document.bytes()
+    };
+    let (compared, expected) = if stored.as_bytes().len() + by < MAX_DOCUMENT_SIZE {
+        let literal = wrap(raw::DOCUMENT, "$literal", stored.as_bytes());
+        let mut compared = Builder::new();
+        compared.string(b"0", "$$ROOT");
+        compared.push(raw::DOCUMENT, b"1", &literal);
+        // compared in one value: before 6.0 the server fails where `$eq` has `$$ROOT` alone
+        (wrap(raw::ARRAY, "$cmp", &compared.bytes()), 0)
+    } else {
+        let mut size = Builder::new();
+        size.string(b"$bsonSize", "$$ROOT");
+        (size.bytes(), i32::try_from(stored.as_bytes().len()).ok()?)
+    };
+    let mut equal = Builder::new();
+    equal.push(raw::DOCUMENT, b"0", &compared);
+    equal.push(raw::INT32, b"1", &expected.to_le_bytes());
+    let mut filter = Builder::new();
+    filter.string(b"_id", &names.record);
+    if let [version] = named(stored, "version").as_slice() {
+        filter.push(raw::DOCUMENT, b"version", &wrap(version.kind, "$eq", version.value));
+    }
+    filter.push(raw::DOCUMENT, b"$expr", &wrap(raw::ARRAY, "$eq", &equal.bytes()));
+    filter.document()
+}
+
+/// Whether decoding and encoding leaves a record as it is, so that an update may name all of it.
+fn is_ordinary(stored: &RawDocument) -> bool {
+    let again = Document::try_from(stored).and_then(|decoded| RawDocumentBuf::try_from(&decoded));
+    let is_small = 2 * stored.as_bytes().len() < MAX_DOCUMENT_SIZE;
+    is_small && again.is_ok_and(|again| again.as_bytes() == stored.as_bytes())
 }
 
 impl Entry {
     fn parse(document: &RawDocument) -> Result<Self, String> {
+        if let Some(reason) = ambiguous(document, &["version", "action", "floor"]) {
+            return Err(reason);
+        }
+        if Document::try_from(document).is_err() {
+            return Err("it holds text that is not UTF-8".to_owned());
+        }
         let version = match document.get("version") {
             Ok(Some(RawBsonRef::String(text))) => {
                 Version::parse(text).map_err(|error| error.to_string())?
@@ -1295,7 +1485,7 @@ mod tests {
     fn update(from: &Record, to: &Record) -> (Document, Document) {
         match Move::between(Some(from), to, &names()).unwrap() {
             Move::Update { filter, update } => (filter, update),
-            Move::Insert(_) => panic!("an insert"),
+            Move::Insert(_) | Move::Replace { .. } => panic!("not an update"),
         }
     }
 
@@ -1468,7 +1658,7 @@ mod tests {
         let change =
             |from: &Record, to: &Record| match Move::between(Some(from), to, &names).unwrap() {
                 Move::Update { filter, update } => (filter, update),
-                Move::Insert(_) => panic!("an insert"),
+                Move::Insert(_) | Move::Replace { .. } => panic!("not an update"),
             };
         let (fence, update) = change(&from, &moved);
         assert_eq!(fence.get_document("stamping").unwrap(), &doc! { "$exists": false });

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use mongodb::bson::{Document, RawDocumentBuf, doc};
-use mongodb::error::Error;
+use mongodb::bson::raw::cstr;
+use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
+use mongodb::error::{CommandError, Error, ErrorKind};
 use mongodb::options::{ReadConcern, ReadPreference, SelectionCriteria};
 use mongodb::{ClientSession, Database};
 
@@ -209,7 +210,46 @@ impl Store {
                 };
                 Ok(result.map_err(unwritable)?.matched_count == 1)
             }
+            Move::Replace { filter, by } => self.replace(filter, by, session).await,
         }
+    }
+
+    /// Replaces the record by a command of its own: the driver takes only what it can decode.
+    async fn replace(
+        &self,
+        filter: &RawDocumentBuf,
+        by: &RawDocumentBuf,
+        session: Option<&mut ClientSession>,
+    ) -> Result<bool, Halt> {
+        let mut update = RawDocumentBuf::new();
+        update.append(cstr!("q"), filter.clone());
+        update.append(cstr!("u"), by.clone());
+        let mut command = RawDocumentBuf::new();
+        command.append(cstr!("update"), self.names.collection.as_str());
+        command.append(cstr!("updates"), RawArrayBuf::from_iter([update]));
+        // in a transaction its commit has the write concern
+        if session.is_none() {
+            command.append(cstr!("writeConcern"), rawdoc! { "w": "majority", "j": true });
+        }
+        let command = self.database.run_raw_command(command);
+        let answer = match session {
+            Some(session) => command.session(session).await?,
+            None => command.await?,
+        };
+        let errors = answer.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
+        if let Some(error) = errors.first().and_then(Bson::as_document) {
+            let error: CommandError = mongodb::bson::deserialize_from_document(doc! {
+                "code": error.get_i32("code").unwrap_or_default(),
+                "codeName": "",
+                "errmsg": error.get_str("errmsg").unwrap_or_default(),
+            })?;
+            return Err(unwritable(ErrorKind::Command(error).into()));
+        }
+        if answer.contains_key("writeConcernError") {
+            // it may be lost: an error that passes
+            return Err(Halt::Driver(std::io::Error::other("a write was not confirmed").into()));
+        }
+        Ok(answer.get_i32("n").is_ok_and(|n| n == 1))
     }
 
     /// Moves the record from one state to another by itself, whatever becomes of the answers; in the session,

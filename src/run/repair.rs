@@ -112,11 +112,16 @@ impl Run<'_> {
         loop {
             self.stop.check().map_err(repairing)?;
             let sent = Sent::repair(repair.version.to_string(), &self.lock.run_id);
-            let sending = self.store.doubt.sending(match session {
+            // a command of its own is not ordered by the session, as the driver's retryable writes are
+            let own = match (&change, &stamp) {
+                (Move::Replace { .. }, None) => None,
+                _ => session.as_deref_mut(),
+            };
+            let sending = self.store.doubt.sending(match own {
                 Some(_) => sent,
                 None => sent.alone(&change),
             });
-            let attempt = self.store.attempt_alone(&change, stamp.as_ref(), session.as_deref_mut());
+            let attempt = self.store.attempt_alone(&change, stamp.as_ref(), own);
             match self.store.doubt.answer(&self.stop, attempt).await {
                 Ok(true) => {
                     sending.committed();
