@@ -19,6 +19,11 @@ const MAX_PADDING: usize = 1_500_000;
 /// How deep the server lets documents be nested.
 const MAX_DEPTH: usize = 200;
 
+/// How many levels of documents and arrays the server stores.
+const MAX_STORED_DEPTH: usize = 180;
+
+const TOO_DEEP: &str = "what is set nests deeper than the server can store";
+
 /// How many steps of its search through a document cost the server little, whatever else would cost.
 const CHEAP: usize = 100_000;
 
@@ -59,6 +64,25 @@ struct Change {
 struct Value<'a> {
     kind: u8,
     bytes: &'a [u8],
+}
+
+impl Value<'_> {
+    /// Whether it is a document or an array.
+    fn nests(&self) -> bool {
+        [ElementType::EmbeddedDocument as u8, ElementType::Array as u8].contains(&self.kind)
+    }
+}
+
+/// Whether documents and arrays are nested deeper than so many levels.
+fn nests_beyond(levels: usize, bytes: &[u8]) -> bool {
+    let Ok(document) = RawDocument::from_bytes(bytes) else { return false };
+    document.iter_elements().flatten().any(|element| match element.value() {
+        Ok(RawBsonRef::Document(inner)) => {
+            levels == 0 || nests_beyond(levels - 1, inner.as_bytes())
+        }
+        Ok(RawBsonRef::Array(inner)) => levels == 0 || nests_beyond(levels - 1, inner.as_bytes()),
+        _ => false,
+    })
 }
 
 impl Edits {
@@ -144,7 +168,7 @@ impl Edits {
     pub fn count(&mut self, counter: impl Into<Cow<'static, str>>, n: u64) {
         let counter = counter.into();
         match self.counts.iter_mut().find(|(other, _)| *other == counter) {
-            Some((_, count)) => *count += n,
+            Some((_, count)) => *count = count.saturating_add(n),
             None => self.counts.push((counter, n)),
         }
     }
@@ -162,6 +186,11 @@ impl Edits {
         !self.deleted
             && self.inserts.is_empty()
             && self.changes().is_ok_and(|changes| changes.is_none_or(same))
+    }
+
+    /// What was counted, by counter.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.counts.iter().map(|(counter, n)| (&**counter, *n))
     }
 
     /// The counters that were counted, repeated where one was several times.
@@ -214,8 +243,12 @@ impl Edits {
         if self.changes.is_empty() {
             return Ok(None);
         }
-        for path in self.paths() {
+        for (index, path) in self.paths().enumerate() {
             let refuse = |reason| Err(EditError::new(path, reason));
+            let value = self.value(index).filter(|value| value.nests());
+            if value.is_some_and(|value| nests_beyond(MAX_STORED_DEPTH, value.bytes)) {
+                return refuse(TOO_DEEP);
+            }
             if path.contains('\0') {
                 return refuse("the path holds a zero byte");
             }
@@ -384,6 +417,9 @@ impl<'a> Insert<'a> {
         }
         if document.as_bytes().len() > MAX_DOCUMENT_SIZE {
             return Err(EditError::new("", "an inserted document exceeds 16 MiB"));
+        }
+        if nests_beyond(MAX_STORED_DEPTH, document.as_bytes()) {
+            return Err(EditError::new("", TOO_DEEP));
         }
         Ok(Insert { collection, document })
     }

@@ -1,5 +1,6 @@
 //! A crash harness for authors of upgrades: kills runs at every step boundary and at random instants,
-//! runs again, and compares what is in the database with what an uninterrupted run leaves.
+//! runs again, and compares what is in the database (documents, indexes, options of collections) with what an
+//! uninterrupted run leaves.
 //!
 //! ```no_run
 //! # async fn example(gate: upgrade_gate::Gate) -> Result<(), Box<dyn std::error::Error>> {
@@ -78,7 +79,7 @@ pub struct Harness {
     seed: u64,
     /// The time that upgrades see as the start of every run.
     began: DateTime,
-    /// After this time no further kill is begun, but for one at every kind of boundary.
+    /// No kill is begun that would end after this time, but for one at every kind of boundary.
     within: Duration,
     progress: Progress,
 }
@@ -173,8 +174,8 @@ impl Harness {
         self
     }
 
-    /// Begins no kill after this time, except that runs are killed at every kind of boundary at least once; 50
-    /// seconds unless told otherwise. On a slow machine, or with many documents, fewer runs are then killed
+    /// Begins no kill that would end after this time, as far as those before it tell, except that runs are
+    /// killed at every kind of boundary at least once; 50 seconds unless told otherwise. On a slow machine, or with many documents, fewer runs are then killed
     /// than [`boundaries`](Self::boundaries) and [`instants`](Self::instants) say.
     pub fn within(mut self, time: Duration) -> Self {
         self.within = time;
@@ -369,9 +370,17 @@ impl Harness {
             .keys()
             .chain(found.documents.keys())
             .find(|name| expected.documents.get(*name) != found.documents.get(*name));
-        let what = match collection {
-            Some(name) => format!("other documents in {name}"),
-            None => format!("another record: {:?} instead of {:?}", found.record, expected.record),
+        let other = expected
+            .kept
+            .keys()
+            .chain(found.kept.keys())
+            .find(|name| expected.kept.get(*name) != found.kept.get(*name));
+        let what = match (collection, other) {
+            (Some(name), _) => format!("other documents in {name}"),
+            (None, Some(name)) => format!("{name} is not there, or has other options or indexes"),
+            (None, None) => {
+                format!("another record: {:?} instead of {:?}", found.record, expected.record)
+            }
         };
         Err(Deviation(format!("{how} (seed {}): {what}", self.seed)))
     }
@@ -460,7 +469,10 @@ impl Campaign {
     /// The next kill, if there is one and there is time for it.
     fn next(&mut self, within: Duration) -> Option<Kill> {
         let begun = self.all - self.kills.len();
-        if begun >= self.musts && self.teller.began.elapsed() >= within {
+        let elapsed = self.teller.began.elapsed();
+        // what a kill takes from fill to comparison, by those that are done
+        let one = elapsed.mul_f64((begun - self.done) as f64 / self.done.max(1) as f64);
+        if begun >= self.musts && elapsed + one.min(within / 2) >= within {
             return None;
         }
         self.kills.pop_front()
@@ -481,12 +493,15 @@ struct Round {
 struct Contents {
     /// Every document outside the gate's own two, byte for byte, by collection.
     documents: BTreeMap<String, Vec<RawDocumentBuf>>,
+    /// The options and the indexes of every collection.
+    kept: BTreeMap<String, Vec<Document>>,
     /// The gate's own, without what differs from run to run.
     record: Vec<Document>,
 }
 
 async fn contents(database: &Database, own: &Names) -> Result<Contents, Deviation> {
-    let mut contents = Contents { documents: BTreeMap::new(), record: vec![] };
+    let mut contents =
+        Contents { documents: BTreeMap::new(), kept: kept(database).await?, record: vec![] };
     for name in database.list_collection_names().await? {
         let mut cursor = database
             .collection::<RawDocumentBuf>(&name)
@@ -514,6 +529,30 @@ async fn contents(database: &Database, own: &Names) -> Result<Contents, Deviatio
         }
     }
     Ok(contents)
+}
+
+/// The options of every collection, and its indexes by name.
+async fn kept(database: &Database) -> Result<BTreeMap<String, Vec<Document>>, Deviation> {
+    let mut kept = BTreeMap::new();
+    let mut cursor = database.run_cursor_command(doc! { "listCollections": 1 }).await?;
+    while cursor.advance().await? {
+        let known = Document::try_from(cursor.current()).map_err(|e| Deviation(e.to_string()))?;
+        let name = known.get_str("name").unwrap_or_default().to_owned();
+        let mut of_it = vec![known.get_document("options").cloned().unwrap_or_default()];
+        if known.get_str("type").is_ok_and(|kind| kind == "collection") {
+            let list = doc! { "listIndexes": &name };
+            let mut indexes = Vec::new();
+            let mut cursor = database.run_cursor_command(list).await?;
+            while cursor.advance().await? {
+                let index = Document::try_from(cursor.current());
+                indexes.push(index.map_err(|e| Deviation(e.to_string()))?);
+            }
+            indexes.sort_by_key(|index| index.get_str("name").unwrap_or_default().to_owned());
+            of_it.extend(indexes);
+        }
+        kept.insert(name, of_it);
+    }
+    Ok(kept)
 }
 
 /// Leaves of the record only what every run writes alike.

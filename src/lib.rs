@@ -43,6 +43,7 @@ mod kubernetes;
 mod lock;
 mod log;
 mod lookup;
+mod naming;
 mod observer;
 mod operations;
 #[cfg(test)]

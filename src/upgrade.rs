@@ -16,6 +16,7 @@ use crate::condition::Condition;
 use crate::edit::{EditError, Edits};
 use crate::handle::Handle;
 use crate::lookup::{Found, Lookup};
+use crate::naming;
 use crate::seed::Seed;
 use crate::version::Version;
 
@@ -548,7 +549,9 @@ impl Upgrades {
     ///
     /// A version that cannot be parsed or is above `code`, an upgrade registered after one of a later
     /// version, two of one version and description, two steps of one version and name, two
-    /// lookups of one step and name, a lookup into what its transform may change, an index without a name: each named with its upgrade.
+    /// lookups of one step and name, a lookup into what its transform may change, an index without a name, a
+    /// name that nothing can have, a step that needs what an earlier one took away: each named with its
+    /// upgrade.
     pub fn new(
         upgrades: impl IntoIterator<Item = Upgrade>,
         code: &Version,
@@ -586,6 +589,9 @@ impl Upgrades {
             }
         }
         for unit in &units {
+            if let Some(mistake) = naming::missing_mistake(unit.steps()) {
+                return Err(TableError(format!("upgrade {}: {mistake}", unit.version)));
+            }
             // a command has the name of what it does, and may do it twice with another one between
             let named = unit.steps().filter(|step| !matches!(step, Step::Command(_)));
             let mut names: Vec<String> = named.map(Step::name).collect();
@@ -655,7 +661,13 @@ fn check_steps(upgrade: &Upgrade) -> Result<(), String> {
     if let Some(mistake) = upgrade.conditions.iter().find_map(Condition::mistake) {
         return Err(mistake);
     }
+    if let Some(mistake) = upgrade.conditions.iter().find_map(naming::condition_mistake) {
+        return Err(mistake);
+    }
     for step in &upgrade.steps {
+        if let Some(mistake) = naming::step_mistake(step) {
+            return Err(mistake);
+        }
         if let Step::Command(command @ Command::CreateIndex { .. }) = step
             && command.index_name().is_empty()
         {

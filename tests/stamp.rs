@@ -341,6 +341,47 @@ async fn without_transactions_the_next_run_finishes_what_one_left_between_the_tw
     }
 }
 
+/// The record has moved, and the write of the stamp is held up on its way when the run is killed.
+#[tokio::test]
+async fn without_transactions_a_run_killed_between_the_two_never_closes_the_gate_for_good() {
+    let server = Server::standalone().await;
+    type Next = fn(&Fresh) -> Gate;
+    let nexts: [(&str, Next); 4] = [
+        ("the same code", |database| gate(database, "0.8.0", MOVE)),
+        ("newer code, nothing pending", |database| gate(database, "0.8.5", MOVE)),
+        ("newer code, an upgrade pending", |database| {
+            gate(database, "0.9.0", "0.8.0=move_field;0.9.0=increment")
+        }),
+        ("mode record", |database| repair(database, "0.8.0", "0.8.0")),
+    ];
+    for (how, next) in nexts {
+        let database = agreed(&server, "0.7.0").await;
+        let namespace = format!("{}.settings", database.name());
+        let held = doc! { "namespace": namespace, "blockConnection": true, "blockTimeMS": 20_000 };
+        let fault = Fault::new(&database, &["update"], held, 1).await;
+        let running = gate(&database, "0.8.0", MOVE).spawn();
+        while !database
+            .collection::<Document>(METADATA)
+            .find_one(doc! { "stamping": { "$exists": true } })
+            .await
+            .unwrap()
+            .is_some_and(|record| record.get_str("version").is_ok_and(|it| it == "0.8.0"))
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        running.signal("KILL");
+        running.wait().await;
+        fault.end().await;
+        let next = next(&database).set("GATE_LOCK_LEASE", "1s");
+        let run = next.run().await;
+        assert_eq!(run.code, Some(0), "{how}: {run}");
+        let version = record(&database).await.get_str("version").unwrap().to_owned();
+        assert_both(&database, &version, &version).await;
+        let ended = history(&record(&database).await);
+        assert_eq!(ended.iter().filter(|entry| *entry == "upgrade 0.8.0").count(), 1, "{how}");
+    }
+}
+
 #[tokio::test]
 async fn an_application_that_moves_its_version_meanwhile_is_not_overwritten() {
     for (server, recorded) in

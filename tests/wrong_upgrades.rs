@@ -3,7 +3,14 @@
 
 mod support;
 
+#[path = "wrong_upgrades/documents.rs"]
+mod documents;
+#[path = "wrong_upgrades/names.rs"]
+mod names;
+
 use std::pin::Pin;
+use std::sync::Mutex;
+use std::time::Duration;
 
 use mongodb::bson::{Document, RawDocument, doc, rawdoc};
 use mongodb::{Database, IndexModel};
@@ -15,6 +22,9 @@ use upgrade_gate::{
 
 /// The contents of a document, which nothing may say.
 const SECRET: &str = "s3cret";
+
+/// After this time a run counts as one that does not end.
+const LONG: Duration = Duration::from_secs(60);
 
 /// On which servers an upgrade is tried.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -118,27 +128,65 @@ async fn try_all(server: &Server, kind: On, table: Vec<Wrong>) {
         }
     }));
     let mut missed: Vec<String> = Vec::new();
+    let mut rows = String::from("| an upgrade that | exit code | is told |\n| --- | --- | --- |\n");
     for wrong in table.into_iter().filter(|wrong| wrong.on == Both || wrong.on == kind) {
         let database = database(server).await;
         let before = db_hash(&database).await;
         for (mode, batch) in [("plan", "2000"), ("upgrade", "2000"), ("upgrade", "7")] {
-            let report = run(&database, wrong.upgrades.clone(), mode, batch).await;
+            let running = run(&database, wrong.upgrades.clone(), mode, batch);
+            let Ok(report) = tokio::time::timeout(LONG, running).await else {
+                missed.push(format!("{}, {mode} by {batch}: it does not end", wrong.name));
+                break;
+            };
             let told = format!("{}, {mode} by {batch}: {}", wrong.name, report.to_json());
             if report.exit_code != wrong.code {
                 missed.push(told);
                 continue;
             }
-            let said = format!("{} {}", report.message, report.next.unwrap_or_default());
+            let next = report.next.unwrap_or_default();
+            let said = format!("{} {next}", report.message);
+            if mode == "plan" && (kind == ReplicaSet || wrong.on == Standalone) {
+                let name = wrong.name;
+                let told = format!("{}: {next}", report.message).replace('|', "\\|");
+                rows += &format!("| {name} | {} | {told} |\n", wrong.code);
+            }
             for words in wrong.says {
                 if !said.contains(words) {
                     missed.push(format!("{words:?} is not said: {told}"));
                 }
             }
             assert!(!told.contains(SECRET), "{told}");
-            assert_eq!(db_hash(&database).await, before, "something was written: {told}");
+            if db_hash(&database).await != before {
+                missed.push(format!("something was written: {told}"));
+                break;
+            }
         }
     }
     assert!(missed.is_empty(), "{}", missed.join("\n"));
+    written_down(kind, &rows);
+}
+
+/// The page that shows all of them has these rows; with UPDATE=1 they are written there.
+fn written_down(kind: On, rows: &str) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/wrong-upgrades.md");
+    let mut page = std::fs::read_to_string(path).unwrap();
+    let name = match kind {
+        Standalone => "wrong upgrades on a standalone",
+        _ => "wrong upgrades",
+    };
+    let (begin, end) = support::guide::part(&page, name);
+    if std::env::var("UPDATE").is_ok_and(|update| update == "1") {
+        page.replace_range(begin..end, rows);
+        return std::fs::write(path, page).unwrap();
+    }
+    let differs = page[begin..end].lines().zip(rows.lines()).find(|(ours, its)| ours != its);
+    assert!(
+        page[begin..end] == *rows,
+        "{path} is not what is said; UPDATE=1 cargo test --test wrong_upgrades each_wrong writes it.\n\
+         the first line that differs (page, said): {differs:#?}"
+    );
 }
 
 #[tokio::test]
@@ -162,6 +210,14 @@ fn table() -> Vec<Wrong> {
     table.extend(commands());
     table.extend(conditions());
     table.extend(tables());
+    table.extend(names::collections());
+    table.extend(names::fields());
+    table.extend(names::contradictions());
+    table.extend(names::versions());
+    table.extend(documents::edits());
+    table.extend(documents::inserts());
+    table.extend(documents::seeds());
+    table.extend(documents::conditions());
     table
 }
 
@@ -888,6 +944,14 @@ fn tables() -> Vec<Wrong> {
     ]
 }
 
+#[test]
+fn names_that_look_odd_and_what_is_brought_back_are_no_mistakes() {
+    for steps in names::right() {
+        let upgrade = steps.into_iter().fold(Upgrade::new("0.8.0", "an upgrade"), Upgrade::step);
+        Gate::new("lab", "0.9.0").upgrades([upgrade]).check().unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_code_version_that_cannot_be_recorded_names_what_its_author_can_change() {
     for (gate, says) in [
@@ -1060,6 +1124,35 @@ async fn a_version_that_depends_on_an_earlier_one_is_looked_at_before_its_own_fi
         let report = run(&database, upgrades(), "upgrade", "2").await;
         assert_eq!(report.exit_code, 0, "{}", report.to_json());
         assert_eq!(things.count_documents(changed).await.unwrap(), 30);
+    }
+}
+
+/// More documents than a rehearsal takes, and only the last one shows that the promise is false.
+#[tokio::test]
+async fn a_step_that_depends_on_an_earlier_one_is_verified_before_its_own_first_write() {
+    let standalone = Server::standalone().await;
+    for server in [Server::shared().await, &standalone] {
+        let database = database(server).await;
+        let counts = convergent(|thing, _, edits| {
+            let last = thing.get_i32("_id")? == 29;
+            let seen = thing.get_i32("seen").unwrap_or_default();
+            if seen == 0 || last {
+                edits.set("seen", seen + 1);
+            }
+            Ok(())
+        });
+        let counts = counts.named("count").filter(doc! { "keeper": { "$exists": true } });
+        let upgrades = || vec![version("0.8.0", keepers()).step(counts.clone())];
+        let report = run(&database, upgrades(), "upgrade", "2").await;
+        assert_eq!(report.exit_code, 14, "{}", report.to_json());
+        let said = "upgrade 0.8.0: step \"count\": document 29 of things: the step is declared \
+                    convergent";
+        assert!(report.message.contains(said), "{}", report.to_json());
+        let things = database.collection::<Document>("things");
+        let of = async |field: &str| {
+            things.count_documents(doc! { field: { "$exists": true } }).await.unwrap()
+        };
+        assert_eq!((of("keeper").await, of("seen").await), (30, 0), "{}", report.to_json());
     }
 }
 

@@ -348,7 +348,8 @@ impl<'a> Work<'a> {
         let context = self.context;
         let journal = self.journal()?;
         let step = journal.step;
-        let documents = match journal.steps.get(step).and_then(|step| step.total) {
+        let begins = journal.position.is_none() && journal.pass == Pass::First;
+        let mut documents = match journal.steps.get(step).and_then(|step| step.total) {
             Some(total) => total.saturating_sub(journal.steps[step].done.documents),
             None => estimate.documents_of(step),
         };
@@ -361,9 +362,14 @@ impl<'a> Work<'a> {
             None => (Purpose::Guarded, Sizes::Asked),
         };
         let reader = Reader::new(context, unit, transform, purpose, after.clone()).sizes(sizes);
-        // what could not be looked at before is verified as it is written
-        let mut reader = if estimate.knows(step) { reader } else { reader.verifying() };
+        // what depends on earlier steps is computed and verified before its own first write; by a run that
+        // resumes it, as it is written
+        let (known, looks) = (estimate.knows(step), begins && !transform.meets_its_own());
+        let mut reader = if known || looks { reader } else { reader.verifying() };
         reader.refresh().await?;
+        if !known && looks {
+            documents = reader.preflight().await?;
+        }
         let mut progress =
             Progress::new(&unit.version, &unit.description(), &transform.collection, documents);
         loop {

@@ -15,6 +15,7 @@ use mongodb::{ClientSession, Database};
 use tokio::task::JoinError;
 
 use crate::edit::{Counts, Edits, Extent, Inserts, MAX_DOCUMENT_SIZE, deletion, guarded_deletion};
+use crate::engine::added::by_collection;
 use crate::engine::author::{self, about, refused};
 use crate::engine::converge::{Verify, verify, verify_known};
 use crate::engine::{Halt, at, failed, failed_step};
@@ -52,6 +53,9 @@ const FOUND_BYTES: usize = 8 * 1024 * 1024;
 pub(crate) const CHANGED: &str = "(changed)";
 pub(crate) const DELETED: &str = "(deleted)";
 pub(crate) const ADDED: &str = "(added)";
+
+/// By how much one document may be counted: a sum over all documents must fit into an int64.
+const MOST_COUNTED: u64 = 1 << 31;
 
 /// The field in which a look-ahead asks for the size of the whole document.
 const SIZE: &str = "upgrade_gate_size";
@@ -155,7 +159,7 @@ impl Edited {
     pub(crate) fn count(&self, done: &mut Done) {
         done.documents += 1;
         let mut count = |name: &str, n: u64| match done.counts.get_mut(name) {
-            Some(count) => *count += n,
+            Some(count) => *count = count.saturating_add(n),
             None => {
                 done.counts.insert(name.to_owned(), n);
             }
@@ -185,6 +189,11 @@ impl Edited {
     /// The bytes that are changed, at the most.
     pub(crate) fn bytes(&self) -> usize {
         self.effect.bytes
+    }
+
+    /// The documents that it adds, by collection.
+    pub(crate) fn inserts(&self) -> impl Iterator<Item = (&str, &RawDocumentBuf)> {
+        self.effect.inserts.iter().map(|(collection, document)| (&**collection, document))
     }
 
     fn id(&self) -> Option<Bson> {
@@ -317,9 +326,10 @@ pub(crate) async fn gather(
     loop {
         let most = if documents.len() > 1 { FOUND_BYTES } else { usize::MAX };
         let own = transform.clone();
+        let version = unit.clone();
         let asking = move |_: &Abandoned| {
             let mut found = Found::default();
-            let finds = look_ups(&own, &documents, &mut found, place)?;
+            let finds = look_ups(&version, &own, &documents, &mut found, place)?;
             Ok((documents, found, finds))
         };
         let (asked, mut found, finds) = aside(asking).await?;
@@ -690,16 +700,26 @@ pub(crate) async fn query(
 /// The queries for what the documents refer to, as far as `found` has not asked for it: each with the
 /// position of its look-up.
 fn look_ups(
+    unit: &Unit,
     transform: &Transform,
     documents: &[RawDocumentBuf],
     found: &mut Found,
     place: In,
-) -> Result<Vec<(usize, RawDocumentBuf)>, Error> {
+) -> Result<Vec<(usize, RawDocumentBuf)>, Halt> {
+    let step = transform.step_name();
     let mut finds = Vec::new();
     for (position, lookup) in transform.lookups.iter().enumerate() {
         let mut keys = Keys::default();
         for document in documents {
-            lookup.wanted(document, &mut keys);
+            author::call(
+                unit,
+                &step,
+                || self::place(transform, document),
+                || {
+                    lookup.wanted(document, &mut keys);
+                    Ok(())
+                },
+            )?;
         }
         for filter in found.ask(lookup, keys)? {
             finds.push((position, look_up(lookup, filter, place)?));
@@ -783,6 +803,11 @@ fn effect(
     let declared = |name: &str| transform.counters.iter().any(|counter| counter.name == name);
     if let Some(name) = edits.counters().find(|name| !declared(name)) {
         return Err(StepError::refused(undeclared(transform, name)));
+    }
+    if let Some(name) = edits.counts().find(|(_, n)| *n > MOST_COUNTED).map(|(name, _)| name) {
+        return Err(StepError::refused(format!(
+            "it counts \"{name}\" by more than {MOST_COUNTED} for one document"
+        )));
     }
     match edits.is_empty() {
         true => Ok(None),
@@ -900,10 +925,10 @@ pub(crate) async fn write(
         let answer = database.run_raw_command(command).session(&mut *session).await?;
         fail_on_write_error(&answer, unit, transform, &deleted[first..])?;
     }
-    for (collection, documents) in inserts(edited) {
+    for (collection, documents) in by_collection(unit, transform, edited)? {
         let there =
             there(database, Some(&mut *session), unit, transform, collection, &documents).await?;
-        let new = documents.iter().filter(|d| !there.contains(&id_bytes(d)));
+        let new = documents.iter().copied().filter(|d| !there.contains(&id_bytes(d)));
         for (_, command) in commands("insert", collection, "documents", new, None) {
             let answer = database.run_raw_command(command).session(&mut *session).await?;
             if let Some(error) = write_errors(&answer).next() {
@@ -934,8 +959,9 @@ pub(crate) async fn write_guarded(
 ) -> Result<Written, Halt> {
     let concern = rawdoc! { "w": "majority", "j": true };
     let edited: Vec<&Edited> = batch.edited.iter().collect();
-    for (collection, documents) in inserts(&edited) {
-        for (_, command) in commands("insert", collection, "documents", &documents, Some(&concern))
+    for (collection, documents) in by_collection(unit, transform, &edited)? {
+        for (_, command) in
+            commands("insert", collection, "documents", documents.iter().copied(), Some(&concern))
         {
             let answer = database.run_raw_command(command).await?;
             // a document that is there already was added by an earlier try, if it is the same
@@ -1012,7 +1038,7 @@ async fn there(
     unit: &Unit,
     transform: &Transform,
     collection: &str,
-    documents: &[RawDocumentBuf],
+    documents: &[&RawDocumentBuf],
 ) -> Result<HashSet<Vec<u8>>, Halt> {
     let ids: Vec<Bson> = documents
         .iter()
@@ -1067,26 +1093,6 @@ fn statements<'a>(edited: &[&'a Edited]) -> (Vec<&'a Edited>, Vec<&'a RawDocumen
 /// The documents that are deleted, and the statements that do so.
 fn deletions<'a>(edited: &[&'a Edited]) -> (Vec<&'a Edited>, Vec<&'a RawDocumentBuf>) {
     edited.iter().filter_map(|edited| Some((edited, edited.effect.deletion.as_ref()?))).unzip()
-}
-
-/// The documents to add, by collection; of several with one `_id`, the first.
-fn inserts<'a>(edited: &[&'a Edited]) -> Vec<(&'a str, Vec<RawDocumentBuf>)> {
-    let mut collections: Vec<(&'a str, Vec<RawDocumentBuf>)> = Vec::new();
-    for (name, document) in edited.iter().flat_map(|edited| &edited.effect.inserts) {
-        let at = match collections.iter().position(|(other, _)| other == name) {
-            Some(at) => at,
-            None => {
-                collections.push((name, vec![]));
-                collections.len() - 1
-            }
-        };
-        collections[at].1.push(document.clone());
-    }
-    for (_, documents) in &mut collections {
-        let mut seen = HashSet::new();
-        documents.retain(|document| seen.insert(id_bytes(document)));
-    }
-    collections
 }
 
 /// The commands that carry `items`, each within what one command may carry, with the position of the

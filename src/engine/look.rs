@@ -7,6 +7,7 @@ use mongodb::ClientSession;
 use mongodb::bson::{Bson, RawDocumentBuf, Timestamp, doc};
 
 use crate::command::Command;
+use crate::engine::added::Added;
 use crate::engine::apply::in_transaction;
 use crate::engine::batch::{Edited, Purpose, TRANSACTION_BYTES};
 use crate::engine::reader::Reader;
@@ -44,8 +45,8 @@ struct Finding {
 
 /// What a step would do.
 #[derive(Clone, Debug, Default)]
-struct Known {
-    done: Done,
+pub(crate) struct Known {
+    pub(crate) done: Done,
     /// The bytes of the documents that it changes or adds.
     bytes: usize,
     /// Whether as many of them as a batch can hold, each as large as the largest, are small enough for
@@ -286,7 +287,7 @@ async fn all_of(context: &Context, transform: &Transform) -> Result<u64, Halt> {
 }
 
 /// Computes every edit of a transform and throws it away.
-async fn scan(
+pub(crate) async fn scan(
     context: &Context,
     unit: &Unit,
     transform: &Transform,
@@ -302,10 +303,12 @@ async fn scan(
     };
     let mut reader = Reader::new(context, unit, transform, purpose, after).since(since).verifying();
     let (mut known, mut largest) = (Known::default(), 0);
+    let mut added = Added::default();
     let all = all_of(context, transform).await?;
     let mut progress = Progress::new(&unit.version, "look", &transform.collection, all);
     loop {
         let batch = reader.next().await?;
+        batch.edited.iter().try_for_each(|edited| added.take(unit, transform, edited))?;
         known.done.add(&batch.done());
         for bytes in batch.edited.iter().map(Edited::bytes) {
             known.bytes += bytes;

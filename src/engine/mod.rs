@@ -1,5 +1,6 @@
 //! Doing what was decided: looking before writing, applying versions, and what both share.
 
+mod added;
 mod apply;
 mod author;
 mod batch;

@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 
 use crate::engine::batch::{self, Batch, Computed, Edited, Gathered, In, Purpose, Sizes};
 use crate::engine::converge::Verify;
+use crate::engine::look::scan;
 use crate::engine::{Context, Halt};
 use crate::server;
 use crate::upgrade::{Transform, Unit};
@@ -112,6 +113,13 @@ impl<'a> Reader<'a> {
         self.since = context.patiently(PAUSE, async || asking().await).await?;
         self.restart(self.after.clone());
         Ok(())
+    }
+
+    /// Computes and verifies all that the step would do now, and throws it away; returns how many documents it
+    /// would change.
+    pub(crate) async fn preflight(&self) -> Result<u64, Halt> {
+        let known = scan(self.context, self.unit, self.transform, None, self.since).await?;
+        Ok(known.done.documents)
     }
 
     /// Goes on after another document.

@@ -6,7 +6,7 @@ use mongodb::bson::raw::cstr;
 use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 use mongodb::{ClientSession, Database};
 
-use crate::engine::author::refused;
+use crate::engine::author;
 use crate::engine::batch::{
     commands, fail_on_write_concern, id_bytes, is_same, query, write_errors, write_failure,
 };
@@ -27,9 +27,8 @@ pub(crate) fn parts(
     unit: &Unit,
     seed: &Seed,
 ) -> Result<Vec<Vec<RawDocumentBuf>>, Halt> {
-    let documents = seed.documents(unit.started());
-    let documents =
-        documents.map_err(|error| refused(error, unit, &seed.step_name(), &place(seed)))?;
+    let (step, place) = (seed.step_name(), || place(seed));
+    let documents = author::call(unit, &step, place, || seed.documents(unit.started()))?;
     let (mut parts, mut bytes): (Vec<Vec<RawDocumentBuf>>, usize) = (vec![], 0);
     for document in documents {
         let size = document.as_bytes().len();
