@@ -350,7 +350,7 @@ async fn without_transactions_a_run_killed_between_the_two_never_closes_the_gate
         ("the same code", |database| gate(database, "0.8.0", MOVE)),
         ("newer code, nothing pending", |database| gate(database, "0.8.5", MOVE)),
         ("newer code, an upgrade pending", |database| {
-            gate(database, "0.9.0", "0.8.0=move_field;0.9.0=increment")
+            gate(database, "0.9.0", "0.8.0=move_field;0.9.0=index")
         }),
         ("mode record", |database| repair(database, "0.8.0", "0.8.0")),
     ];
