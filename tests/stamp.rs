@@ -357,7 +357,7 @@ async fn without_transactions_a_run_killed_between_the_two_never_closes_the_gate
     for (how, next) in nexts {
         let database = agreed(&server, "0.7.0").await;
         let namespace = format!("{}.settings", database.name());
-        let held = doc! { "namespace": namespace, "blockConnection": true, "blockTimeMS": 20_000 };
+        let held = doc! { "namespace": namespace, "blockConnection": true, "blockTimeMS": 5_000 };
         let fault = Fault::new(&database, &["update"], held, 1).await;
         let running = gate(&database, "0.8.0", MOVE).spawn();
         while !database
