@@ -8,7 +8,7 @@ use apps::{assert_code, counted, fill, record_old, scenario};
 use mongodb::bson::{Document, doc};
 use mongodb::options::{Acknowledgment, ClientOptions, DatabaseOptions, WriteConcern};
 use mongodb::{Client, Database};
-use support::{Fresh, Server};
+use support::{Fresh, Server, eventually};
 
 /// The same database, where a write is acknowledged by the primary alone.
 fn hasty(database: &Fresh) -> Database {
@@ -29,6 +29,20 @@ async fn hold_secondaries(server: &Server, mode: &str) {
         let set = doc! { "configureFailPoint": "stopReplProducer", "mode": mode };
         admin.run_command(set).await.unwrap();
     }
+}
+
+/// Whether a gate's read waits for a majority.
+async fn held_up(database: &Fresh) -> Option<()> {
+    let under_way = [
+        doc! { "$currentOp": { "allUsers": true, "localOps": true } },
+        doc! { "$match": {
+            "command.$db": database.name(),
+            "command.readConcern.afterClusterTime": { "$exists": true },
+        } },
+    ];
+    let admin = database.client().database("admin");
+    let mut operations = admin.aggregate(under_way).await.unwrap();
+    operations.advance().await.unwrap().then_some(())
 }
 
 #[tokio::test]
@@ -78,7 +92,7 @@ async fn a_plan_and_a_run_wait_for_a_majority_and_say_so_when_it_does_not_come()
     hold_secondaries(&server, "alwaysOn").await;
     fill(&hasty(&database), "tasks", [doc! { "_id": 1, "running": true }]).await;
     let waiting = gate.clone().set("GATE_CONNECT_TIMEOUT", "60s").mode("plan").spawn();
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    eventually("a read that waits for the latest writes", || held_up(&database)).await;
     hold_secondaries(&server, "off").await;
     assert_code(&waiting.wait().await, 13);
     assert_code(&gate.run().await, 13);

@@ -1,12 +1,19 @@
-//! What the gate sends, in one table, kept by hand: commands, options and operators, each tried with version 1
-//! of the Stable API, strictly. Exactly what is marked as outside it is refused.
+//! What the gate sends, in one table: commands, options and operators, compared with the log of servers on which
+//! gates ran, and each tried with version 1
+//! of the Stable API, strictly: exactly what is marked as outside it is refused.
 
+mod apps;
 mod support;
 
+#[path = "stable_api/log.rs"]
+mod log;
+
+use apps::{fill, scenario};
+use log::Parts;
 use mongodb::Database;
 use mongodb::bson::{Bson, Document, Timestamp, Uuid, doc};
 use mongodb::error::ErrorKind;
-use support::{Server, mongod_version};
+use support::{Fresh, Run, Server, eventually, mongod_version};
 
 /// The server's code for what is not in the declared API version.
 const API_STRICT: i32 = 323;
@@ -28,7 +35,9 @@ fn sent() -> Vec<(&'static str, Api, Document)> {
     let edit = |q: Document, u: Bson| doc! { "q": q, "u": u };
     let update =
         |edit: Document| doc! { "update": "m", "updates": [edit], "writeConcern": &majority };
+    let keys = doc! { "$map": { "input": { "$objectToArray": "$$ROOT" }, "in": "$$this.k" } };
     let free = doc! { "$or": [
+        { "$eq": [{ "$setDifference": [keys, ["_id"]] }, []] },
         { "$ne": [{ "$type": "$expires" }, "date"] },
         { "$lte": ["$expires", "$$NOW"] },
         { "$gt": ["$expires", &lease] },
@@ -47,6 +56,12 @@ fn sent() -> Vec<(&'static str, Api, Document)> {
     };
     vec![
         ("the server", Stable, doc! { "hello": 1 }),
+        ("databases", Stable, doc! {
+            "listDatabases": 1, "nameOnly": true, "authorizedDatabases": true,
+        }),
+        ("a transaction's longest time", Outside, doc! {
+            "getParameter": 1, "transactionLifetimeLimitSeconds": 1,
+        }),
         ("privileges", Outside, doc! { "connectionStatus": 1, "showPrivileges": true }),
         ("the latest write", Later, doc! {
             "count": "y", "query": {}, "limit": 1, "readConcern": { "level": "local" },
@@ -66,7 +81,14 @@ fn sent() -> Vec<(&'static str, Api, Document)> {
                 { "$match": {} }, { "$limit": 1000 }, { "$group": { "_id": 1, "n": { "$sum": 1 } } },
             ],
             "cursor": {},
+            "allowDiskUse": true,
         }),
+        ("the count of a condition", Stable, doc! {
+            "aggregate": "y", "cursor": {}, "pipeline": [{ "$limit": 1000 }, { "$count": "n" }],
+        }),
+        ("whether there are documents", Stable, find(doc! {
+            "filter": { "_id": { "$nin": ["record"] } }, "limit": 1,
+        })),
         ("the record", Stable, find(doc! {
             "filter": { "_id": "record" }, "projection": { "_id": 1 }, "limit": 1,
             "singleBatch": true,
@@ -137,25 +159,42 @@ fn sent() -> Vec<(&'static str, Api, Document)> {
                 "collation": { "locale": "simple" },
             }],
         }),
+        ("the application's stamp", Stable, doc! {
+            "update": "y", "updates": [{
+                "q": { "_id": 4 }, "u": { "$setOnInsert": { "v": 1 } }, "upsert": true,
+            }],
+        }),
         ("inserting", Stable, doc! { "insert": "y", "documents": [{ "_id": 7 }], "ordered": true }),
         ("releasing the lock", Stable, doc! {
-            "delete": "m", "deletes": [{ "q": { "_id": 8 }, "limit": 1 }],
+            "delete": "m", "deletes": [{ "q": { "_id": 8 }, "limit": 1 }], "ordered": true,
+        }),
+        ("guarded deletions", Stable, doc! {
+            "delete": "y", "writeConcern": &majority,
+            "deletes": [{ "q": { "_id": { "$eq": 9 } }, "limit": 1, "collation": { "locale": "simple" } }],
         }),
         ("collections", Stable, doc! {
             "listCollections": 1, "filter": { "type": { "$ne": "view" } }, "nameOnly": true,
             "authorizedCollections": true,
         }),
         ("indexes", Stable, doc! { "listIndexes": "y" }),
+        ("an update of a transaction step", Stable, doc! {
+            "update": "y", "updates": [{ "q": { "_id": 5 }, "u": { "$set": { "b": 1 } }, "multi": true }],
+        }),
         ("making an index", Stable, doc! {
             "createIndexes": "y", "indexes": [{ "key": { "a": 1 }, "name": "a" }],
         }),
         ("making a text index", Outside, doc! {
             "createIndexes": "y", "indexes": [{ "key": { "t": "text" }, "name": "t" }],
         }),
+        ("making a unique index", Stable, doc! {
+            "createIndexes": "y", "indexes": [{ "key": { "u": 1 }, "name": "u", "unique": true }],
+        }),
+        ("hiding an index", Stable, doc! { "collMod": "y", "index": { "name": "a", "hidden": true } }),
         ("dropping an index", Stable, doc! { "dropIndexes": "y", "index": "a" }),
         ("setting a validator", Stable, doc! {
             "collMod": "y", "validator": { "a": { "$exists": true } }, "writeConcern": { "w": "majority" },
         }),
+        ("setting options", Stable, doc! { "collMod": "y", "validationAction": "warn" }),
         ("making a collection", Stable, doc! { "create": "z", "validator": {} }),
         ("renaming", Outside, doc! { "renameCollection": "db.y", "to": "db.z", "collectionUUID": Uuid::new() }),
         ("dropping", Outside, doc! { "drop": "nothing", "collectionUUID": Uuid::new() }),
@@ -170,6 +209,7 @@ fn sent() -> Vec<(&'static str, Api, Document)> {
             "cursor": {},
         }),
         ("ending an operation", Outside, doc! { "killOp": 1, "op": 1 }),
+        ("the driver's greeting", Outside, doc! { "isMaster": 1 }),
         ("committing", Stable, doc! { "commitTransaction": 1 }),
         ("aborting", Stable, doc! { "abortTransaction": 1 }),
     ]
@@ -179,7 +219,14 @@ fn sent() -> Vec<(&'static str, Api, Document)> {
 async fn strictly(database: &Database, mut command: Document) -> Option<i32> {
     command.insert("apiVersion", "1");
     command.insert("apiStrict", true);
-    let on_admin = ["renameCollection", "commitTransaction", "abortTransaction", "killOp"];
+    let on_admin = [
+        "renameCollection",
+        "commitTransaction",
+        "abortTransaction",
+        "listDatabases",
+        "getParameter",
+        "killOp",
+    ];
     let admin = database.client().database("admin");
     let of_all = command.get_i32("aggregate").is_ok();
     let on = match of_all || on_admin.iter().any(|name| command.contains_key(name)) {
@@ -195,10 +242,16 @@ async fn strictly(database: &Database, mut command: Document) -> Option<i32> {
 
 #[tokio::test]
 async fn exactly_what_is_marked_is_outside_the_stable_api() {
-    if mongod_version() < (5, 0) {
-        return; // it came with 5.0
-    }
     let database = Server::shared().await.database().await;
+    if mongod_version() < (5, 0) {
+        // the Stable API came with 5.0: an older server does not know how to declare one
+        for (what, _, command) in
+            sent().into_iter().filter(|(_, _, sent)| sent.contains_key("find"))
+        {
+            assert_eq!(strictly(&database, command).await, Some(9), "{what}");
+        }
+        return;
+    }
     for name in ["m", "y"] {
         database.collection(name).insert_one(doc! { "_id": 1, "a": 1 }).await.unwrap();
     }
@@ -211,4 +264,157 @@ async fn exactly_what_is_marked_is_outside_the_stable_api() {
         let refused = api == Api::Outside || api == Api::Later && later;
         assert_eq!(code == Some(API_STRICT), refused, "{what}: {code:?}");
     }
+}
+
+/// Operators of the scenario's own filters and pipelines, which are its author's.
+const AUTHORS: &[&str] = &["$elemMatch", "$inc", "$lt", "$not", "$where"];
+
+/// What only renames and drops need, which no gate sends to servers before MongoDB 6.0.
+const BY_UUID: &[&str] = &[
+    "drop",
+    "drop.collectionUUID",
+    "find.collectionUUID",
+    "renameCollection",
+    "renameCollection.collectionUUID",
+    "renameCollection.to",
+];
+
+/// Upgrades with every kind of step, condition and edit.
+const UPGRADES: &[&str] = &[
+    "0.7.1=move_field,twice,pin,owners;0.7.2=extract,seed,grow;0.8.0=increment,singleton",
+    "0.7.1=increment_narrow;0.8.0=spread,overtaken,grow_narrow",
+    "0.8.0=purge",
+    "0.8.0=index,unique,text_index,validator,options,hide;0.9.0=unindex,unvalidate",
+    "0.8.0=idle;0.9.0=strict",
+    "0.8.0=rename",
+    "0.8.0=drop",
+];
+
+/// The database, whose gates are known to the server by this name.
+fn named(mut database: Fresh, app: &str) -> Fresh {
+    let mark = if database.uri.contains('?') { '&' } else { '?' };
+    database.uri = format!("{}{mark}appName={app}", database.uri);
+    database
+}
+
+async fn filled(server: &Server, app: &str) -> Fresh {
+    let database = named(server.database().await, app);
+    let thing = |i: i32| {
+        doc! {
+            "_id": i, "a": i, "n": i, "unique_key": i, "block": "text", "owner": i, "children": i % 2,
+            "grow": 10, "list": [{ "name": i }, { "name": "nobody" }],
+        }
+    };
+    fill(&database, "things", (0..20).map(thing)).await;
+    // an array that is guarded as a whole, and a key of several documents
+    let long: Vec<Document> = (0..350).map(|i| doc! { "name": i % 20 }).collect();
+    fill(&database, "things", [doc! { "_id": 20, "list": long }]).await;
+    fill(&database, "people", (0..40).map(|i| doc! { "_id": i, "name": i % 20 })).await;
+    fill(&database, "counters", (0..20).map(|i| doc! { "_id": i })).await;
+    fill(&database, "old", [doc! { "_id": 1 }]).await;
+    database
+}
+
+/// The steps of these upgrades that a standalone server can do.
+fn without_transactions(upgrades: &str) -> String {
+    let needing = ["increment", "increment_narrow", "singleton", "spread"];
+    let kept = upgrades.split(';').filter_map(|unit| {
+        let (version, names) = unit.split_once('=')?;
+        let names: Vec<&str> = names.split(',').filter(|name| !needing.contains(name)).collect();
+        (!names.is_empty()).then(|| format!("{version}={}", names.join(",")))
+    });
+    kept.collect::<Vec<_>>().join(";")
+}
+
+/// Goes through all modes and all upgrades.
+async fn everything(server: &Server, app: &str, transactions: bool) {
+    for upgrades in UPGRADES {
+        let upgrades = match transactions {
+            true => (*upgrades).to_owned(),
+            false => without_transactions(upgrades),
+        };
+        let gate = |database: &Fresh, batch| {
+            scenario(&database.uri, "0.9.0", &upgrades)
+                .set("GATE_BATCH_DOCUMENTS", batch)
+                .set("GATE_TIMEOUT", "0s")
+        };
+        let database = filled(server, app).await;
+        assert_ran(&gate(&database, "2000").run().await);
+        let database = filled(server, app).await;
+        let gate = gate(&database, "7").set("SCENARIO_STAMP", "settings/version");
+        for mode in ["plan", "upgrade"] {
+            assert_ran(&gate.clone().mode(mode).run().await);
+        }
+    }
+    let database = filled(server, app).await;
+    let gate = scenario(&database.uri, "0.8.0", "0.8.0=move_field").set("GATE_TIMEOUT", "0s");
+    for mode in ["check", "wait", "upgrade"] {
+        assert_ran(&gate.clone().mode(mode).run().await);
+    }
+    let repair = gate.mode("record").set("GATE_EXPECT_VERSION", "0.8.0");
+    assert_ran(&repair.set("GATE_RECORD_VERSION", "0.7.0").run().await);
+    let fresh = named(server.database().await, app);
+    let gate = scenario(&fresh.uri, "0.9.0", "0.8.0=move_field").unset("GATE_FROM_VERSION");
+    assert_ran(&gate.set("GATE_INITIALISE", "fresh").run().await);
+    // a validator of a collection that is not there
+    let database = named(server.database().await, app);
+    fill(&database, "others", [doc! { "_id": 1 }]).await;
+    assert_ran(&scenario(&database.uri, "0.8.0", "0.8.0=validator").run().await);
+    // a read that the server has under way when the run is told to stop
+    let database = filled(server, app).await;
+    let running = scenario(&database.uri, "0.8.0", "0.8.0=rare").spawn();
+    eventually("a slow read", || reading(&database)).await;
+    running.signal("TERM");
+    running.wait().await;
+    if transactions {
+        // a transaction that outlives the run that began it, and one that outlives the server's patience
+        let database = filled(server, app).await;
+        let mut running = scenario(&database.uri, "0.8.0", "0.8.0=linger").spawn();
+        running.logged("upgrade started").await;
+        running.signal("TERM");
+        running.wait().await;
+        let second = doc! { "setParameter": 1, "transactionLifetimeLimitSeconds": 1 };
+        database.client().database("admin").run_command(second).await.unwrap();
+        let run = scenario(&database.uri, "0.8.0", "0.8.0=linger").run().await;
+        assert_eq!(run.code, Some(14), "{run}");
+    }
+}
+
+/// Whether the server looks for documents of the database by a function.
+async fn reading(database: &Database) -> Option<()> {
+    let under_way = [
+        doc! { "$currentOp": { "allUsers": true, "localOps": true } },
+        doc! { "$match": { "command.$db": database.name(), "command.filter": { "$exists": true } } },
+    ];
+    let mut operations = database.client().database("admin").aggregate(under_way).await.unwrap();
+    operations.advance().await.unwrap().then_some(())
+}
+
+#[track_caller]
+fn assert_ran(run: &Run) {
+    let suited = mongod_version() >= (6, 0);
+    assert!(matches!(run.code, Some(0 | 10)) || !suited && run.code == Some(18), "{run}");
+}
+
+#[tokio::test]
+async fn what_is_listed_is_what_gates_send() {
+    let app = "listed_gate";
+    let mut sent = Parts::new();
+    for (server, transactions) in
+        [(Server::replica_set().await, true), (Server::standalone().await, false)]
+    {
+        log::verbose(&server).await;
+        everything(&server, app, transactions).await;
+        sent.extend(log::logged(&server, app).await);
+    }
+    sent.retain(|part| !AUTHORS.contains(&part.as_str()));
+    let commands = self::sent();
+    let mut listed = log::listed(commands.iter().map(|(_, _, command)| command));
+    if mongod_version() < (6, 0) {
+        listed.retain(|part| !BY_UUID.contains(&part.as_str()));
+    }
+    let unlisted: Vec<&String> = sent.difference(&listed).collect();
+    let never: Vec<&String> = listed.difference(&sent).collect();
+    assert!(unlisted.is_empty(), "gates send what the list does not have: {unlisted:#?}");
+    assert!(never.is_empty(), "the list has what no gate sent: {never:#?}");
 }
