@@ -287,6 +287,8 @@ pub(crate) fn meaning(error: &Error, unknown: Outcome) -> Option<Meaning> {
     let meaning = match code {
         2 if message.contains("journal") => NO_JOURNAL,
         8000 if message.contains("quota") => OVER_QUOTA,
+        // before a transaction writes to it
+        263 if message.contains("capped collection") => *of(10003)?,
         code => *of(code)?,
     };
     let elsewhere = meaning.place == GatesOwn && unknown == Outcome::UpgradeFailed;

@@ -225,6 +225,53 @@ async fn a_collection_that_cannot_hold_the_record_is_18_in_every_mode() {
     }
 }
 
+/// MongoDB 4.4 starts without majority reads; later ones refuse the option, so that no such server is met.
+#[tokio::test]
+async fn a_server_without_majority_reads_is_18_before_any_write() {
+    if support::mongod_version() >= (5, 0) {
+        let refused = std::process::Command::new(support::mongod())
+            .args(["--enableMajorityReadConcern=false", "--dbpath", "/nowhere"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned();
+        assert!(said.contains("MajorityReadConcern"), "{said}");
+        // what such a server answers
+        let server = Server::replica_set().await;
+        let members = Members::of(&server).await;
+        let member = members.primary().await.unwrap();
+        for mode in ["check", "wait", "plan", "upgrade"] {
+            let database = old(&server).await;
+            let error = doc! { "failCommands": ["aggregate"], "errorCode": 148 };
+            arm(member, "alwaysOn", error).await.unwrap();
+            let run = gate(&database.uri, mode).run().await;
+            disarm(member).await.unwrap();
+            says(&run, 18, &["majority reads", "enableMajorityReadConcern=false"]);
+            assert!(is_as_it_was(&database).await);
+        }
+        return;
+    }
+    let server = Server::standalone_with("--enableMajorityReadConcern=false").await;
+    let database = old(&server).await;
+    for mode in ["check", "wait", "plan", "upgrade", "record"] {
+        let run = gate(&database.uri, mode).run().await;
+        says(&run, 18, &["majority reads", "enableMajorityReadConcern=false"]);
+        assert!(is_as_it_was(&database).await);
+    }
+}
+
+#[tokio::test]
+async fn a_capped_collection_of_the_record_is_18() {
+    let server = Server::replica_set().await;
+    let database = server.database().await;
+    let capped = doc! { "create": METADATA, "capped": true, "size": 1_000_000 };
+    database.run_command(capped).await.unwrap();
+    record_old(&database).await;
+    apps::fill(&database, "counters", [doc! { "_id": 1, "n": 0 }]).await;
+    says(&gate(&database.uri, "check").run().await, 10, &["0.8.0"]);
+    says(&gate(&database.uri, "upgrade").run().await, 18, &["capped", "ordinary one"]);
+    assert!(is_as_it_was(&database).await);
+}
+
 #[tokio::test]
 async fn a_database_that_differs_only_in_case_is_16_and_never_fresh() {
     let server = Server::replica_set().await;
