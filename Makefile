@@ -47,7 +47,7 @@ own-app: setup ## examples/own-app by the guide's commands, from the copy to its
 # Built as the image is: static. ARGS=10000 is done in two minutes, and writes nothing.
 bench: export MONGOD ?= $(CURDIR)/.cache/mongod-6.0.5/mongod
 bench: HOST = $(shell rustc --print host-tuple)
-bench: setup ## measure speed and memory, into benches/README.md; ARGS=10000 for a first look
+bench: setup ## measure speed and memory, into benches/README.md; ARGS=10000 or ARGS=large for a part
 	RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs" \
 		$(CARGO) build --release --locked --target $(HOST) \
 		--bin datalab-upgrade --example bare --example direct --example measure

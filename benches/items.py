@@ -54,3 +54,23 @@ def relationship(n, chance, pinned):
         "item_id": f"gone-{other:08}" if gone else f"sample-{other:08}",
         "refcode": f"demo:{other:08}" if pinned else None,
     }
+
+
+def one_with_references(items):
+    """An item with 300,000 references to a thousand others, which come to just below 16 MiB once pinned."""
+    others(items, ({"item_id": f"s{i:03}", "refcode": f"demo:{i:03}"} for i in range(1000)))
+    references = [{"item_id": f"s{i % 1000:03}"} for i in range(300_000)]
+    items.insert_one({"item_id": "all", "refcode": "demo:all", "relationships": references})
+
+
+def one_key(items):
+    """An item whose reference 100,000 others answer to."""
+    others(items, ({"item_id": "same", "refcode": f"demo:{i:06}"} for i in range(100_000)))
+    references = [{"item_id": "same"}]
+    items.insert_one({"item_id": "one", "refcode": "demo:one", "relationships": references})
+
+
+def others(items, documents):
+    items.create_index("item_id")
+    items.create_index("refcode", unique=True)
+    items.insert_many(documents)

@@ -28,19 +28,19 @@ class Table:
     def heading(self, text):
         self.line(f"**{text}**", "", "", "", "", "")
 
-    def time(self, label, name, items=None, memory_goal=None):
+    def time(self, label, name, items=None, memory_goal=None, goal=""):
         """How long it took, and what it held."""
         if not (seconds := self.of(name)):
             return self.line(label, "not measured", "", "", "", "")
         held = [kib / 1024 for kib in self.of(name, "kib") if kib]
-        goal = f"≤ {memory_goal} MiB" if memory_goal else ""
+        goals = [goal, f"≤ {memory_goal} MiB" if memory_goal else ""]
         self.line(
             label,
             duration(median(seconds)),
             f"{duration(min(seconds))} – {duration(max(seconds))}",
             f"{median(seconds) / items * 1e6:.0f} µs" if items else "",
             f"{median(held):.1f} MiB" if held else "",
-            goal,
+            ", ".join(filter(None, goals)),
         )
 
     def ratio(self, label, above, below, goal="", scale=1):
