@@ -95,15 +95,13 @@ fn command(document: &Value, parts: &mut Parts) {
                 statements.for_each(|each| statement(&option_name, each, parts));
             }
             "writeConcern" | "readConcern" => {
-                parts.extend(value.as_object().into_iter().flatten().filter_map(
-                    |(field, value)| {
-                        // told by the server for the log alone
-                        (field != "provenance").then(|| match value {
-                            Value::String(text) => format!("{option}.{field}: {text}"),
-                            _ => format!("{option}.{field}"),
-                        })
-                    },
-                ));
+                // the log also says where a concern comes from
+                let fields = value.as_object().into_iter().flatten();
+                let fields = fields.filter(|(field, _)| *field != "provenance");
+                parts.extend(fields.map(|(field, value)| match value {
+                    Value::String(text) => format!("{option}.{field}: {text}"),
+                    _ => format!("{option}.{field}"),
+                }));
                 continue;
             }
             _ => operators(value, parts),
