@@ -55,7 +55,7 @@ bench: setup ## measure speed and memory, into benches/README.md; ARGS=10000 or 
 
 check: ## format, lints, documentation, licences
 	$(CARGO) fmt --check
-	RUSTFLAGS="-D warnings" $(CARGO) check --locked --no-default-features --lib --target-dir target/library
+	$(CARGO) clippy --locked --no-default-features --lib -- -D warnings
 	$(CARGO) clippy --locked --all-targets --test chart --test deploy --test e2e --test compose --test own_app_image -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --lib --document-private-items
