@@ -7,10 +7,21 @@ use crate::failure::Failure;
 use crate::server::describe;
 use crate::settings::Origin;
 
-/// The closed gate that a connection string means which the driver cannot use.
-pub(crate) fn wrong_uri(error: &Error) -> Failure {
-    match *error.kind {
-        ErrorKind::DnsResolve { .. } => unresolved(&describe(error)),
+/// The closed gate that a connection string means which the driver cannot use. The string of a `scheme` with
+/// a name for the DNS was complete before the DNS added to it.
+pub(crate) fn wrong_uri(error: &Error, scheme: Scheme) -> Failure {
+    match error.kind.as_ref() {
+        ErrorKind::DnsResolve { message, .. } => unresolved(message),
+        ErrorKind::InvalidArgument { message, .. }
+            if scheme == Scheme::Srv && contradicts(message) =>
+        {
+            Failure::new(
+                Outcome::NoServer,
+                format!("what the DNS says of {SRV_NAME} does not fit together: {message}"),
+                "correct its TXT and SRV records, or the options replicaSet, loadBalanced and srvMaxHosts in the \
+             connection string",
+            )
+        }
         ErrorKind::InvalidTlsConfig { .. } | ErrorKind::Io(_) => Failure::new(
             Outcome::SettingWrong,
             format!("the connection string names files that cannot be used: {}", describe(error)),
@@ -26,33 +37,93 @@ pub(crate) fn wrong_uri(error: &Error) -> Failure {
     }
 }
 
+/// Whether the driver's reason is that options exclude each other, some of which the DNS gave: those that the
+/// string itself has were read before. It repeats no part of the string.
+fn contradicts(reason: &str) -> bool {
+    ["loadBalanced", "srvMaxHosts", "multiple seeds"].iter().any(|part| reason.contains(part))
+}
+
+/// How a connection string names its servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    /// `mongodb://`: as they are.
+    Hosts,
+    /// `mongodb+srv://`: by a name of which the DNS knows them.
+    Srv,
+}
+
+impl Scheme {
+    pub(crate) fn of(uri: &str) -> Scheme {
+        if uri.starts_with("mongodb+srv://") { Scheme::Srv } else { Scheme::Hosts }
+    }
+}
+
 /// What the DNS said of the name of a `mongodb+srv` connection string.
 fn unresolved(said: &str) -> Failure {
-    let (what, next) = if said.contains("does not match domain name") {
-        (
-            "the DNS answers for the mongodb+srv name with hosts of another domain, which is refused",
-            "name hosts of the same domain in its SRV records, or write mongodb:// with all members",
+    const NO_NAME: [&str; 3] = ["Malformed label", "label bytes exceed", "name label data exceed"];
+    if NO_NAME.iter().any(|sign| said.contains(sign)) {
+        return Failure::new(
+            Outcome::SettingWrong,
+            format!("{SRV_NAME} is not one that the DNS can have"),
+            "correct the name in the connection string: parts of 1 to 63 characters, separated by dots",
+        );
+    }
+    let closed = |what: String, next: &str| Failure::new(Outcome::NoServer, what, next);
+    if said.contains("no records found") || said.contains("returned no records") {
+        closed(
+            format!("the DNS has no SRV records of {SRV_NAME}"),
+            "check the name in the connection string (the records are those of _mongodb._tcp.NAME), and \
+             that the cluster's DNS knows them; to name hosts write mongodb://",
+        )
+    } else if said.contains("does not match domain name") {
+        closed(
+            format!(
+                "the DNS answers for {SRV_NAME} with hosts of another domain, which is refused: {said}"
+            ),
+            "name hosts of the same domain in its SRV records, or write mongodb:// with all members into \
+             the connection string",
         )
     } else if said.contains("TXT") {
-        (
-            "the TXT record of the mongodb+srv name cannot be used",
+        closed(
+            format!("the TXT record of {SRV_NAME} cannot be used: {said}"),
             "leave one TXT record there, of authSource, replicaSet and loadBalanced alone, or write \
-             mongodb:// with all members",
+             mongodb:// with all members into the connection string",
         )
-    } else if said.contains("no records found") || said.contains("returned no records") {
-        (
-            "the DNS has no SRV records of the mongodb+srv name",
-            "check the name in the connection string (the records are those of _mongodb._tcp.NAME), and \
-             that the cluster's DNS knows them; for one host of its own write mongodb://",
+    } else if let Some((_, code)) = said.split_once("error response: ") {
+        closed(
+            format!("a name server answers the look-up of {SRV_NAME} with an error: {code}"),
+            "check the name server that /etc/resolv.conf names (in Kubernetes the cluster's DNS), or write \
+             mongodb:// with all members into the connection string",
         )
+    } else if said.contains("no nameservers") || said.contains("No such file") {
+        closed(
+            format!("no name server is configured that could look up {SRV_NAME}"),
+            "name one in /etc/resolv.conf (in Kubernetes the pod's dnsPolicy decides), or write mongodb:// \
+             with all members into the connection string",
+        )
+    } else if said.contains("timed out") || said.contains("no connections available") {
+        no_name_server()
     } else {
-        (
-            "the name of the mongodb+srv connection string could not be looked up",
-            "check the name in the connection string, and that a name server answers",
+        closed(
+            format!("{SRV_NAME} could not be looked up: {said}"),
+            "check the name in the connection string, and the name servers in /etc/resolv.conf",
         )
-    };
-    Failure::new(Outcome::NoServer, format!("{what}: {said}"), next)
+    }
 }
+
+/// The closed gate of a run that asked name servers in vain.
+pub(crate) fn no_name_server() -> Failure {
+    Failure::new(
+        Outcome::NoServer,
+        format!("no name server answers the look-up of {SRV_NAME}"),
+        "check that the name servers in /etc/resolv.conf run and can be reached from here (port 53; in \
+         Kubernetes the cluster's DNS and the network policies), or write mongodb:// with all members into \
+         the connection string",
+    )
+}
+
+/// What [`explained`] adds the name to.
+const SRV_NAME: &str = "the mongodb+srv name";
 
 /// The closed gate of a run that found no server to use, by what the driver says of those that it asked.
 pub(crate) fn unreachable(doing: &str, topology: &str) -> Failure {
@@ -200,17 +271,27 @@ pub(crate) fn explained(mut failure: Failure, origin: &Origin) -> Failure {
         failure.outcome == Outcome::NotAuthorised && failure.next.contains("check user, password");
     if is_login {
         if let Some(database) = &origin.users_of {
-            failure.next += &match origin.says_auth_source {
-                true => format!("; authSource={database} says where the user was made"),
-                false => format!(
+            failure.next += &match (origin.says_auth_source, &origin.srv) {
+                (true, _) => format!("; authSource={database} says where the user was made"),
+                (false, None) => format!(
                     "; without authSource the user is looked up in {database}: one that was made in admin \
                      needs authSource=admin"
+                ),
+                (false, Some(name)) => format!(
+                    "; without authSource the user is looked up where a TXT record of {name} says, or else \
+                     in {database}: one that was made in admin needs authSource=admin"
                 ),
             };
         }
         if origin.plus_in_password {
             failure.next += "; the password holds a +, which is a literal plus: where a space is meant, \
                              write %20";
+        }
+    }
+    if let Some(name) = &origin.srv {
+        failure.message = failure.message.replacen(SRV_NAME, &format!("{SRV_NAME} {name}"), 1);
+        if failure.next.contains("the option replicaSet in") {
+            failure.next += &format!("; where it has none, a TXT record of {name} names the set");
         }
     }
     if !failure.message.contains(&origin.source) && !failure.next.contains(&origin.source) {
@@ -297,17 +378,25 @@ mod tests {
     #[test]
     fn what_the_dns_said_is_told_apart() {
         for (said, what) in [
-            ("no records found for Query { name }", "no SRV records"),
+            ("no records found for Query { name }", "no SRV records of"),
             (
                 "SRV lookup for a returned result b, which does not match domain name c",
                 "another domain",
             ),
             ("TXT record option 'x' was returned, but only …", "TXT record"),
-            ("request timed out", "could not be looked up"),
+            ("DNS error: error response: Server Failure", "with an error: Server Failure"),
+            ("io error: no nameservers found in config", "no name server is configured"),
+            ("request timed out", "no name server answers"),
+            ("protocol error: x", "could not be looked up: protocol error: x"),
         ] {
             let failure = unresolved(said);
             assert_eq!(failure.outcome, Outcome::NoServer);
-            assert!(failure.message.contains(what) && failure.message.contains(said), "{failure}");
+            assert!(failure.message.contains(what), "{failure}");
+            assert!(failure.next.contains(STRING), "{failure}");
+            let origin = Origin { srv: Some("db.example".to_owned()), ..origin() };
+            let failure = explained(failure, &origin);
+            assert!(failure.message.contains("name db.example"), "{failure}");
+            assert!(failure.next.contains("key uri of Secret lab"), "{failure}");
         }
     }
 

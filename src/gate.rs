@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::activity::Activity;
 use crate::checkpoint::{Checkpoints, NoCheckpoints};
-use crate::diagnosis::explained;
+use crate::diagnosis::{explained, no_name_server};
 use crate::doubt::Doubt;
 use crate::engine::{closed, jittered};
 use crate::exit::Outcome;
@@ -21,7 +21,7 @@ use crate::quiet::Quiet;
 use crate::record::{Names, Writer};
 use crate::remembered::Memory;
 use crate::report::Report;
-use crate::run::{POLL, Quiesce, Run, SAY, no_answer};
+use crate::run::{POLL, Quiesce, Run, SAY};
 use crate::server::{Connected, connect};
 #[cfg(feature = "kubernetes")]
 use crate::settings::Events;
@@ -405,15 +405,17 @@ async fn connected(
     };
     let mut said: Option<Instant> = None;
     let mut last: Option<Failure> = None;
+    let activity = Activity::default();
+    // nothing else may take long before the first operation
+    let _doing = (settings.origin.srv.as_deref())
+        .map(|name| activity.doing(format!("looking up the mongodb+srv name {name}")));
     loop {
         let connecting = connect(settings.uri.expose(), &settings.database, patience, run_id);
         let failure = match within(until, connecting).await {
             Some(Err(failure)) if failure.outcome == Outcome::NoServer => failure,
             Some(ended) => return ended,
             // what was learnt before says more
-            None => last.take().unwrap_or_else(|| {
-                no_answer("resolving the host of the connection string", patience)
-            }),
+            None => last.take().unwrap_or_else(no_name_server),
         };
         let over = settings.asking == Asking::Once;
         if over || until.is_some_and(|until| Instant::now() >= until) {

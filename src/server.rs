@@ -10,7 +10,7 @@ use mongodb::options::{
 };
 use mongodb::{Client, Database};
 
-use crate::diagnosis::{unreachable, wrong_uri};
+use crate::diagnosis::{Scheme, unreachable, wrong_uri};
 use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::operations;
@@ -43,7 +43,9 @@ pub(crate) async fn connect(
     patience: Duration,
     run_id: &str,
 ) -> Result<Connected, Failure> {
-    let mut options = ClientOptions::parse(uri).await.map_err(|error| wrong_uri(&error))?;
+    let scheme = Scheme::of(uri);
+    let wrong = |error| wrong_uri(&error, scheme);
+    let mut options = ClientOptions::parse(uri).await.map_err(wrong)?;
     options.server_selection_timeout = Some(patience);
     options.connect_timeout = Some(patience.min(Duration::from_secs(10)));
     options.app_name.get_or_insert_with(|| env!("CARGO_PKG_NAME").to_owned());
@@ -53,7 +55,7 @@ pub(crate) async fn connect(
     options.write_concern =
         Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
     let direct = options.direct_connection == Some(true);
-    let client = Client::with_options(options).map_err(|error| wrong_uri(&error))?;
+    let client = Client::with_options(options).map_err(wrong)?;
     Ok(Connected { database: client.database(database), direct })
 }
 

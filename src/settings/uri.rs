@@ -51,8 +51,8 @@ pub struct Origin {
     pub(crate) source: String,
     /// What of it is ignored, in sentences.
     pub(crate) ignored: Vec<String>,
-    /// Whether it is a `mongodb+srv` one.
-    pub(crate) srv: bool,
+    /// The name that it has the DNS asked for, where it is a `mongodb+srv` one.
+    pub(crate) srv: Option<String>,
     /// Whether its password holds a plus, which some drivers read as a space.
     pub(crate) plus_in_password: bool,
     /// Where the server looks its user up; none where it names no user of a database.
@@ -355,7 +355,7 @@ fn parse(uri: &str) -> Result<Parsed, UriError> {
     };
     let plus = user.as_ref().and_then(|(_, password)| password.as_ref());
     let origin = Origin {
-        srv,
+        srv: srv.then(|| hosts.to_owned()),
         plus_in_password: plus.is_some_and(|password| password.contains('+')),
         users_of,
         says_auth_source: options.auth_source.is_some(),
