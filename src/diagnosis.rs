@@ -1,5 +1,7 @@
 //! Why a server cannot be reached, and what to do about it: connection string, DNS, TLS, topology.
 
+use std::path::Path;
+
 use mongodb::error::{Error, ErrorKind};
 
 use crate::exit::Outcome;
@@ -35,6 +37,15 @@ pub(crate) fn wrong_uri(error: &Error, scheme: Scheme) -> Failure {
              percent-encoded",
         ),
     }
+}
+
+/// The closed gate that a connection string means which names a pipe or a folder where a file is needed.
+pub(crate) fn no_file(path: &Path) -> Failure {
+    Failure::new(
+        Outcome::SettingWrong,
+        format!("the connection string names {path:?}, which is not an ordinary file"),
+        "name a file in PEM format with the options tlsCAFile and tlsCertificateKeyFile",
+    )
 }
 
 /// Whether the driver's reason is that options exclude each other, some of which the DNS gave: those that the
@@ -151,7 +162,7 @@ fn cause(topology: &str) -> (&'static str, &'static str) {
     if has_members {
         return (
             "the replica set has no primary",
-            "check its members, of which a majority must run, and the option replicaSet",
+            "check its members, of which a majority must run, and the option replicaSet in the connection string",
         );
     }
     if says("RsGhost") {
@@ -180,13 +191,13 @@ fn cause(topology: &str) -> (&'static str, &'static str) {
     if says("certificate expired") || says("Expired") {
         return (
             "the server's certificate has expired, though TLS works",
-            "renew the server's certificate, and check the clocks (tls)",
+            "renew the certificate of the server that the connection string names, and check the clocks (tls)",
         );
     }
     if says("not valid yet") || says("NotValidYet") {
         return (
             "the server's certificate is not valid yet, though TLS works",
-            "check the clocks of the server and of this host (tls)",
+            "check the clocks of this host and of the server that the connection string names (tls)",
         );
     }
     if says("invalid peer certificate") || says("certificate") && says("invalid") {

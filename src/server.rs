@@ -5,12 +5,12 @@ use std::time::Duration;
 use mongodb::bson::{Document, Timestamp, doc};
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 use mongodb::options::{
-    Acknowledgment, ClientOptions, DriverInfo, ReadConcern, ReadPreference, SelectionCriteria,
+    Acknowledgment, ClientOptions, DriverInfo, ReadConcern, ReadPreference, SelectionCriteria, Tls,
     WriteConcern,
 };
 use mongodb::{Client, Database};
 
-use crate::diagnosis::{Scheme, unreachable, wrong_uri};
+use crate::diagnosis::{Scheme, no_file, unreachable, wrong_uri};
 use crate::exit::Outcome;
 use crate::failure::Failure;
 use crate::operations;
@@ -55,6 +55,15 @@ pub(crate) async fn connect(
     options.write_concern =
         Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
     let direct = options.direct_connection == Some(true);
+    if let Some(Tls::Enabled(tls)) = &options.tls {
+        let files = [&tls.ca_file_path, &tls.cert_key_file_path];
+        // the driver would wait for the other end of a named pipe, and not even a signal would end that
+        if let Some(file) =
+            files.into_iter().flatten().find(|file| file.exists() && !file.is_file())
+        {
+            return Err(no_file(file));
+        }
+    }
     let client = Client::with_options(options).map_err(wrong)?;
     Ok(Connected { database: client.database(database), direct })
 }

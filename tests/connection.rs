@@ -130,6 +130,69 @@ async fn every_way_in_which_tls_fails_is_told_apart() {
 }
 
 #[tokio::test]
+async fn a_named_pipe_in_the_place_of_a_certificate_is_refused_at_once() {
+    let folder = support::folder::Folder::new("pipe");
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in [pipe.to_str().unwrap(), folder.path().to_str().unwrap()] {
+        for option in ["tlsCAFile", "tlsCertificateKeyFile"] {
+            let uri = format!("mongodb://127.0.0.1:1/lab?tls=true&{option}={path}");
+            let run = gate(&uri).mode("check").run().await;
+            says(&run, 16, &[path, "not an ordinary file", option]);
+        }
+    }
+}
+
+/// mongod does not start with such certificates: openssl does.
+#[tokio::test]
+async fn a_certificate_out_of_its_time_is_said_to_be() {
+    let plain = Mongod::start("").await;
+    let days = |from: &str, to: &str| {
+        format!(
+            "openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost \
+                 -keyout key -out request
+             echo subjectAltName=IP:127.0.0.1 >extensions
+             rm -f index*; touch index; echo 01 >serial
+             printf '%s\\n' '[ca]' default_ca=ours '[ours]' database=index serial=serial new_certs_dir=. \
+                 default_md=sha256 policy=any '[any]' commonName=supplied >ca.conf
+             openssl ca -batch -config ca.conf -cert ca.pem -keyfile ca.key -in request -notext \
+                 -extfile extensions -startdate {from} -enddate {to} -out certificate
+             cat key certificate >timed.pem"
+        )
+    };
+    for (from, to, parts) in [
+        ("20200101000000Z", "20200201000000Z", ["has expired", "renew the certificate"]),
+        ("20900101000000Z", "20900201000000Z", ["is not valid yet", "check the clocks"]),
+    ] {
+        let script = days(from, to);
+        let made =
+            Command::new("sh").args(["-ec", &script]).current_dir(&plain.folder).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let mut server = Command::new("openssl")
+            .args(["s_server", "-quiet", "-cert", "timed.pem", "-accept", &port.to_string()])
+            .current_dir(&plain.folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually("openssl to listen", || async {
+            std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+        })
+        .await;
+        let authority = plain.file("ca.pem");
+        let uri = format!("mongodb://127.0.0.1:{port}/lab?tls=true&tlsCAFile={authority}");
+        let run = gate(&uri).mode("check").run().await;
+        server.kill().unwrap();
+        server.wait().unwrap();
+        says(&run, 20, &parts);
+    }
+}
+
+#[tokio::test]
 async fn a_string_that_other_drivers_take_is_taken_with_warnings_that_name_what_is_ignored() {
     let server = Server::replica_set().await;
     let database = server.database().await;
