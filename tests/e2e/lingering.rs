@@ -41,10 +41,10 @@ async fn pods_that_are_over_do_not_count_however_long_they_stay(world: &World) {
     installed(world, &old(2)).await;
     fill(world, 3).await;
     world.apply(beside("lab")).await;
-    let impatient = json!({ "gate": { "quiesce": { "timeout": "4s" } } });
+    let impatient = json!({ "gate": { "quiesce": { "timeout": "15s" } } });
     let values = merged(new(2), impatient);
     let failed = world.upgrade_lab(&values, &[]).await.failed();
-    failed.says("old pods did not stop within 4s (deployment/lab: beside)");
+    failed.says("old pods did not stop within 15s (deployment/lab: beside)");
     let report = hook_report(world).await;
     assert_eq!(report["exit_code"], 23, "{report}");
     assert_eq!(report["workloads"][0]["state"], "restored", "{report}");
