@@ -163,7 +163,7 @@ async fn try_all(server: &Server, kind: On, table: Vec<Wrong>) {
         }
     }
     assert!(missed.is_empty(), "{}", missed.join("\n"));
-    written_down(kind, &rows);
+    written_down(kind, &rows.replace('\0', "\\0"));
 }
 
 /// The page that shows all of them has these rows; with UPDATE=1 they are written there.
