@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mongodb::bson::{Document, Timestamp, doc};
+use mongodb::bson::{Bson, Document, Timestamp, doc};
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 use mongodb::options::{
     Acknowledgment, ClientOptions, DriverInfo, ReadConcern, ReadPreference, SelectionCriteria, Tls,
@@ -350,4 +350,24 @@ pub(crate) fn describe(error: &Error) -> String {
 /// What may be told of a server's message: many repeat the document or the command.
 pub(crate) fn safe_detail(code: i32, message: &str) -> Option<String> {
     redact::detail(code, message, None)
+}
+
+/// The errors of the single writes in the answer to a write command.
+pub(crate) fn write_errors(answer: &Document) -> impl Iterator<Item = &Document> {
+    answer
+        .get_array("writeErrors")
+        .map(|errors| errors.as_slice())
+        .unwrap_or_default()
+        .iter()
+        .filter_map(Bson::as_document)
+}
+
+/// An unconfirmed write is one that may be lost: the driver's error for it can be tried again.
+pub(crate) fn fail_on_write_concern(answer: &Document) -> Result<(), Error> {
+    match answer.get_document("writeConcernError") {
+        Ok(_) => {
+            Err(std::io::Error::other("the server did not confirm a write to a majority").into())
+        }
+        Err(_) => Ok(()),
+    }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use mongodb::bson::raw::cstr;
-use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
+use mongodb::bson::{Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
 use mongodb::error::{CommandError, Error, ErrorKind};
 use mongodb::options::{ReadConcern, ReadPreference, SelectionCriteria};
 use mongodb::{ClientSession, Database};
@@ -236,8 +236,7 @@ impl Store {
             Some(session) => command.session(session).await?,
             None => command.await?,
         };
-        let errors = answer.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
-        if let Some(error) = errors.first().and_then(Bson::as_document) {
+        if let Some(error) = server::write_errors(&answer).next() {
             let error: CommandError = mongodb::bson::deserialize_from_document(doc! {
                 "code": error.get_i32("code").unwrap_or_default(),
                 "codeName": "",
@@ -245,10 +244,7 @@ impl Store {
             })?;
             return Err(unwritable(ErrorKind::Command(error).into()));
         }
-        if answer.contains_key("writeConcernError") {
-            // it may be lost: an error that passes
-            return Err(Halt::Driver(std::io::Error::other("a write was not confirmed").into()));
-        }
+        server::fail_on_write_concern(&answer)?;
         Ok(answer.get_i32("n").is_ok_and(|n| n == 1))
     }
 

@@ -24,6 +24,7 @@ use crate::failure::Failure;
 use crate::lookup::{Found, Keys, Lookup};
 use crate::record::Done;
 use crate::redact;
+use crate::server::{fail_on_write_concern, write_errors};
 use crate::upgrade::{StepError, Transform, Unit};
 
 /// What one `update` or `insert` command may carry, in bytes; one statement alone may be larger.
@@ -1134,15 +1135,6 @@ pub(crate) fn commands<'a>(
     groups.into_iter().map(|(first, _, array)| (first, command(array))).collect()
 }
 
-pub(crate) fn write_errors(answer: &Document) -> impl Iterator<Item = &Document> {
-    answer
-        .get_array("writeErrors")
-        .map(|errors| errors.as_slice())
-        .unwrap_or_default()
-        .iter()
-        .filter_map(Bson::as_document)
-}
-
 fn fail_on_write_error(
     answer: &Document,
     unit: &Unit,
@@ -1156,16 +1148,6 @@ fn fail_on_write_error(
         None => transform.collection.clone().into_owned(),
     };
     Err(write_failure(error, unit, &transform.step_name(), &place))
-}
-
-/// An unconfirmed write is one that may be lost: the driver's error for it can be tried again.
-pub(crate) fn fail_on_write_concern(answer: &Document) -> Result<(), Halt> {
-    match answer.get_document("writeConcernError") {
-        Ok(_) => Err(Halt::Driver(
-            std::io::Error::other("the server did not confirm a write to a majority").into(),
-        )),
-        Err(_) => Ok(()),
-    }
 }
 
 /// The server's code for a write that it does not make in transactions: into a capped collection, and into

@@ -7,12 +7,11 @@ use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 use mongodb::{ClientSession, Database};
 
 use crate::engine::author;
-use crate::engine::batch::{
-    commands, fail_on_write_concern, id_bytes, is_same, query, write_errors, write_failure,
-};
+use crate::engine::batch::{commands, id_bytes, is_same, query, write_failure};
 use crate::engine::{Context, Halt, failed_step};
 use crate::record::Done;
 use crate::seed::{Seed, id_text};
+use crate::server::{fail_on_write_concern, write_errors};
 use crate::upgrade::Unit;
 
 /// The counter under which the journal holds how many documents were inserted.
