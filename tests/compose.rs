@@ -3,6 +3,7 @@
 mod support;
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -57,6 +58,32 @@ impl Engine {
             .unwrap()
     }
 
+    /// Starts the database again, without its volume.
+    fn empties_the_database(&self) {
+        let compose = "docker compose --file deploy/compose.yaml";
+        let done = self.run(&format!("{compose} down --volumes && {compose} up --detach database"));
+        assert!(done.status.success(), "{}", text(&done));
+    }
+
+    /// Writes what an older datalab would have, in the engine's own network.
+    fn inserts_an_item(&self) {
+        let network = fs::read_to_string(self.state.join("name")).unwrap();
+        let address = self.run(
+            "docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' datalab-database-1",
+        );
+        let program = format!(
+            "import pymongo\npymongo.MongoClient('mongodb://{}:27017').datalabvue.items.insert_one({{'item_id': 'a'}})",
+            text(&address).trim()
+        );
+        let done = Command::new("nsenter")
+            .arg(format!("--net=/run/netns/{}", network.trim()))
+            .args(["python3", "-c", &program])
+            .env("PYTHONPATH", Path::new(ROOT).join(".cache/python"))
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", text(&done));
+    }
+
     fn api_runs(&self) -> bool {
         let running = self.run("docker ps --quiet --filter name=datalab-api-1");
         assert!(running.status.success(), "{}", text(&running));
@@ -98,12 +125,15 @@ fn the_api_starts_after_the_gate_and_not_without_it() {
     assert!(log.contains("GATE_FROM_VERSION") && log.contains("GATE_INITIALISE"), "{log}");
 
     let plan = commands("compose-plan");
-    let planned = engine.run(&plan.replace("run --rm", "run --rm -e GATE_FROM_VERSION=0.7.5"));
-    assert_eq!(planned.status.code(), Some(10), "{}", text(&planned));
-    assert_eq!(report(&planned)["remaining"][0], "0.8.0");
+    let from =
+        |version| plan.replace("run --rm", &format!("run --rm -e GATE_FROM_VERSION={version}"));
+    let empty = engine.run(&from("0.7.5"));
+    assert_eq!(empty.status.code(), Some(11), "{}", text(&empty));
+    assert!(text(&empty).contains("holds no documents"), "{}", text(&empty));
     assert!(!engine.api_runs());
 
-    let opened = engine.run(&commands("compose-first"));
+    let first = commands("compose-first");
+    let opened = engine.run(&first);
     assert!(opened.status.success(), "{}", text(&opened));
     assert!(engine.api_runs());
 
@@ -123,6 +153,21 @@ fn the_api_starts_after_the_gate_and_not_without_it() {
     let refused = engine.run(&format!("export GATE_FROM_VERSION=0.9.0\n{stop_and_up}"));
     assert!(text(&refused).contains("exit 16"), "{}", text(&refused));
     assert!(!engine.api_runs());
+
+    // a database that an older datalab has used
+    engine.empties_the_database();
+    engine.inserts_an_item();
+    let fresh = engine.run(&first);
+    assert!(text(&fresh).contains("exit 11"), "{}", text(&fresh));
+    let planned = engine.run(&from("0.7.5"));
+    assert_eq!(planned.status.code(), Some(10), "{}", text(&planned));
+    assert_eq!(report(&planned)["remaining"][0], "0.8.0");
+    assert!(!engine.api_runs());
+    let upgraded = engine.run(&first.replace("GATE_INITIALISE=fresh", "GATE_FROM_VERSION=0.7.5"));
+    assert!(upgraded.status.success(), "{}", text(&upgraded));
+    assert!(engine.api_runs());
+    let planned = engine.run(&plan);
+    assert_eq!(planned.status.code(), Some(0), "{}", text(&planned));
 }
 
 /// One program and the certificates, for a user who is not root, under the version that the program has.
