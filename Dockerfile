@@ -40,7 +40,7 @@ LABEL org.opencontainers.image.title="datalab-upgrade" \
     org.opencontainers.image.version="${DATALAB_VERSION}"
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /datalab-upgrade /
-# what src/allocator.rs would set: the program need not start itself again
+# what src/process/allocator.rs would set: the program need not start itself again
 ENV GLIBC_TUNABLES=glibc.malloc.mmap_threshold=262144
 USER 65532:65532
 ENTRYPOINT ["/datalab-upgrade"]

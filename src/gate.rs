@@ -6,32 +6,32 @@ use mongodb::bson::DateTime;
 use mongodb::bson::oid::ObjectId;
 use tokio::time::Instant;
 
-use crate::activity::Activity;
-use crate::checkpoint::{Checkpoints, NoCheckpoints};
-use crate::diagnosis::{explained, no_name_server};
-use crate::doubt::Doubt;
+use crate::authoring::upgrade::{Upgrade, Upgrades};
 use crate::engine::{closed, jittered};
-use crate::exit::Outcome;
-use crate::failure::Failure;
+use crate::modes::{POLL, Quiesce, Run, SAY};
+use crate::process::activity::Activity;
+use crate::process::checkpoint::{Checkpoints, NoCheckpoints};
+use crate::process::exit::Outcome;
+use crate::process::failure::Failure;
+use crate::process::report::Report;
 #[cfg(feature = "kubernetes")]
-use crate::kubernetes::{Cluster, JobEvents};
-use crate::lock::{LOCK_ID, Lock};
-use crate::observer::{Notice, Observer, Occasion, Tone};
-use crate::quiet::Quiet;
-use crate::record::{Names, Writer};
-use crate::remembered::Memory;
-use crate::report::Report;
-use crate::run::{POLL, Quiesce, Run, SAY};
-use crate::server::{Connected, connect};
+use crate::process::settings::Events;
+use crate::process::settings::{Asking, Mode, Settings};
 #[cfg(feature = "kubernetes")]
-use crate::settings::Events;
-use crate::settings::{Asking, Mode, Settings};
-use crate::stamp::Place;
-use crate::stop::{Stop, caught, within};
-use crate::store::Store;
-use crate::upgrade::{Upgrade, Upgrades};
+use crate::quiesce::kubernetes::{Cluster, JobEvents};
+use crate::quiesce::observer::{Notice, Observer, Occasion, Tone};
+use crate::quiesce::quiet::Quiet;
+use crate::quiesce::workloads::Workloads;
+use crate::record::document::{Names, Writer};
+use crate::record::doubt::Doubt;
+use crate::record::lock::{LOCK_ID, Lock};
+use crate::record::remembered::Memory;
+use crate::record::stamp::Place;
+use crate::record::store::Store;
+use crate::server::connection::{Connected, connect};
+use crate::server::diagnosis::{explained, no_name_server};
+use crate::server::stop::{Stop, caught, within};
 use crate::version::Version;
-use crate::workloads::Workloads;
 
 /// An application's gate: its name, the version of its code and its upgrades.
 #[derive(Clone, Debug)]
@@ -443,9 +443,9 @@ fn host() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::Command;
-    use crate::lookup::Lookup;
-    use crate::upgrade::{Step, Transform};
+    use crate::authoring::command::Command;
+    use crate::authoring::lookup::Lookup;
+    use crate::authoring::upgrade::{Step, Transform};
 
     fn checked(step: impl Into<Step>) -> Result<(), String> {
         let gate = Gate::new("app", "0.1.0").record("versions", "version");

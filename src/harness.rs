@@ -39,16 +39,16 @@ use mongodb::bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
 use mongodb::{Client, Database};
 use tokio::sync::{Notify, oneshot};
 
-use crate::checkpoint::{Checkpoints, NoCheckpoints};
-use crate::exit::Outcome;
 use crate::gate::Gate;
-use crate::lock::LOCK_ID;
-use crate::record::Names;
-use crate::report::Report;
-use crate::settings::Settings;
-use crate::stop::Stop;
+use crate::process::checkpoint::{Checkpoints, NoCheckpoints};
+use crate::process::exit::Outcome;
+use crate::process::report::Report;
+use crate::process::settings::Settings;
+use crate::record::document::Names;
+use crate::record::lock::LOCK_ID;
+use crate::server::stop::Stop;
 
-pub use crate::checkpoint::Point;
+pub use crate::process::checkpoint::Point;
 
 /// How often a killed run is run again before that counts as never getting through.
 const RERUNS: usize = 20;

@@ -1,90 +1,52 @@
 #![doc = include_str!("../README.md")]
 //!
-//! # The code, file by file
+//! # The code, room by room
 //!
-//! Dependencies point downwards in this list; the decision knows no I/O, the engine knows no datalab.
+//! Each folder is a room, and opens with a map of what is in it. A room knows only those below it in this list:
 //!
-//! - `process`: arguments, environment, log, report and exit status around a run.
-//! - `gate`: what an application says of itself. `run`: the modes; `run/upgrade` holds the lock and acts,
-//!   `run/prepare` makes sure before anything is written, `run/repair` is mode `record`,
-//!   `run/quiesce` stops old code and gives it back.
-//! - `kubernetes`: the only folder that knows it. `workloads` and `observer` are the seams that it fills.
+//! - [`harness`] kills runs, for tests of upgrades.
+//! - `gate`: what an application says of itself, and a run from its beginning to its end.
+//! - `modes`: what each mode does.
+//! - `engine`: applies upgrades, or finds out without a trace what each would do.
 //! - `decision`: the pure function from what was read and what the operator said to what is to be done.
-//! - `engine`: `look` finds out without a trace what each version would do; `apply` applies a version at
-//!   once or through the journal; `transact` commits data and record together, exactly once; `batch`
-//!   reads, computes and writes documents; `command` is for what has no transaction.
-//! - `record`: the only file that knows the shape of the record. `store`: reads it and moves it. `lock`:
-//!   the lease beside it. `remembered`: what was stopped, beside it too. `quiet`: whether it stays so.
-//! - `upgrade`, `condition`, `command`, `seed`, `edit`, `lookup`, `handle`: what authors of upgrades write with.
-//! - `server`: the connection, what server and user can do, and what errors mean.
-//! - `settings`, `log`, `progress`, `report`, `exit`, `failure`, `version`, `stop`, `checkpoint`: one
-//!   subject each. [`harness`] kills runs, for tests of upgrades.
+//! - `record`: what is stored: record, journal, history, lock.
+//! - `quiesce`: stops old code while its data changes. All that knows Kubernetes is in it.
+//! - `server`: the connection, and what a server's answers mean.
+//! - `process`: settings, log, report, exit codes.
+//! - `authoring`: what upgrades are written with.
+//! - `version`: versions and their order.
 
-mod activity;
-mod allocator;
-mod blocking;
-mod checkpoint;
-mod command;
-mod compatibility;
-mod condition;
+mod authoring;
 mod decision;
-mod derived;
-mod diagnosis;
-mod doubt;
-mod edit;
 mod engine;
-mod exit;
-mod failure;
 mod gate;
-mod handle;
 pub mod harness;
-#[cfg(feature = "kubernetes")]
-mod kubernetes;
-mod lock;
-mod log;
-mod lookup;
-mod naming;
-mod observer;
-mod operations;
-#[cfg(test)]
-mod pages;
+mod modes;
 mod process;
-mod progress;
-mod quiet;
-mod raw;
+mod quiesce;
 mod record;
-mod redact;
-mod remembered;
-mod report;
-mod run;
-mod seed;
 mod server;
-mod server_errors;
-mod settings;
-mod stamp;
-mod stamping;
-mod stop;
-mod store;
-mod upgrade;
 mod version;
-mod visible;
-mod workloads;
 
-pub use command::{Command, CreateIndex};
-pub use condition::Condition;
-pub use derived::derived_object_id;
-pub use edit::Edits;
-pub use exit::Outcome;
-pub use failure::Failure;
+pub use authoring::command::{Command, CreateIndex};
+pub use authoring::condition::Condition;
+pub use authoring::derived::derived_object_id;
+pub use authoring::edit::Edits;
+pub use authoring::handle::{Find, Handle};
+pub use authoring::lookup::{Found, Keys, Lookup};
+pub use authoring::seed::Seed;
+pub use authoring::upgrade::{
+    ActionType, Step, StepError, Transaction, Transform, Upgrade, UpgradeAction,
+};
 pub use gate::Gate;
-pub use handle::{Find, Handle};
-pub use lookup::{Found, Keys, Lookup};
 pub use mongodb;
 pub use mongodb::bson;
-pub use observer::{Notice, Observer, Occasion, Tone};
-pub use report::{Report, Unfinished, UpgradeReport, UpgradeState, WorkloadReport, WorkloadState};
-pub use seed::Seed;
-pub use settings::Settings;
-pub use upgrade::{ActionType, Step, StepError, Transaction, Transform, Upgrade, UpgradeAction};
+pub use process::exit::Outcome;
+pub use process::failure::Failure;
+pub use process::report::{
+    Report, Unfinished, UpgradeReport, UpgradeState, WorkloadReport, WorkloadState,
+};
+pub use process::settings::Settings;
+pub use quiesce::observer::{Notice, Observer, Occasion, Tone};
+pub use quiesce::workloads::{Later, Scaled, Workload, Workloads};
 pub use version::{Version, VersionError};
-pub use workloads::{Later, Scaled, Workload, Workloads};

@@ -6,10 +6,10 @@ use std::hash::{BuildHasher, RandomState};
 
 use mongodb::bson::{RawDocument, RawDocumentBuf};
 
+use crate::authoring::upgrade::{Transform, Unit};
 use crate::engine::batch::{Edited, id_bytes, is_same, place};
 use crate::engine::{author, failed_step};
-use crate::stop::Halt;
-use crate::upgrade::{Transform, Unit};
+use crate::server::stop::Halt;
 
 /// How many added documents a preflight remembers, in some 40 bytes each. What is beyond is compared when it
 /// is written.

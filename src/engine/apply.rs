@@ -10,22 +10,24 @@ use mongodb::bson::{Bson, DateTime, RawDocumentBuf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::checkpoint::Point;
-use crate::command::Command;
+use crate::authoring::command::Command;
+use crate::authoring::handle::Handle;
+use crate::authoring::seed::Seed;
+use crate::authoring::upgrade::{Step, Transaction, Transform, Unit};
 use crate::engine::author::{self, panicked};
 use crate::engine::batch::{self, Batch, Edited, Purpose, Sizes};
 use crate::engine::lifetime::Lifetime;
 use crate::engine::reader::Reader;
 use crate::engine::transact::{PATIENCE, jittered, together};
 use crate::engine::{Context, Estimate, actions, at, closed, command, failed, in_step, seed};
-use crate::failure::Failure;
-use crate::handle::Handle;
-use crate::progress::Progress;
-use crate::record::{Applied, Done, Journal, Pass, Position, Record};
-use crate::seed::Seed;
-use crate::server::{self, Deployment};
-use crate::stop::{Halt, caught};
-use crate::upgrade::{Step, Transaction, Transform, Unit};
+use crate::process::checkpoint::Point;
+use crate::process::failure::Failure;
+use crate::process::progress::Progress;
+use crate::record::document::{Applied, Done, Journal, Pass, Position, Record};
+use crate::server::answer;
+use crate::server::connection::Deployment;
+use crate::server::errors;
+use crate::server::stop::{Halt, caught};
 
 /// How long a version is tried at once before it is tried in parts.
 const AT_ONCE: Duration = Duration::from_secs(15);
@@ -102,9 +104,9 @@ impl<'a> Work<'a> {
         if estimate.fits_at_once && self.session.is_some() {
             let mut at_once = self.at_once(unit, AT_ONCE).await;
             if let Err(Halt::Driver(error)) = &at_once
-                && server::passing(error)
-                && !server::held_by_others(error)
-                && !server::too_large(error)
+                && errors::passing(error)
+                && !answer::held_by_others(error)
+                && !answer::too_large(error)
             {
                 // there was no server: that is no reason to do it in parts
                 at_once = self.at_once(unit, PATIENCE).await;
@@ -115,10 +117,10 @@ impl<'a> Work<'a> {
                     return Ok(Applied { late: self.sweep(unit).await, ..applied });
                 }
                 Err(Halt::Driver(error))
-                    if server::held_by_others(&error) || server::too_large(&error) =>
+                    if answer::held_by_others(&error) || answer::too_large(&error) =>
                 {
                     tracing::warn!(
-                        error = server::describe(&error),
+                        error = answer::describe(&error),
                         "one transaction does not get through; going on in parts"
                     );
                 }
@@ -624,9 +626,9 @@ async fn edit_guarded(
                     return Err(refusal);
                 }
             }
-            Err(Halt::Driver(error)) if server::passing(&error) => {
+            Err(Halt::Driver(error)) if errors::passing(&error) => {
                 tracing::warn!(
-                    error = server::describe(&error),
+                    error = answer::describe(&error),
                     "a batch was not confirmed; reading it again"
                 );
             }

@@ -7,12 +7,12 @@ use mongodb::bson::spec::ElementType;
 use mongodb::bson::{Bson, RawBsonRef, RawDocument};
 use mongodb::error::ErrorKind as DriverErrorKind;
 
+use crate::authoring::lookup::Found;
+use crate::authoring::upgrade::{StepError, Transform, Unit};
 use crate::engine::{at, failed_step};
-use crate::exit::Outcome;
-use crate::failure::Failure;
-use crate::lookup::Found;
-use crate::stop::Halt;
-use crate::upgrade::{StepError, Transform, Unit};
+use crate::process::exit::Outcome;
+use crate::process::failure::Failure;
+use crate::server::stop::Halt;
 
 /// Calls code of the step `step`; `place` names the document that it is called with.
 ///

@@ -14,18 +14,20 @@ use mongodb::error::Error;
 use mongodb::{ClientSession, Database};
 use tokio::task::JoinError;
 
-use crate::edit::{Counts, Edits, Extent, Inserts, MAX_DOCUMENT_SIZE, deletion, guarded_deletion};
+use crate::authoring::edit::{
+    Counts, Edits, Extent, Inserts, MAX_DOCUMENT_SIZE, deletion, guarded_deletion,
+};
+use crate::authoring::lookup::{Found, Keys, Lookup};
+use crate::authoring::upgrade::{StepError, Transform, Unit};
 use crate::engine::added::by_collection;
 use crate::engine::author::{self, about, refused};
 use crate::engine::converge::{Verify, verify, verify_known};
 use crate::engine::{Halt, at, failed, failed_step};
-use crate::exit::Outcome;
-use crate::failure::Failure;
-use crate::lookup::{Found, Keys, Lookup};
-use crate::record::Done;
-use crate::redact;
-use crate::server::{fail_on_write_concern, write_errors};
-use crate::upgrade::{StepError, Transform, Unit};
+use crate::process::exit::Outcome;
+use crate::process::failure::Failure;
+use crate::record::document::Done;
+use crate::server::answer::{fail_on_write_concern, write_errors};
+use crate::server::redact;
 
 /// What one `update` or `insert` command may carry, in bytes; one statement alone may be larger.
 const COMMAND_BYTES: usize = 12 * 1024 * 1024;
@@ -1183,7 +1185,7 @@ pub(crate) fn write_failure(error: &Document, unit: &Unit, step: &str, place: &s
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upgrade::{ActionType, Upgrade, Upgrades};
+    use crate::authoring::upgrade::{ActionType, Upgrade, Upgrades};
     use crate::version::Version;
 
     /// What a transform makes of `{ _id, n }` for each number.

@@ -7,12 +7,12 @@ use mongodb::bson::{Bson, Document, doc};
 use mongodb::error::Error;
 use mongodb::{Database, IndexModel};
 
-use crate::checkpoint::Point;
-use crate::command::Command;
-use crate::compatibility::{self, NamingByUuid};
+use crate::authoring::command::Command;
+use crate::authoring::upgrade::{Step, Unit};
 use crate::engine::{Context, Halt, at, failed};
-use crate::server;
-use crate::upgrade::{Step, Unit};
+use crate::process::checkpoint::Point;
+use crate::server::answer;
+use crate::server::compatibility::{self, NamingByUuid};
 
 /// The key under which the journal holds the UUID that a rename or a drop was decided on.
 const UUID: &str = "uuid";
@@ -313,7 +313,7 @@ pub(crate) async fn run(
     match context.patiently(PAUSE, sending).await {
         Ok(()) => {}
         // the collection is not the one that was probed, or not there: the probe says what that means
-        Err(Halt::Driver(error)) if matches!(server::code(&error), Some(26 | 27 | 361)) => {}
+        Err(Halt::Driver(error)) if matches!(answer::code(&error), Some(26 | 27 | 361)) => {}
         // it was lowered since the run began
         Err(Halt::Driver(error)) if compatibility::is_refusal(&error) && names_by_uuid(command) => {
             let what = format!("upgrade {}: {}", unit.version, command.describe());
@@ -373,7 +373,7 @@ async fn send(database: &Database, command: &Command, identity: &Document) -> Re
         Command::SetValidator { collection, validator } => {
             let set = doc! { "collMod": &**collection, "validator": validator.clone(), "writeConcern": concern.clone() };
             match database.run_command(set).await {
-                Err(error) if server::code(&error) == Some(26) => {
+                Err(error) if answer::code(&error) == Some(26) => {
                     let create = doc! { "create": &**collection, "validator": validator.clone(), "writeConcern": concern };
                     database.run_command(create).await?;
                 }
@@ -387,7 +387,7 @@ async fn send(database: &Database, command: &Command, identity: &Document) -> Re
             set.extend(options.clone());
             set.insert("writeConcern", concern.clone());
             match database.run_command(set).await {
-                Err(error) if server::code(&error) == Some(26) => {
+                Err(error) if answer::code(&error) == Some(26) => {
                     let mut create = doc! { "create": &**collection };
                     create.extend(options.clone());
                     create.insert("writeConcern", concern);
@@ -466,7 +466,7 @@ async fn stored_index(
 async fn stored_indexes(database: &Database, collection: &str) -> Result<Vec<Document>, Error> {
     let mut cursor = match database.run_cursor_command(doc! { "listIndexes": collection }).await {
         Ok(cursor) => cursor,
-        Err(error) if server::code(&error) == Some(26) => return Ok(vec![]),
+        Err(error) if answer::code(&error) == Some(26) => return Ok(vec![]),
         Err(error) => return Err(error),
     };
     let mut indexes = Vec::new();

@@ -2,13 +2,13 @@
 
 use mongodb::bson::{Bson, Document, RawDocument, RawDocumentBuf, Timestamp, doc};
 
-use crate::condition::{Condition, Kind};
+use crate::authoring::condition::{Condition, Kind};
+use crate::authoring::upgrade::{Name, Unit};
 use crate::engine::batch::{In, query};
 use crate::engine::{Context, Halt};
-use crate::exit::Outcome;
-use crate::failure::Failure;
-use crate::report::cut;
-use crate::upgrade::{Name, Unit};
+use crate::process::exit::Outcome;
+use crate::process::failure::Failure;
+use crate::process::report::cut;
 
 /// How many documents a failed condition counts at most.
 const COUNTED: i32 = 1000;

@@ -5,11 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mongodb::bson::{RawDocument, RawDocumentBuf};
 
-use crate::edit::Edits;
+use crate::authoring::edit::Edits;
+use crate::authoring::lookup::Found;
+use crate::authoring::upgrade::{Transform, Unit};
 use crate::engine::{batch, failed_step};
-use crate::lookup::Found;
-use crate::stop::Halt;
-use crate::upgrade::{Transform, Unit};
+use crate::server::stop::Halt;
 
 /// Whether what a transform makes of documents is given to it once more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,9 +5,9 @@ use std::time::Duration;
 use mongodb::bson::{Bson, doc};
 use tokio::time::Instant;
 
+use crate::authoring::upgrade::{Step, Unit};
 use crate::engine::{Context, failed_step};
-use crate::stop::Halt;
-use crate::upgrade::{Step, Unit};
+use crate::server::stop::Halt;
 
 /// How many transactions may live too long before the step is given up: one may have waited for others.
 const TRIES: usize = 2;

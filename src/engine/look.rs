@@ -6,18 +6,20 @@ use std::collections::HashSet;
 use mongodb::ClientSession;
 use mongodb::bson::{Bson, RawDocumentBuf, Timestamp, doc};
 
-use crate::command::Command;
+use crate::authoring::command::Command;
+use crate::authoring::upgrade::{ActionType, Step, Transform, Unit, UpgradeAction};
 use crate::engine::added::Added;
 use crate::engine::apply::in_transaction;
 use crate::engine::batch::{Edited, Purpose, TRANSACTION_BYTES};
 use crate::engine::reader::Reader;
 use crate::engine::transact::abort;
 use crate::engine::{Context, at, command, in_step, seed, step_actions};
-use crate::progress::Progress;
-use crate::record::{Done, Journal, Pass};
-use crate::server::{self, Deployment};
-use crate::stop::Halt;
-use crate::upgrade::{ActionType, Step, Transform, Unit, UpgradeAction};
+use crate::process::progress::Progress;
+use crate::record::document::{Done, Journal, Pass};
+use crate::server::answer;
+use crate::server::connection::Deployment;
+use crate::server::errors;
+use crate::server::stop::Halt;
 use crate::version::Version;
 
 /// How many documents each step of a rehearsal may change, as a multiple of one transaction's.
@@ -350,10 +352,10 @@ async fn rehearse_into(
                 }
                 return Ok(());
             }
-            Err(Halt::Driver(error)) if server::too_large(&error) => return Ok(()),
-            Err(Halt::Driver(error)) if server::passing(&error) && tries < 5 => tries += 1,
+            Err(Halt::Driver(error)) if answer::too_large(&error) => return Ok(()),
+            Err(Halt::Driver(error)) if errors::passing(&error) && tries < 5 => tries += 1,
             // others write to these documents all the time: nothing is known of the steps, then
-            Err(Halt::Driver(error)) if server::held_by_others(&error) => return Ok(()),
+            Err(Halt::Driver(error)) if answer::held_by_others(&error) => return Ok(()),
             Err(halt) => return Err(halt),
         }
         context.stop.sleep(std::time::Duration::from_millis(50) * tries).await?;

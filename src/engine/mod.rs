@@ -24,17 +24,19 @@ pub(crate) use condition::ask;
 pub(crate) use look::{Estimate, Look, look};
 pub(crate) use transact::jittered;
 
-use crate::activity::Activity;
-use crate::checkpoint::{Checkpoints, Point};
-use crate::exit::Outcome;
-use crate::failure::Failure;
-use crate::lock::Lock;
-use crate::quiet::Quiet;
-use crate::record::{Done, Writer};
-use crate::server::{self, Server};
-use crate::stop::{Halt, Stop};
-use crate::store::Store;
-use crate::upgrade::{ActionType, Step, Transform, Unit, UpgradeAction};
+use crate::authoring::upgrade::{ActionType, Step, Transform, Unit, UpgradeAction};
+use crate::process::activity::Activity;
+use crate::process::checkpoint::{Checkpoints, Point};
+use crate::process::exit::Outcome;
+use crate::process::failure::Failure;
+use crate::quiesce::quiet::Quiet;
+use crate::record::document::{Done, Writer};
+use crate::record::lock::Lock;
+use crate::record::store::Store;
+use crate::server::answer;
+use crate::server::connection::Server;
+use crate::server::errors;
+use crate::server::stop::{Halt, Stop};
 
 /// How often something is done again after errors that may pass.
 const TRIES: u32 = 5;
@@ -72,7 +74,7 @@ impl Context {
         let mut tries = 0;
         loop {
             match attempt().await {
-                Err(Halt::Driver(error)) if server::passing(&error) && tries < TRIES => tries += 1,
+                Err(Halt::Driver(error)) if errors::passing(&error) && tries < TRIES => tries += 1,
                 ended => return ended,
             }
             self.stop.sleep(pause * tries).await?;
@@ -153,9 +155,9 @@ fn failed_step(unit: &Unit, step: &str, what: &str, next: &str) -> Halt {
 pub(crate) fn in_step(halt: Halt, unit: &Unit, step: &Step) -> Halt {
     match halt {
         Halt::Driver(error)
-            if server::code(&error).is_some_and(|code| code != server::UNAUTHORISED)
-                && !server::passing(&error)
-                && !server::too_large(&error) =>
+            if answer::code(&error).is_some_and(|code| code != answer::UNAUTHORISED)
+                && !errors::passing(&error)
+                && !answer::too_large(&error) =>
         {
             let mut collections = step.writes();
             if let Step::Command(command) = step {
@@ -164,7 +166,7 @@ pub(crate) fn in_step(halt: Halt, unit: &Unit, step: &Step) -> Halt {
             collections.dedup();
             let doing =
                 format!("{}: collection {}", at(unit, &step.name()), collections.join(", "));
-            server::failure(&error, &doing, Outcome::UpgradeFailed).into()
+            errors::failure(&error, &doing, Outcome::UpgradeFailed).into()
         }
         halt => halt,
     }
@@ -183,7 +185,7 @@ pub(crate) fn closed_looking(halt: Halt, doing: &str) -> Failure {
 /// The same while `units` were applied, where an error that passes was tried again for a long time.
 pub(crate) fn closed_by(halt: Halt, doing: &str, units: &[&Unit]) -> Failure {
     match &halt {
-        Halt::Driver(error) if server::held_by_others(error) => {
+        Halt::Driver(error) if answer::held_by_others(error) => {
             let mut collections: Vec<&str> =
                 units.iter().flat_map(|unit| unit.steps()).flat_map(Step::writes).collect();
             collections.sort_unstable();
@@ -193,7 +195,7 @@ pub(crate) fn closed_by(halt: Halt, doing: &str, units: &[&Unit]) -> Failure {
                 format!(
                     "{doing}: something else holds documents of {} ({})",
                     collections.join(", "),
-                    server::describe(error)
+                    answer::describe(error)
                 ),
                 "find the long transaction that holds them (db.currentOp() shows it) and end it, then \
                  run it again",
@@ -206,7 +208,7 @@ pub(crate) fn closed_by(halt: Halt, doing: &str, units: &[&Unit]) -> Failure {
 fn closed_as(halt: Halt, doing: &str, unknown: Outcome) -> Failure {
     match halt {
         Halt::Failure(failure) => failure,
-        Halt::Driver(error) => server::failure(&error, doing, unknown),
+        Halt::Driver(error) => errors::failure(&error, doing, unknown),
         Halt::Stopped(reason) => reason.failure(),
         Halt::RecordMoved => Failure::new(
             Outcome::Locked,
@@ -221,7 +223,7 @@ mod tests {
     use mongodb::error::{CommandError, ErrorKind};
 
     use super::*;
-    use crate::upgrade::{Transform, Upgrade, Upgrades};
+    use crate::authoring::upgrade::{Transform, Upgrade, Upgrades};
     use crate::version::Version;
 
     fn error(code: i32) -> Halt {

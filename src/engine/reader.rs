@@ -5,12 +5,12 @@ use std::time::Duration;
 use mongodb::bson::{Bson, RawDocumentBuf, Timestamp};
 use tokio::task::JoinSet;
 
+use crate::authoring::upgrade::{Transform, Unit};
 use crate::engine::batch::{self, Batch, Computed, Edited, Gathered, In, Purpose, Sizes};
 use crate::engine::converge::Verify;
 use crate::engine::look::scan;
 use crate::engine::{Context, Halt};
-use crate::server;
-use crate::upgrade::{Transform, Unit};
+use crate::server::connection;
 
 /// The first pause before documents are read again.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -109,7 +109,8 @@ impl<'a> Reader<'a> {
     /// From here on sees at least all that is written now, also what a majority is still to get.
     pub(crate) async fn refresh(&mut self) -> Result<(), Halt> {
         let (context, collection) = (self.context, &*self.transform.collection);
-        let asking = || context.stop.guard(server::operation_time(context.database(), collection));
+        let asking =
+            || context.stop.guard(connection::operation_time(context.database(), collection));
         self.since = context.patiently(PAUSE, async || asking().await).await?;
         self.restart(self.after.clone());
         Ok(())

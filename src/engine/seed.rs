@@ -6,13 +6,13 @@ use mongodb::bson::raw::cstr;
 use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 use mongodb::{ClientSession, Database};
 
+use crate::authoring::seed::{Seed, id_text};
+use crate::authoring::upgrade::Unit;
 use crate::engine::author;
 use crate::engine::batch::{commands, id_bytes, is_same, query, write_failure};
 use crate::engine::{Context, Halt, failed_step};
-use crate::record::Done;
-use crate::seed::{Seed, id_text};
-use crate::server::{fail_on_write_concern, write_errors};
-use crate::upgrade::Unit;
+use crate::record::document::Done;
+use crate::server::answer::{fail_on_write_concern, write_errors};
 
 /// The counter under which the journal holds how many documents were inserted.
 pub(crate) const INSERTED: &str = "inserted";

@@ -8,12 +8,13 @@ use mongodb::bson::RawDocumentBuf;
 use mongodb::error::{Error, TRANSIENT_TRANSACTION_ERROR};
 use tokio::time::Instant;
 
-use crate::checkpoint::Point;
-use crate::doubt::Sent;
 use crate::engine::Context;
-use crate::record::{Move, Record, Recorded};
-use crate::server;
-use crate::stop::Halt;
+use crate::process::checkpoint::Point;
+use crate::record::document::{Move, Record, Recorded};
+use crate::record::doubt::Sent;
+use crate::server::answer;
+use crate::server::errors;
+use crate::server::stop::Halt;
 
 /// How long a transaction that makes no progress is tried again. Longer than the minute for which the
 /// server keeps a transaction that a killed run left open.
@@ -68,7 +69,7 @@ pub(crate) async fn together<T>(
                 return Ok(value);
             }
             Ok(Attempt::InDoubt(value, to, error)) => {
-                if !server::passing(&error) || Instant::now() >= deadline {
+                if !errors::passing(&error) || Instant::now() >= deadline {
                     return Err(Halt::Driver(error));
                 }
                 tracing::warn!("the result of a commit is unknown; reading the record");
@@ -83,11 +84,11 @@ pub(crate) async fn together<T>(
                 return Ok(value);
             }
             Err(Halt::Driver(error))
-                if (server::passing(&error) || server::too_large(&error))
+                if (errors::passing(&error) || answer::too_large(&error))
                     && Instant::now() < deadline =>
             {
                 abort(context, session).await;
-                let error = server::describe(&error);
+                let error = answer::describe(&error);
                 if said.elapsed() >= SAY {
                     tracing::warn!(error, "a transaction does not get through; trying again");
                     said = Instant::now();
@@ -156,7 +157,7 @@ async fn attempt<T>(
             sending.refused();
             return Err(Halt::Driver(error));
         }
-        if tries == COMMIT_ATTEMPTS || !server::passing(&error) {
+        if tries == COMMIT_ATTEMPTS || !errors::passing(&error) {
             return Ok(Attempt::InDoubt(value, to, error));
         }
     }

@@ -1,0 +1,196 @@
+//! Seeds as their author writes them: documents that must be there.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+use mongodb::bson::{DateTime, Document, RawBsonRef, RawDocument, RawDocumentBuf};
+
+use crate::authoring::edit::MAX_DOCUMENT_SIZE;
+use crate::authoring::upgrade::{Name, StepError};
+
+type Documents = dyn Fn(DateTime) -> Result<Vec<Document>, StepError> + Send + Sync;
+
+/// Documents of one collection that must be there, by `_id`. One that is there is left as it is.
+///
+/// Works on standalone servers as well, and reports how many documents it inserted.
+///
+/// ```
+/// # use upgrade_gate::{Seed, Upgrade, bson::doc};
+/// Upgrade::new("1.2.0", "add the roles").step(
+///     Seed::new("roles", [doc! { "_id": "reader" }, doc! { "_id": "admin", "all": true }])
+///         .report("Add {n} role(s)"),
+/// );
+/// ```
+#[derive(Clone)]
+pub struct Seed {
+    pub(crate) name: Option<Name>,
+    pub(crate) collection: Name,
+    pub(crate) description: Option<Name>,
+    pub(crate) exact: bool,
+    fixed: bool,
+    documents: Arc<Documents>,
+}
+
+impl Seed {
+    /// These documents, each with its `_id`.
+    pub fn new(
+        collection: impl Into<Cow<'static, str>>,
+        documents: impl IntoIterator<Item = Document>,
+    ) -> Self {
+        let documents: Vec<Document> = documents.into_iter().collect();
+        let documents = Arc::new(move |_| Ok(documents.clone()));
+        Seed { fixed: true, ..Seed::of(collection.into(), documents) }
+    }
+
+    /// Documents that are computed from the start of the run that applies the version; see
+    /// [`Edits::started`](crate::Edits::started).
+    ///
+    /// `documents` must depend on nothing else that may change from call to call: it is called for plans,
+    /// retries and runs alike.
+    pub fn computed(
+        collection: impl Into<Cow<'static, str>>,
+        documents: impl Fn(DateTime) -> Result<Vec<Document>, StepError> + Send + Sync + 'static,
+    ) -> Self {
+        Seed::of(collection.into(), Arc::new(documents))
+    }
+
+    fn of(collection: Name, documents: Arc<Documents>) -> Self {
+        Seed { name: None, collection, description: None, exact: false, fixed: false, documents }
+    }
+
+    /// Names the step, where a version has two seeds of one collection.
+    pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// A document that is there with other contents ends the run with 14, before the first write. The
+    /// contents are the same when all fields have the same order, types and values.
+    pub fn exact(mut self) -> Self {
+        self.exact = true;
+        self
+    }
+
+    /// Describes what it did in the report; `{n}` becomes the number of inserted documents.
+    pub fn report(mut self, description: impl Into<Cow<'static, str>>) -> Self {
+        self.description = Some(description.into());
+        self
+    }
+
+    /// The name under which the journal knows the step.
+    pub(crate) fn step_name(&self) -> String {
+        match &self.name {
+            Some(name) => name.clone().into_owned(),
+            None => format!("seed {}", self.collection),
+        }
+    }
+
+    /// The line of a plan or a report, with `{n}`.
+    pub(crate) fn describe(&self) -> Cow<'_, str> {
+        match &self.description {
+            Some(description) => Cow::Borrowed(description),
+            None => Cow::Owned(format!("Insert {{n}} document(s) into {}", self.collection)),
+        }
+    }
+
+    /// What is wrong with documents that are known before any run.
+    pub(crate) fn mistake(&self) -> Option<String> {
+        match self.fixed.then(|| self.documents(DateTime::now()))? {
+            Err(StepError::Refused(reason)) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// The documents, each found to be one that the server can take.
+    pub(crate) fn documents(&self, started: DateTime) -> Result<Vec<RawDocumentBuf>, StepError> {
+        let mut ids = HashSet::new();
+        let mut documents = Vec::new();
+        for (position, document) in (self.documents)(started)?.into_iter().enumerate() {
+            let wrong = |what: &str| {
+                StepError::refused(format!(
+                    "document {position} to seed into {} {what}",
+                    self.collection
+                ))
+            };
+            let document = RawDocumentBuf::try_from(&document)
+                .map_err(|_| wrong("cannot be written as BSON"))?;
+            if document.as_bytes().len() > MAX_DOCUMENT_SIZE {
+                return Err(wrong("exceeds 16 MiB"));
+            }
+            match document.get("_id") {
+                Ok(Some(
+                    RawBsonRef::Array(_) | RawBsonRef::RegularExpression(_) | RawBsonRef::Undefined,
+                )) => return Err(wrong("has an _id of a wrong type")),
+                Ok(Some(id)) if !ids.insert(identity(id)) => {
+                    return Err(wrong("has the _id of another one"));
+                }
+                Ok(Some(_)) => {}
+                _ => return Err(wrong("has no _id")),
+            }
+            documents.push(document);
+        }
+        Ok(documents)
+    }
+}
+
+/// Bytes that are the same for values that the server takes for one `_id`, collations aside.
+fn identity(id: RawBsonRef<'_>) -> Vec<u8> {
+    let number = |value: f64| {
+        RawDocumentBuf::from_iter([(mongodb::bson::cstr!("number"), value)]).into_bytes()
+    };
+    match id {
+        RawBsonRef::Int32(value) => number(value.into()),
+        // beyond 2^53 two of them may be taken for one, which only refuses more
+        RawBsonRef::Int64(value) => number(value as f64),
+        RawBsonRef::Double(value) => number(value + 0.0),
+        other => RawDocumentBuf::from_iter([(mongodb::bson::cstr!("_id"), other)]).into_bytes(),
+    }
+}
+
+impl fmt::Debug for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seed").field("collection", &self.collection).finish_non_exhaustive()
+    }
+}
+
+/// The `_id` of a document, as text.
+pub(crate) fn id_text(document: &RawDocument) -> String {
+    let id = document.get("_id").ok().flatten();
+    let id = id.and_then(|id| mongodb::bson::Bson::try_from(id).ok());
+    id.and_then(|id| serde_json::to_string(&id).ok()).unwrap_or_else(|| "unreadable".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use mongodb::bson::{Bson, Regex, cstr, doc};
+
+    use super::*;
+
+    #[test]
+    fn documents_that_the_server_could_not_take_are_a_mistake_and_contents_are_not_told() {
+        let regex = Regex { pattern: cstr!("a").into(), options: cstr!("").into() };
+        for (documents, what) in [
+            (vec![doc! { "secret": 1 }], "document 0 to seed into roles has no _id"),
+            (vec![doc! { "_id": [1] }], "wrong type"),
+            (vec![doc! { "_id": Bson::RegularExpression(regex) }], "wrong type"),
+            (vec![doc! { "_id": 1 }, doc! { "_id": 1.0 }], "document 1 to seed into roles has the"),
+            (vec![doc! { "_id": "a" }, doc! { "_id": "a", "secret": 1 }], "_id of another"),
+            (vec![doc! { "_id": "a", "b\0c": 1 }], "BSON"),
+            (vec![doc! { "_id": 1, "a": "x".repeat(MAX_DOCUMENT_SIZE) }], "16 MiB"),
+        ] {
+            let mistake = Seed::new("roles", documents).mistake().unwrap();
+            assert!(mistake.contains(what) && !mistake.contains("secret"), "{mistake}");
+        }
+        let fine = [doc! { "_id": 1 }, doc! { "_id": "1" }, doc! { "_id": { "a": 1 } }];
+        assert_eq!(Seed::new("roles", fine).mistake(), None);
+    }
+
+    #[test]
+    fn what_is_computed_is_asked_for_by_runs_alone() {
+        let seed = Seed::computed("roles", |_| Err(StepError::refused("APP_ADMIN is not set")));
+        assert_eq!(seed.mistake(), None);
+        assert!(seed.documents(DateTime::now()).is_err());
+    }
+}

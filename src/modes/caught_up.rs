@@ -1,0 +1,69 @@
+//! Waiting until a majority has what was written before a run looked: its majority reads then see what the
+//! run that follows will see.
+
+use mongodb::bson::{Timestamp, doc};
+
+use crate::authoring::upgrade::{Step, Unit};
+use crate::modes::Run;
+use crate::process::failure::Failure;
+use crate::server::connection;
+use crate::server::stop::Halt;
+
+/// What a run is doing that waits so.
+const WAITING: &str = "waiting until a majority of the servers has the latest writes";
+
+impl Run<'_> {
+    /// The time up to which every majority read of the documents of `units` has to see, once a majority
+    /// has all that was written up to then; none on a standalone.
+    ///
+    /// A write with the write concern 1, the default before MongoDB 5.0, is there before a majority has it.
+    pub(super) async fn documents_caught_up(
+        &self,
+        units: &[&Unit],
+    ) -> Result<Option<Timestamp>, Failure> {
+        let mut collections: Vec<&str> = Vec::new();
+        for unit in units {
+            collections.extend(unit.conditions().map(|condition| &*condition.collection));
+            // a command reads no documents, and its author may have no privilege to
+            let steps = unit.steps().filter(|step| !matches!(step, Step::Command(_)));
+            collections.extend(steps.flat_map(|step| step.reads()));
+        }
+        collections.sort_unstable();
+        collections.dedup();
+        match self.caught_up(&collections).await {
+            Ok(since) => Ok(since),
+            Err(halt) => Err(self.explain(halt, WAITING, &self.plan_needs(units)).await),
+        }
+    }
+
+    /// The same for the record.
+    pub(super) async fn record_caught_up(&self) -> Result<(), Failure> {
+        match self.caught_up(&[&self.lock.collection]).await {
+            Ok(_) => Ok(()),
+            Err(halt) => Err(self.explain_reading(halt).await),
+        }
+    }
+
+    async fn caught_up(&self, collections: &[&str]) -> Result<Option<Timestamp>, Halt> {
+        let database = &self.store.database;
+        let mut since: Option<Timestamp> = None;
+        for collection in collections {
+            let time =
+                self.ask(WAITING, || connection::operation_time(database, collection)).await?;
+            since = since.max(time);
+        }
+        let Some(time) = since else { return Ok(None) };
+        // each collection may be on other shards
+        for collection in collections {
+            let read = doc! {
+                "find": *collection,
+                "projection": { "_id": 1 },
+                "limit": 1,
+                "singleBatch": true,
+                "readConcern": { "level": "majority", "afterClusterTime": time },
+            };
+            self.ask(WAITING, || database.run_command(read.clone()).into_future()).await?;
+        }
+        Ok(since)
+    }
+}

@@ -1,0 +1,297 @@
+//! What is made sure of before anything is written: the server, the privileges, the conditions.
+
+use mongodb::ClientSession;
+use mongodb::bson::Timestamp;
+
+use crate::authoring::command::Command;
+use crate::authoring::condition::{Asked, Condition};
+use crate::authoring::upgrade::{Step, Unit};
+use crate::engine::{Context, ask, closed, closed_looking, names_by_uuid, suits};
+use crate::modes::Run;
+use crate::process::exit::Outcome;
+use crate::process::failure::Failure;
+use crate::process::settings::{Conditions, Initialise};
+use crate::server::answer;
+use crate::server::compatibility::NamingByUuid;
+use crate::server::connection::{Deployment, Server};
+use crate::server::privileges::{self, Need};
+use crate::server::stop::Halt;
+
+impl Run<'_> {
+    pub(super) async fn context(&self) -> Result<Context, Failure> {
+        let doing = "asking what the server can do";
+        let server = self.ask(doing, || Server::ask(&self.store.database)).await;
+        let server = server.map_err(|halt| closed(halt, doing))?;
+        Ok(Context {
+            store: self.store.clone(),
+            lock: self.lock.clone(),
+            writer: self.writer.clone(),
+            server,
+            stop: self.stop.clone(),
+            batch_documents: self.settings.batch_documents,
+            checkpoints: self.checkpoints.clone(),
+            activity: self.activity.clone(),
+            quiet: self.quiesce.as_ref().map(|quiesce| quiesce.quiet.clone()).unwrap_or_default(),
+        })
+    }
+
+    pub(super) async fn session(
+        &self,
+        context: &Context,
+    ) -> Result<Option<ClientSession>, Failure> {
+        if context.server.deployment == Deployment::Standalone {
+            return Ok(None);
+        }
+        self.stop
+            .guard(self.store.database.client().start_session().into_future())
+            .await
+            .map(Some)
+            .map_err(|halt| closed(halt, "starting a session"))
+    }
+
+    /// Whether this server can do what the pending upgrades need.
+    pub(super) async fn check_server(
+        &self,
+        context: &Context,
+        units: &[&Unit],
+    ) -> Result<(), Failure> {
+        let mut naming: Option<NamingByUuid> = None;
+        for unit in units {
+            for step in unit.steps() {
+                if !suits(context.server.deployment, step) {
+                    return Err(Failure::new(
+                        Outcome::ServerUnsuitable,
+                        format!(
+                            "upgrade {}: \"{}\" needs transactions, and this server is a standalone",
+                            unit.version,
+                            step.name()
+                        ),
+                        "make the server a replica set of one member (start it with --replSet, then \
+                         run rs.initiate() once), then run it again",
+                    ));
+                }
+                if matches!(step, Step::Command(command) if names_by_uuid(command)) {
+                    let naming = match naming {
+                        Some(naming) => naming,
+                        None => *naming.insert(self.naming_by_uuid(context).await?),
+                    };
+                    let what = format!("upgrade {}: \"{}\"", unit.version, step.name());
+                    naming.lacking(&what).map_or(Ok(()), Err)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn naming_by_uuid(&self, context: &Context) -> Result<NamingByUuid, Failure> {
+        let doing = "asking for the feature compatibility version";
+        let (database, collection) = (&self.store.database, &self.lock.collection);
+        let version = context.server.wire_version;
+        let asking = || NamingByUuid::ask(database, collection, version);
+        self.ask(doing, asking).await.map_err(|halt| closed(halt, doing))
+    }
+
+    /// Whether the connection's user may do what the run needs, before anything is written.
+    pub(super) async fn check_privileges(&self, units: &[&Unit]) -> Result<(), Failure> {
+        let mut needs = needs(&self.lock.collection, units);
+        if let Some(place) = &self.store.names.stamp {
+            needs.extend(on(&["find", "insert", "update"], &place.collection));
+        }
+        let doing = "asking for the user's privileges";
+        let missing =
+            self.ask(doing, || privileges::missing_privilege(&self.store.database, &needs)).await;
+        match missing.map_err(|halt| closed(halt, doing))? {
+            Some(need) => Err(privileges::lacks(&need, self.store.database.name())),
+            None => Ok(()),
+        }
+    }
+
+    /// The closed gate that an error while looking means; where a privilege was missing, which one of
+    /// `needs`.
+    pub(super) async fn explain(&self, halt: Halt, doing: &str, needs: &[Need]) -> Failure {
+        match self.lacking(&halt, needs).await {
+            Some(failure) => failure,
+            None => closed_looking(halt, doing),
+        }
+    }
+
+    /// The same of an error about the record.
+    pub(super) async fn explain_reading(&self, halt: Halt) -> Failure {
+        let doing = "reading the record";
+        if !is_unauthorised(&halt) {
+            return closed(halt, doing);
+        }
+        let needs = self.reading_needs().await;
+        self.lacking(&halt, &needs).await.unwrap_or_else(|| closed(halt, doing))
+    }
+
+    async fn lacking(&self, halt: &Halt, needs: &[Need]) -> Option<Failure> {
+        if !is_unauthorised(halt) {
+            return None;
+        }
+        let missing = async || privileges::missing_privilege(&self.store.database, needs).await;
+        let need = self.ask("asking for the user's privileges", missing).await.ok()??;
+        Some(privileges::lacks(&need, self.store.database.name()))
+    }
+
+    /// What deciding needs.
+    async fn reading_needs(&self) -> Vec<Need> {
+        let mut needs = on(&["find"], &self.lock.collection);
+        if let Some(place) = &self.store.names.stamp {
+            needs.extend(on(&["find"], &place.collection));
+        }
+        if self.settings.initialise == Initialise::Fresh {
+            needs.push(everywhere("listCollections"));
+            let names = async || self.store.database.list_collection_names().await;
+            let names = self.ask("listing collections", names).await.unwrap_or_default();
+            needs.extend(names.iter().flat_map(|name| on(&["find"], name)));
+        }
+        needs
+    }
+
+    /// What a plan needs: to read, and where it rehearses, to write what it takes back.
+    pub(super) fn plan_needs(&self, units: &[&Unit]) -> Vec<Need> {
+        let mut needs = units_needs(units);
+        needs
+            .sort_by_key(|need| !matches!(need.action, "find" | "listIndexes" | "listCollections"));
+        needs
+    }
+
+    /// Asks what can be asked before any write, of all `units` but the `begun` that are journaled.
+    pub(super) async fn ask_first_conditions(
+        &mut self,
+        context: &Context,
+        units: &[&Unit],
+        begun: usize,
+        since: Option<Timestamp>,
+    ) -> Result<(), Failure> {
+        for index in begun..units.len() {
+            let unit = units[index];
+            let first = unit.conditions().filter(|c| !depends(c, &units[..index]));
+            self.ask_conditions(context, unit, first, since).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks what can be asked of a version only after the `earlier` ones.
+    pub(super) async fn ask_later_conditions(
+        &mut self,
+        context: &Context,
+        unit: &Unit,
+        earlier: &[&Unit],
+        since: Option<Timestamp>,
+    ) -> Result<(), Failure> {
+        let later = unit.conditions().filter(|c| depends(c, earlier));
+        self.ask_conditions(context, unit, later, since).await
+    }
+
+    async fn ask_conditions(
+        &mut self,
+        context: &Context,
+        unit: &Unit,
+        conditions: impl Iterator<Item = &Condition>,
+        since: Option<Timestamp>,
+    ) -> Result<(), Failure> {
+        for condition in conditions {
+            if condition.skippable && self.settings.conditions == Conditions::SkipSkippable {
+                self.warn(format!(
+                    "condition \"{}\" of {} was skipped",
+                    condition.description, unit.version
+                ));
+            } else if let Err(halt) = ask(context, unit, condition, since).await {
+                let needs = on(&["find"], &condition.collection);
+                let doing = format!("condition \"{}\" of {}", condition.description, unit.version);
+                return Err(self.explain(halt, &doing, &needs).await);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether an earlier version may change what a condition comes to.
+fn depends(condition: &Condition, earlier: &[&Unit]) -> bool {
+    let changes =
+        |unit: &&Unit| unit.steps().any(|step| step.writes().contains(&&*condition.collection));
+    !earlier.is_empty()
+        && (condition.asked == Asked::BeforeItsUpgrade || earlier.iter().any(changes))
+}
+
+fn is_unauthorised(halt: &Halt) -> bool {
+    matches!(halt, Halt::Driver(error) if answer::code(error) == Some(answer::UNAUTHORISED))
+}
+
+/// A privilege on the whole database.
+fn everywhere(action: &'static str) -> Need {
+    Need { action, collection: None }
+}
+
+/// Privileges on one collection.
+fn on(actions: &[&'static str], collection: &str) -> Vec<Need> {
+    let need = |action: &&'static str| Need { action, collection: Some(collection.to_owned()) };
+    actions.iter().map(need).collect()
+}
+
+/// The privileges that applying `units` needs.
+fn needs(metadata: &str, units: &[&Unit]) -> Vec<Need> {
+    let mut needs = on(&["find", "insert", "update", "remove"], metadata);
+    needs.extend(units_needs(units));
+    needs
+}
+
+/// The privileges that the upgrades themselves need.
+fn units_needs(units: &[&Unit]) -> Vec<Need> {
+    let mut needs = Vec::new();
+    for unit in units {
+        for condition in unit.conditions() {
+            needs.extend(on(&["find"], &condition.collection));
+        }
+        for step in unit.steps() {
+            match step {
+                Step::Transform(transform) => {
+                    needs.extend(on(&["find", "update"], &transform.collection));
+                    if transform.deletes {
+                        needs.extend(on(&["remove"], &transform.collection));
+                    }
+                    for lookup in &transform.lookups {
+                        needs.extend(on(&["find"], &lookup.collection));
+                    }
+                    for collection in &transform.inserts_into {
+                        needs.extend(on(&["find", "insert"], collection));
+                    }
+                }
+                Step::Seed(seed) => needs.extend(on(&["find", "insert"], &seed.collection)),
+                Step::Transaction(transaction) => {
+                    for collection in &transaction.collections {
+                        needs.extend(on(&["find", "insert", "update", "remove"], collection));
+                    }
+                }
+                Step::Command(command) => needs.extend(match command {
+                    Command::CreateIndex { collection, .. } => {
+                        on(&["listIndexes", "createIndex"], collection)
+                    }
+                    Command::DropIndex { collection, .. } => {
+                        on(&["listIndexes", "dropIndex"], collection)
+                    }
+                    Command::ModifyIndex { collection, .. } => {
+                        on(&["listIndexes", "collMod"], collection)
+                    }
+                    Command::SetValidator { collection, .. }
+                    | Command::SetOptions { collection, .. } => {
+                        let mut needs = on(&["collMod", "createCollection"], collection);
+                        needs.push(everywhere("listCollections"));
+                        needs
+                    }
+                    Command::Rename { .. } => {
+                        vec![everywhere("renameCollectionSameDB"), everywhere("listCollections")]
+                    }
+                    Command::Drop { collection } => {
+                        let mut needs = on(&["dropCollection"], collection);
+                        needs.push(everywhere("listCollections"));
+                        needs
+                    }
+                }),
+            }
+        }
+    }
+    needs
+}

@@ -1,0 +1,581 @@
+//! Mode `upgrade`: waiting for the lock, and deciding and acting under it.
+
+use std::time::Duration;
+
+use mongodb::ClientSession;
+use tokio::time::Instant;
+
+use crate::authoring::upgrade::Unit;
+use crate::decision::decide::{Decision, Holder, Observed};
+use crate::engine::{
+    Context, Estimate, Look, Work, closed, closed_by, closed_looking, jittered, look,
+};
+use crate::modes::{LOOKING, POLL, Run, SAY, held};
+use crate::process::checkpoint::Point;
+use crate::process::exit::Outcome;
+use crate::process::failure::Failure;
+use crate::process::report::{UpgradeReport, UpgradeState};
+use crate::process::settings::Repair;
+use crate::quiesce::observer::{Occasion, Tone};
+use crate::record::document::{Applied, Journal, Record, Recorded};
+use crate::record::lock::{Attempt, foreign};
+use crate::server::answer;
+use crate::server::stop::{Halt, Reason, caught, within};
+use crate::version::Version;
+
+/// How long releasing the lock may take; the lease ends by itself.
+const RELEASE: Duration = Duration::from_secs(2);
+
+/// How long a run that failed reads where that leaves the database.
+const STANDING: Duration = Duration::from_millis(400);
+
+/// How often a run decides anew because the record moved under it.
+const DECISIONS: u32 = 20;
+
+/// What a run is doing when it applies upgrades.
+const UPGRADING: &str = "upgrading";
+
+/// What every run with pending upgrades says, for nothing stops old code meanwhile.
+const LATE_WRITERS: &str = "code of an earlier version that is still running may go on writing \
+                            documents of the old shape: stop it during upgrades";
+
+/// What is done under the lock.
+#[derive(Clone, Copy)]
+pub(super) enum Under<'a> {
+    Upgrade,
+    Repair(&'a Repair),
+    Resume,
+    /// Nothing but giving back what an earlier run stopped: this one ends with a failure.
+    Refused(&'a Failure),
+}
+
+/// A wait for the lock.
+pub(super) struct Waiting {
+    patience: Duration,
+    deadline: Option<Instant>,
+    /// When the lock was first found to be another run's.
+    began: Option<Instant>,
+    said: Option<Instant>,
+}
+
+impl Waiting {
+    pub(super) fn new(patience: Duration, deadline: Option<Instant>) -> Self {
+        Waiting { patience, deadline, began: None, said: None }
+    }
+
+    fn is_over(&mut self) -> bool {
+        let now = Instant::now();
+        let waited = now - *self.began.get_or_insert(now);
+        waited >= self.patience || self.deadline.is_some_and(|deadline| now >= deadline)
+    }
+
+    /// Whether it is time to say that the run waits.
+    fn is_due(&mut self) -> bool {
+        let due = self.said.is_none_or(|said| said.elapsed() >= SAY);
+        if due {
+            self.said = Some(Instant::now());
+        }
+        due
+    }
+}
+
+impl Run<'_> {
+    pub(crate) async fn upgrade(&mut self) -> Result<String, Failure> {
+        match Box::pin(self.decide_and_upgrade()).await {
+            // it says so already
+            Err(failure) if self.store.doubt.sent().is_some() => Err(failure),
+            Err(mut failure) if ends_early(failure.outcome) => {
+                let standing = match self.took_lock {
+                    true => self.standing().await,
+                    false => "nothing was written".to_owned(),
+                };
+                failure.message = format!("{}; {standing}", failure.message);
+                Err(failure)
+            }
+            Ok(message) => {
+                self.wait_until_ready().await;
+                Ok(message)
+            }
+            ended => ended,
+        }
+    }
+
+    /// Where the database stands, read once more: another run may have taken over.
+    async fn standing(&mut self) -> String {
+        let until = self.stop.time_left(Duration::from_secs(1), STANDING);
+        // without an answer, what the run knows stands: every commit was answered
+        if let Some(Ok(observed)) = within(Some(until), self.store.observe(&self.lock.run_id)).await
+        {
+            self.note_recorded(&observed.recorded);
+        }
+        self.report.standing()
+    }
+
+    async fn decide_and_upgrade(&mut self) -> Result<String, Failure> {
+        let mut waiting = Waiting::new(self.settings.lock_wait, self.deadline);
+        loop {
+            let (observed, decision) = self.look_and_decide().await?;
+            self.report.from.clone_from(&self.report.to);
+            match decision {
+                Decision::Held(holder) => self.wait_for_lock(&holder, &mut waiting).await?,
+                Decision::Open { .. } | Decision::Reached { .. } | Decision::Closed(_) => {
+                    if !self.owes(&observed, &decision).await {
+                        return self.judge(&observed, decision);
+                    }
+                    if let Some(ended) = self.locked(&mut waiting, Under::Upgrade).await? {
+                        return Ok(ended);
+                    }
+                }
+                Decision::Stamp { .. }
+                | Decision::Initialise { .. }
+                | Decision::FinishStamp { .. }
+                | Decision::Upgrade { .. }
+                | Decision::Resume { .. } => {
+                    let units = self.units_of(&observed, &decision);
+                    if let Err(failure) = self.check_before_lock(&units).await {
+                        return Err(self
+                            .refused(failure, &observed, &decision, &mut waiting)
+                            .await);
+                    }
+                    if let Some(ended) = self.locked(&mut waiting, Under::Upgrade).await? {
+                        return Ok(ended);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What can be found out before the lock is taken.
+    async fn check_before_lock(&self, units: &[&Unit]) -> Result<(), Failure> {
+        self.check_privileges(units).await?;
+        if units.is_empty() {
+            return Ok(());
+        }
+        self.check_server(&self.context().await?, units).await?;
+        self.check_workloads().await
+    }
+
+    /// Ends a run that is refused before it takes the lock; what an earlier one stopped is restored first.
+    async fn refused(
+        &mut self,
+        failure: Failure,
+        observed: &Observed,
+        decision: &Decision,
+        waiting: &mut Waiting,
+    ) -> Failure {
+        if !self.owes(observed, decision).await {
+            return failure;
+        }
+        match self.locked(waiting, Under::Refused(&failure)).await {
+            Err(told) if told.outcome == failure.outcome => told,
+            // whoever holds the lock takes care of the workloads
+            Ok(_) | Err(_) => failure,
+        }
+    }
+
+    pub(super) async fn wait_for_lock(
+        &mut self,
+        holder: &Holder,
+        waiting: &mut Waiting,
+    ) -> Result<(), Failure> {
+        if waiting.is_over() {
+            return Err(held(holder));
+        }
+        if waiting.is_due() {
+            tracing::info!(
+                holder = holder.run_id,
+                holder_host = holder.host,
+                documents = self.report.unfinished.as_ref().map(|u| u.documents),
+                "waiting for another run that holds the lock"
+            );
+        }
+        self.pause().await
+    }
+
+    /// Takes the lock, works, and gives it up on every ending; none where another run was faster.
+    pub(super) async fn locked(
+        &mut self,
+        waiting: &mut Waiting,
+        under: Under<'_>,
+    ) -> Result<Option<String>, Failure> {
+        let context = self.context().await?;
+        let mut session = self.session(&context).await?;
+        let id = session.as_ref().map(|session| session.id().clone());
+        let taking = "taking the lock";
+        let take = self.persist(taking, || self.lock.attempt(id.as_ref()));
+        let former = match self.stop.guard_with_grace(take).await {
+            Ok(Attempt::Held(holder)) => {
+                self.wait_for_lock(&holder, waiting).await?;
+                return Ok(None);
+            }
+            Ok(Attempt::Taken { from }) => from,
+            Ok(Attempt::Foreign) => {
+                return Err(foreign(self.store.database.name(), &self.lock.collection));
+            }
+            Err(halt) => {
+                // an answer may have been lost on the way: leave no lock behind
+                self.release(session).await;
+                return Err(closed(halt, taking));
+            }
+        };
+        self.took_lock = true;
+        let keeper = self.lock.keep(&self.stop);
+        if let Some(former) = former {
+            tracing::warn!(
+                holder = former.holder.run_id,
+                holder_host = former.holder.host,
+                "took over the lock of a run whose lease was over"
+            );
+            let ending = async || self.lock.end_session(former.session.as_ref()).await;
+            // a stop meanwhile is met again below, with the lock in hand
+            if let Err(halt) = self.ask(taking, ending).await {
+                let reason = closed(halt, "ending its transaction").message;
+                tracing::warn!(reason, "what that run sent may still take effect");
+                self.unanswered.former = true;
+            }
+        }
+        context.checkpoints.reached(Point::Locked).await;
+        let watch = context.quiet.watch(self.lock.lease / 3, &self.stop);
+        let ended = caught(async {
+            match under {
+                Under::Upgrade => Box::pin(self.work(&context, &mut session)).await,
+                Under::Repair(repair) => self.repair(repair, session.as_mut()).await,
+                Under::Resume => self.check().await,
+                Under::Refused(failure) => Err(failure.clone()),
+            }
+        });
+        let ended = match ended.await {
+            Ok(ended) => ended,
+            Err(panicked) => {
+                let end = self.lock.end_session(id.as_ref());
+                within(Some(Instant::now() + STANDING), end).await;
+                Err(panicked)
+            }
+        };
+        drop(watch);
+        self.end_operations().await;
+        self.find_out(id.as_ref(), session.as_mut()).await;
+        let ended = ended.map_err(|failure| self.in_doubt(failure, context.server.deployment));
+        let ended = self.start_workloads(ended, id.as_ref()).await;
+        context.checkpoints.reached(Point::BeforeRelease).await;
+        drop(keeper);
+        self.release(session).await;
+        ended.map(Some)
+    }
+
+    /// Gives the lock up; tries again after any error, for it is the last thing to do.
+    async fn release(&self, mut session: Option<ClientSession>) {
+        let until = self.stop.time_left(Duration::from_millis(800), RELEASE);
+        let released = within(Some(until), async {
+            while let Err(error) = self.lock.release(session.as_mut()).await {
+                tracing::debug!(error = answer::describe(&error), "the lock is released again");
+                tokio::time::sleep(jittered(Duration::from_millis(50))).await;
+            }
+        });
+        if released.await.is_none() {
+            tracing::warn!("the lock was not released; its lease will end");
+        }
+    }
+
+    /// Decides and acts, under the lock, until the gate is open or closed for good.
+    async fn work(
+        &mut self,
+        context: &Context,
+        session: &mut Option<ClientSession>,
+    ) -> Result<String, Failure> {
+        for _ in 0..DECISIONS {
+            let (observed, decision) = self.look_and_decide().await?;
+            if let Some(sent) = self.store.doubt.sent() {
+                self.learn(&sent, &observed.recorded);
+            }
+            let stored = match &observed.recorded {
+                Recorded::Readable(record) => Some(record.clone()),
+                _ => None,
+            };
+            let units = self.units_of(&observed, &decision);
+            if matches!(decision, Decision::Stamp { .. } | Decision::Initialise { .. }) {
+                let restoring = self.restore_first(stored.as_ref()).await;
+                restoring.map_err(|halt| closed(halt, "restoring workloads"))?;
+            }
+            let acted = match decision {
+                Decision::Held(_) => return Err(Reason::LeaseLost.failure()),
+                Decision::Open { .. } | Decision::Reached { .. } | Decision::Closed(_) => {
+                    return self.judge(&observed, decision);
+                }
+                Decision::Stamp { begin, to } => {
+                    let base = stored.clone().or_else(|| self.begin(begin));
+                    let to = match base {
+                        Some(base) => base.stamped(&to, &self.writer),
+                        None => Record::stamp_new(&to, &self.writer),
+                    };
+                    self.settle(stored.as_ref(), &to, session.as_mut()).await
+                }
+                Decision::Initialise { version, .. } => {
+                    let to = Record::begin(&version, self.upgrades, &self.writer);
+                    self.settle(None, &to, session.as_mut()).await
+                }
+                Decision::FinishStamp { .. } => match &stored {
+                    Some(record) => {
+                        self.store.finish_stamp(record, &self.lock.run_id, &self.stop).await
+                    }
+                    None => Err(Failure::bug("a stamp that follows no record").into()),
+                },
+                Decision::Upgrade { begin, .. } => {
+                    let begin = self.begin(begin);
+                    let mut work = Work::new(context, session.take(), stored, begin);
+                    let acted = Box::pin(self.apply(context, &mut work, &units)).await;
+                    *session = work.into_session();
+                    acted
+                }
+                Decision::Resume { .. } => {
+                    let mut work = Work::new(context, session.take(), stored, None);
+                    let acted = Box::pin(self.resume(context, &mut work, &units)).await;
+                    *session = work.into_session();
+                    acted
+                }
+            };
+            match acted {
+                Ok(()) => {}
+                Err(Halt::RecordMoved) => {
+                    tracing::warn!("the record was changed by something else; deciding anew");
+                    self.stop
+                        .sleep(jittered(POLL))
+                        .await
+                        .map_err(|halt| closed(halt, "waiting"))?;
+                }
+                Err(halt) => return Err(closed(halt, UPGRADING)),
+            }
+        }
+        Err(closed(Halt::RecordMoved, UPGRADING))
+    }
+
+    /// The record that the operator's word on an unrecorded database begins.
+    fn begin(&mut self, version: Option<Version>) -> Option<Record> {
+        let record = Record::begin(&version?, self.upgrades, &self.writer);
+        self.report.from = Some(record.text.clone());
+        Some(record)
+    }
+
+    async fn settle(
+        &mut self,
+        from: Option<&Record>,
+        to: &Record,
+        session: Option<&mut ClientSession>,
+    ) -> Result<(), Halt> {
+        self.store.settle(from, to, &self.lock.run_id, &self.stop, session).await?;
+        self.note_recorded(&Recorded::Readable(to.clone()));
+        tracing::info!(recorded = to.text, "recorded");
+        Ok(())
+    }
+
+    /// Looks at everything, then applies version after version.
+    async fn apply(
+        &mut self,
+        context: &Context,
+        work: &mut Work<'_>,
+        units: &[&Unit],
+    ) -> Result<(), Halt> {
+        let estimates = Box::pin(self.prepare(context, work, units)).await?;
+        for (index, (unit, mut estimate)) in units.iter().zip(estimates).enumerate() {
+            if index > 0 {
+                let since = self.documents_caught_up(&[unit]).await?;
+                self.ask_later_conditions(context, unit, &units[..index], since).await?;
+            }
+            if estimate.depends_on.is_some() {
+                // now that the earlier versions are applied
+                let own = &units[index..=index];
+                let looked = Box::pin(self.look_at(context, work, own, None)).await?;
+                estimate = looked.into_iter().next().unwrap_or_default();
+            }
+            tracing::info!(
+                version = %unit.version,
+                description = unit.description(),
+                "upgrade started"
+            );
+            let applied = Box::pin(work.apply(unit, &estimate)).await;
+            self.note_applied(unit, work, applied)?;
+        }
+        Ok(())
+    }
+
+    /// Everything that comes before the first write; what old code wrote until it stopped counts as well.
+    async fn prepare(
+        &mut self,
+        context: &Context,
+        work: &mut Work<'_>,
+        units: &[&Unit],
+    ) -> Result<Vec<Estimate>, Halt> {
+        self.check_server(context, units).await?;
+        self.check_privileges(units).await?;
+        let estimates = self.look_at_all(context, work, units).await?;
+        self.begin_applying(units, work.stored()).await?;
+        match self.quiesce {
+            Some(_) => self.look_at_all(context, work, units).await,
+            None => Ok(estimates),
+        }
+    }
+
+    /// Asks the conditions, but not of a version that is journaled, and looks at the documents.
+    async fn look_at_all(
+        &mut self,
+        context: &Context,
+        work: &mut Work<'_>,
+        units: &[&Unit],
+    ) -> Result<Vec<Estimate>, Halt> {
+        let journal = work.stored().and_then(|record| record.journal.clone());
+        let begun = usize::from(journal.is_some());
+        let since = self.documents_caught_up(units).await?;
+        self.ask_first_conditions(context, units, begun, since).await?;
+        self.look_at(context, work, units, journal.as_ref()).await
+    }
+
+    async fn look_at(
+        &self,
+        context: &Context,
+        work: &mut Work<'_>,
+        units: &[&Unit],
+        journal: Option<&Journal>,
+    ) -> Result<Vec<Estimate>, Halt> {
+        let since = self.documents_caught_up(units).await?;
+        let look = look(context, work.session(), units, journal, since, Look::Upgrade);
+        let looked = Box::pin(look).await;
+        looked.map_err(|halt| match halt {
+            Halt::Driver(_) => Halt::Failure(closed_looking(halt, LOOKING)),
+            halt => halt,
+        })
+    }
+
+    /// What comes between looking and the first write: old code is stopped, or warned of.
+    async fn begin_applying(
+        &mut self,
+        units: &[&Unit],
+        stored: Option<&Record>,
+    ) -> Result<(), Halt> {
+        let versions: Vec<String> = units.iter().map(|unit| unit.version.to_string()).collect();
+        let from = self.report.from.as_deref().unwrap_or("no recorded version");
+        let database = self.store.database.name();
+        let note = format!("upgrading {database} from {from} to {}", versions.join(", then "));
+        self.started = true;
+        self.tell(Occasion::UpgradeStarted, Tone::Normal, note);
+        match self.quiesce {
+            Some(_) => self.stop_workloads(stored).await,
+            None => {
+                self.warn(LATE_WRITERS.to_owned());
+                Ok(())
+            }
+        }
+    }
+
+    /// Finishes the version that is journaled, the first of `units`.
+    async fn resume(
+        &mut self,
+        context: &Context,
+        work: &mut Work<'_>,
+        units: &[&Unit],
+    ) -> Result<(), Halt> {
+        let journaled = work.stored().and_then(|record| record.journal.as_ref());
+        let version = journaled.map(|journal| journal.version.clone()).unwrap_or_default();
+        let Some(unit) = units.first().filter(|unit| unit.version.to_string() == version) else {
+            return Err(Failure::bug("a journal of an unknown version").into());
+        };
+        let passed = work.stored().and_then(|record| record.journal.as_ref()?.preflight.clone());
+        let estimates = if passed.as_ref() == Some(&self.writer.code_version) {
+            // by the run that began it, or one that resumed it
+            self.check_server(context, units).await?;
+            self.check_privileges(units).await?;
+            let since = self.documents_caught_up(units).await?;
+            self.ask_first_conditions(context, units, 1, since).await?;
+            self.begin_applying(units, work.stored()).await?;
+            vec![]
+        } else {
+            let estimates = Box::pin(self.prepare(context, work, units)).await?;
+            work.note_preflight().await?;
+            estimates
+        };
+        tracing::info!(
+            version = %unit.version,
+            description = unit.description(),
+            documents = self.report.unfinished.as_ref().map(|u| u.documents),
+            "upgrade resumed"
+        );
+        let estimate = estimates.into_iter().next().unwrap_or_default();
+        let applied = Box::pin(work.in_parts(unit, &estimate)).await;
+        self.note_applied(unit, work, applied)
+    }
+
+    /// Keeps the report true to what applying a version came to.
+    fn note_applied(
+        &mut self,
+        unit: &Unit,
+        work: &Work<'_>,
+        applied: Result<Applied, Halt>,
+    ) -> Result<(), Halt> {
+        if let Some(record) = work.stored() {
+            self.note_recorded(&Recorded::Readable(record.clone()));
+        }
+        let applied = applied.map_err(|halt| by(halt, unit))?;
+        let version = unit.version.to_string();
+        for action in &applied.actions {
+            tracing::info!(
+                version,
+                collection = action.collection,
+                action = action.description,
+                "upgrade action"
+            );
+        }
+        self.note_done(version, unit, applied);
+        Ok(())
+    }
+
+    /// Says that a version is applied.
+    pub(super) fn note_done(&mut self, version: String, unit: &Unit, applied: Applied) {
+        tracing::info!(
+            version,
+            duration_ms = applied.duration_ms,
+            late = applied.late,
+            "upgrade applied"
+        );
+        let actions: Vec<&str> = applied.actions.iter().map(|a| a.description.as_str()).collect();
+        let seconds = applied.duration_ms as f64 / 1000.0;
+        let note = match actions.is_empty() {
+            true => format!("{version} in {seconds:.1} s: nothing had to be changed"),
+            false => format!("{version} in {seconds:.1} s: {}", actions.join("; ")),
+        };
+        self.tell(Occasion::UpgradeApplied, Tone::Normal, note);
+        self.report.remaining.retain(|remaining| *remaining != version);
+        self.report.upgrades.push(UpgradeReport {
+            version,
+            description: unit.description(),
+            state: UpgradeState::Applied,
+            actions: applied.actions,
+            exact: None,
+            preflight_after: None,
+            late: Some(applied.late),
+            duration_ms: Some(applied.duration_ms.max(0) as u64),
+        });
+    }
+}
+
+/// Whether a run that ends so may have written something, or must say that it did not.
+fn ends_early(outcome: Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::UpgradeFailed
+            | Outcome::ConditionFailed
+            | Outcome::NoServer
+            | Outcome::Locked
+            | Outcome::Interrupted
+            | Outcome::NotAuthorised
+            | Outcome::ServerUnsuitable
+            | Outcome::Bug
+            | Outcome::NotQuiesced
+    )
+}
+
+/// What an error in an upgrade's own work means.
+fn by(halt: Halt, unit: &Unit) -> Halt {
+    match halt {
+        Halt::Driver(_) => Halt::Failure(closed_by(halt, UPGRADING, &[unit])),
+        halt => halt,
+    }
+}

@@ -1,0 +1,293 @@
+//! The report: what a run says at its end, as one JSON object.
+
+use serde::Serialize;
+
+use crate::authoring::upgrade::UpgradeAction;
+use crate::process::exit::Outcome;
+use crate::process::visible;
+
+/// What Kubernetes keeps of a container's termination message, in bytes.
+const TERMINATION_MESSAGE: usize = 4096;
+
+/// What a run did and how it ended.
+#[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// The application.
+    pub app: String,
+    /// The mode of the run.
+    pub mode: String,
+    /// How it ended, in a word.
+    pub outcome: String,
+    /// The process's exit status.
+    pub exit_code: u8,
+    /// What is the matter, or why the gate is open.
+    pub message: String,
+    /// For a closed gate: what to do next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// The database.
+    pub database: Option<String>,
+    /// The version of the code.
+    pub code_version: String,
+    /// The recorded version before the run, as it was stored.
+    pub from: Option<String>,
+    /// The recorded version after the run, as a majority of the server has it. Where a version is in
+    /// doubt, it is the last one that is known.
+    pub to: Option<String>,
+    /// The version of which a commit was sent that was not answered, so that it is not known what became
+    /// of it. It is neither among the applied versions nor among those that remain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_doubt: Option<String>,
+    /// Each version that was applied, or would be, in order.
+    pub upgrades: Vec<UpgradeReport>,
+    /// The versions whose upgrades remain.
+    pub remaining: Vec<String>,
+    /// The upgrade that is unfinished.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unfinished: Option<Unfinished>,
+    /// The workloads that were stopped or started.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub workloads: Vec<WorkloadReport>,
+    /// What the operator should know all the same.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// The run, as it signs history, journal and lock.
+    pub run_id: String,
+    /// The host it ran on.
+    pub host: String,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+}
+
+/// What a report says of one version.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct UpgradeReport {
+    /// The version.
+    pub version: String,
+    /// What its upgrades do, in a line.
+    pub description: String,
+    /// Whether they were applied.
+    pub state: UpgradeState,
+    /// What they did, or would do.
+    pub actions: Vec<UpgradeAction>,
+    /// Whether the counts are those that a run reports on the same data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exact: Option<bool>,
+    /// Of a plan: the earlier version that this one depends on, so that not all of it could be looked at
+    /// yet; its preflight comes after that one, and before its own first write.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preflight_after: Option<String>,
+    /// Documents that were found and changed after the last write, for old code had written them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub late: Option<u64>,
+    /// How long it took, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+}
+
+/// Whether a version's upgrades were applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum UpgradeState {
+    /// Nothing of them is in the database yet.
+    Planned,
+    /// They are in the database, with the record.
+    Applied,
+}
+
+/// What a report says of an unfinished upgrade.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Unfinished {
+    /// The version.
+    pub version: String,
+    /// The id of its journal.
+    pub journal: String,
+    /// The step that is under way.
+    pub step: String,
+    /// Documents changed so far.
+    pub documents: u64,
+}
+
+/// What a report says of a workload that was stopped or started.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct WorkloadReport {
+    /// What its users call it.
+    pub name: String,
+    /// How many pods it had, or has again.
+    pub replicas: u32,
+    /// What became of it.
+    pub state: WorkloadState,
+}
+
+/// What became of a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum WorkloadState {
+    /// It was stopped, and stays so for what comes next.
+    Stopped,
+    /// It was started again, for nothing was committed.
+    Restored,
+    /// It should have been started, and could not be.
+    NotRestored,
+    /// It was started after the upgrade.
+    Resumed,
+}
+
+impl Report {
+    pub(crate) fn end(&mut self, outcome: Outcome, message: String, next: Option<String>) {
+        self.outcome = outcome.to_string();
+        self.exit_code = outcome.code();
+        self.message = message;
+        self.next = next;
+    }
+
+    /// Where a run that may have written leaves the database, for its last words.
+    pub(crate) fn standing(&self) -> String {
+        let applied: Vec<&str> = self
+            .upgrades
+            .iter()
+            .filter(|upgrade| upgrade.state == UpgradeState::Applied)
+            .map(|upgrade| upgrade.version.as_str())
+            .collect();
+        let mut words = match applied.as_slice() {
+            [] if self.unfinished.is_some() => String::new(),
+            [] if self.in_doubt.is_some() => String::new(),
+            // nothing is recorded, or what was
+            [] if self.to.is_none() || self.from == self.to => {
+                return "nothing was written".to_owned();
+            }
+            [] => format!("recorded: {}", self.to.as_deref().unwrap_or("nothing")),
+            applied => format!("applied: {}", applied.join(", ")),
+        };
+        if let Some(unfinished) = &self.unfinished {
+            if !words.is_empty() {
+                words += "; ";
+            }
+            words += &format!(
+                "{} is unfinished after {} documents, at step \"{}\" (journal {})",
+                unfinished.version, unfinished.documents, unfinished.step, unfinished.journal
+            );
+        }
+        words
+    }
+
+    /// The report as JSON.
+    pub fn to_json(&self) -> String {
+        visible::to_json(self).unwrap_or_else(|error| {
+            format!(r#"{{"outcome":"bug","exit_code":1,"message":"no report: {error}"}}"#)
+        })
+    }
+
+    /// The report as JSON of at most 4 KiB, which Kubernetes keeps whole: what matters least goes first.
+    pub fn to_termination_message(&self) -> String {
+        let fits = |text: &String| text.len() <= TERMINATION_MESSAGE;
+        let whole = self.to_json();
+        if fits(&whole) {
+            return whole;
+        }
+        let mut short = self.clone();
+        for upgrade in &mut short.upgrades {
+            upgrade.actions.clear();
+        }
+        short.warnings.clear();
+        let keeps_upgrades = short.to_json();
+        if fits(&keeps_upgrades) {
+            return keeps_upgrades;
+        }
+        short.upgrades.clear();
+        // escaped, a byte may take six
+        for share in [1, 2, 4, 8] {
+            short.cut(share);
+            let message = short.to_json();
+            if fits(&message) {
+                return message;
+            }
+        }
+        short.to_json()
+    }
+
+    /// Cuts every text that may be long, the fewer bytes the greater `share` is.
+    fn cut(&mut self, share: usize) {
+        self.remaining.truncate(20 / share);
+        self.workloads.truncate(8 / share);
+        cut(&mut self.message, 1200 / share);
+        self.next.iter_mut().for_each(|next| cut(next, 800 / share));
+        let unfinished = self.unfinished.iter_mut();
+        let names = [&mut self.app, &mut self.code_version, &mut self.host, &mut self.run_id];
+        names
+            .into_iter()
+            .chain(self.workloads.iter_mut().map(|workload| &mut workload.name))
+            .chain(unfinished.flat_map(|u| [&mut u.version, &mut u.journal, &mut u.step]))
+            .chain(
+                [&mut self.database, &mut self.from, &mut self.to, &mut self.in_doubt]
+                    .into_iter()
+                    .flatten(),
+            )
+            .chain(&mut self.remaining)
+            .for_each(|name| cut(name, 200 / share));
+    }
+}
+
+/// Cuts a text to so many bytes, between characters.
+pub(crate) fn cut(text: &mut String, bytes: usize) {
+    if text.len() > bytes {
+        let end = (0..=bytes).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+        text.truncate(end);
+        text.push('…');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_termination_message_is_json_that_fits_whatever_a_text_holds() {
+        for text in ["x", "\u{1}", "é", "\"", "\u{9b}", "\u{202e}", "\u{e0041}"] {
+            let long = text.repeat(6000);
+            let (version, journal) = ("0.8.0".to_owned(), long.clone());
+            let unfinished = Unfinished { version, journal, step: long.clone(), documents: 1 };
+            let report = Report {
+                message: long.clone(),
+                next: Some(long.clone()),
+                database: Some(long.clone()),
+                from: Some(long.clone()),
+                to: Some(long.clone()),
+                in_doubt: Some(long.clone()),
+                host: long.clone(),
+                remaining: vec![long.clone(); 30],
+                unfinished: Some(unfinished),
+                workloads: vec![
+                    WorkloadReport {
+                        name: long.clone(),
+                        replicas: u32::MAX,
+                        state: WorkloadState::NotRestored,
+                    };
+                    30
+                ],
+                warnings: vec![long.clone(); 30],
+                app: long.clone(),
+                code_version: long.clone(),
+                exit_code: 15,
+                ..Report::default()
+            };
+            let message = report.to_termination_message();
+            assert!(message.len() <= TERMINATION_MESSAGE, "{} bytes", message.len());
+            let read: serde_json::Value = serde_json::from_str(&message).unwrap();
+            assert_eq!(read["exit_code"], 15);
+            assert!(read["message"].as_str().unwrap().starts_with(&text.repeat(12)));
+        }
+    }
+
+    #[test]
+    fn a_termination_message_that_fits_is_the_report() {
+        let report = Report { message: "x".repeat(1300), ..Report::default() };
+        assert_eq!(report.to_termination_message(), report.to_json());
+    }
+}

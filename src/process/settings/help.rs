@@ -1,0 +1,155 @@
+//! The command line: the mode, `--help` and `--version`.
+
+use std::ffi::OsStr;
+
+use super::Mode;
+use super::table::{Fallback, SETTINGS};
+use crate::process::exit::Outcome;
+use crate::process::failure::Failure;
+
+const WIDTH: usize = 100;
+
+/// What the command line asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arguments {
+    /// A run, in the mode that is named here or else in the settings.
+    Run(Option<Mode>),
+    /// `--help` or `-h`.
+    Help,
+    /// `--version` or `-V`.
+    Version,
+}
+
+/// Reads the arguments that follow the program's name.
+///
+/// # Errors
+///
+/// [`Outcome::SettingWrong`] for any other argument, which is not repeated: it may be a secret.
+pub fn arguments<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Result<Arguments, Failure> {
+    let modes = Mode::ALL.map(Mode::word).join(", ");
+    let mut asked = Arguments::Run(None);
+    for arg in args {
+        let word = arg.as_ref().to_str().unwrap_or_default();
+        let mode = Mode::ALL.into_iter().find(|mode| mode.word() == word);
+        asked = match (word, mode, asked) {
+            ("--help" | "-h", ..) => return Ok(Arguments::Help),
+            ("--version" | "-V", ..) => Arguments::Version,
+            (_, Some(mode), Arguments::Run(None)) => Arguments::Run(Some(mode)),
+            _ => {
+                return Err(Failure::new(
+                    Outcome::SettingWrong,
+                    format!("the gate takes one argument at most, the mode: {modes}"),
+                    "other settings are environment variables, see --help",
+                ));
+            }
+        };
+    }
+    Ok(asked)
+}
+
+/// The text of `--help`, for a program and its code version.
+pub fn help(program: &str, version: &str) -> String {
+    let about = "Decides, from one document in MongoDB, whether an application may start on its \
+                 database, and brings the database up to date first when told to. Its exit status \
+                 opens the gate (0) or closes it (any other).";
+    let mut text = format!("{program} {version}\n\n");
+    for line in wrapped(about, WIDTH) {
+        text += &format!("{line}\n");
+    }
+    text += "\nSettings are environment variables; durations are written like 90s or 10m:\n\n";
+    text += &columns(SETTINGS.iter().map(|setting| {
+        let (Fallback::Value(default) | Fallback::Words(default)) = setting.default;
+        [setting.name.into(), default.into(), setting.description().replace('`', "")]
+    }));
+    text += "\nExit codes:\n\n";
+    text += &columns(Outcome::ALL.iter().map(|outcome| {
+        let retry = if outcome.retry_can_help() { "retry" } else { "" };
+        [format!("{:>2}", outcome.code()), retry.into(), outcome.meaning().into()]
+    }));
+    text += "\nArguments: the mode, in place of GATE_MODE; --help; --version\n";
+    text
+}
+
+/// Rows in aligned columns, the last of which is wrapped.
+fn columns(rows: impl Iterator<Item = [String; 3]>) -> String {
+    let rows: Vec<_> = rows.collect();
+    let widest = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let (first, second) = (widest(0), widest(1));
+    let mut text = String::new();
+    for [one, two, rest] in &rows {
+        let mut head = format!("  {one:first$}  {two:second$}  ");
+        for line in wrapped(rest, WIDTH - head.len()) {
+            text += &format!("{head}{line}\n");
+            head = " ".repeat(head.len());
+        }
+    }
+    text
+}
+
+/// Lines of at most `width` characters, broken between words.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.len() + 1 + word.len() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.into()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_names_every_setting_and_exit_code_within_its_width() {
+        let text = help("datalab-upgrade", "0.8.0");
+        assert!(text.starts_with("datalab-upgrade 0.8.0\n"));
+        for line in text.lines() {
+            assert!(line.len() <= WIDTH, "{line}");
+            assert_eq!(line, line.trim_end(), "{line}");
+        }
+        for setting in SETTINGS {
+            assert!(text.contains(&format!("\n  {} ", setting.name)), "{}", setting.name);
+        }
+        for outcome in Outcome::ALL {
+            assert!(text.contains(&format!("\n  {:>2} ", outcome.code())), "{outcome}");
+        }
+    }
+
+    #[test]
+    fn understands_its_arguments_and_none() {
+        for (args, expected) in [
+            (vec![], Arguments::Run(None)),
+            (vec!["plan"], Arguments::Run(Some(Mode::Plan))),
+            (vec!["plan", "--help"], Arguments::Help),
+            (vec!["--help"], Arguments::Help),
+            (vec!["-h"], Arguments::Help),
+            (vec!["--version"], Arguments::Version),
+            (vec!["-V"], Arguments::Version),
+            (vec!["--version", "--help"], Arguments::Help),
+        ] {
+            assert_eq!(arguments(args), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn refuses_any_other_argument_without_repeating_it() {
+        for args in [
+            vec!["mongodb://u:s3cret@host/db"],
+            vec!["plan", "s3cret"],
+            vec!["plan", "upgrade"],
+            vec!["--version", "s3cret"],
+        ] {
+            let failure = arguments(args).unwrap_err();
+            assert_eq!(failure.outcome, Outcome::SettingWrong);
+            assert!(!failure.to_string().contains("s3cret"));
+            assert!(failure.to_string().contains("see --help"));
+        }
+    }
+}

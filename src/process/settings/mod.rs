@@ -1,0 +1,635 @@
+//! The settings: read from the environment once, checked together, and typed.
+
+mod file;
+mod help;
+mod table;
+mod uri;
+mod uri_options;
+mod value;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tracing_subscriber::filter::Targets;
+
+use crate::process::exit::Outcome;
+use crate::process::failure::Failure;
+use crate::version::Version;
+
+pub use help::{Arguments, arguments, help};
+#[cfg(test)]
+pub(crate) use table::markdown_table;
+pub use table::{Fallback, SETTINGS, Scope};
+use uri::Connection;
+pub use uri::{Origin, Secret};
+#[cfg(test)]
+pub(crate) use uri_options::markdown_uri_options;
+#[cfg(feature = "kubernetes")]
+pub use value::WorkloadKind;
+pub use value::WorkloadName;
+use value::{
+    app_version, choice, count, duration, log, object_name, short_duration, version, version_up_to,
+    workloads, wrong,
+};
+
+const PREFIX: &str = "GATE_";
+const MODE: &str = "GATE_MODE";
+/// What Kubernetes sets in every pod.
+const IN_CLUSTER: &str = "KUBERNETES_SERVICE_HOST";
+/// Where Kubernetes reads a container's last words.
+const TERMINATION_LOG: &str = "/dev/termination-log";
+/// More documents in one transaction than a server should be asked for.
+const MOST_DOCUMENTS: usize = 100_000;
+const TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
+/// How long a run with a `GATE_TIMEOUT` of zero waits for the one answer that it asks for, at most.
+const ONE_ANSWER: Duration = Duration::from_secs(5);
+
+/// What one run is to do, checked as far as that needs neither a server nor a record.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The connection string, with a scheme that the driver knows; the driver checks the rest.
+    pub(crate) uri: Secret,
+    /// Where that comes from, and what is said of it.
+    pub(crate) origin: Origin,
+    /// The application's database.
+    pub(crate) database: String,
+    /// What to do.
+    pub(crate) mode: Mode,
+    /// Whether an empty database may be recorded.
+    pub(crate) initialise: Initialise,
+    /// What an unrecorded, existing database last ran. Writable; may be above the code version.
+    pub(crate) from_version: Option<Version>,
+    /// Where to stop, if not at the code version. Writable, and at most the code version.
+    pub(crate) target_version: Option<Version>,
+    /// Whether skippable conditions are asked.
+    pub(crate) conditions: Conditions,
+    /// The bound on all waiting; none is unlimited.
+    pub(crate) timeout: Option<Duration>,
+    /// Whether what is not there at once is not waited for.
+    pub(crate) asking: Asking,
+    /// The bound on waiting for a server. Not zero.
+    pub(crate) connect_timeout: Duration,
+    /// The bound on waiting for another run's lock.
+    pub(crate) lock_wait: Duration,
+    /// How long a lock lives without renewal. Not zero.
+    pub(crate) lock_lease: Duration,
+    /// The most documents to change in one transaction. At least 1.
+    pub(crate) batch_documents: usize,
+    /// What is logged.
+    pub(crate) log: Targets,
+    /// How it is logged; when none, as stderr needs it.
+    pub(crate) log_format: Option<LogFormat>,
+    /// Where the report is also written.
+    pub(crate) report_file: Option<PathBuf>,
+    /// What mode `record` writes; some in that mode only.
+    pub(crate) repair: Option<Repair>,
+    /// Whether Kubernetes is told how the run goes.
+    pub(crate) events: Events,
+    /// The workloads to stop while upgrades are applied; none is off.
+    pub(crate) quiesce: Vec<WorkloadName>,
+    /// The bound on waiting for pods to stop, or to be ready. Not zero.
+    pub(crate) quiesce_timeout: Duration,
+    /// When stopped workloads get their replicas back.
+    pub(crate) resume: Resume,
+    /// What the gate's pod knows of itself.
+    #[cfg_attr(
+        not(feature = "kubernetes"),
+        expect(dead_code, reason = "only Kubernetes has pods")
+    )]
+    pub(crate) pod: Pod,
+}
+
+/// What a run does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Brings the database up to date.
+    Upgrade,
+    /// Says whether the gate is open.
+    Check,
+    /// Checks until the gate is open.
+    Wait,
+    /// Lists what an upgrade would do.
+    Plan,
+    /// Repairs the record.
+    Record,
+    /// Gives the workloads that an upgrade stopped their replicas back.
+    Resume,
+}
+
+/// Whether an unrecorded database that holds no documents may be recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Initialise {
+    /// It may not.
+    No,
+    /// At the code version.
+    Fresh,
+}
+
+/// Which conditions an upgrade asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conditions {
+    /// All of them.
+    Ask,
+    /// Those that do not declare themselves skippable.
+    SkipSkippable,
+}
+
+/// How often a server, a lock or an open gate is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// Again and again, until the time is over.
+    Again,
+    /// Once: `GATE_TIMEOUT` is zero.
+    Once,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines, one object a line.
+    Json,
+}
+
+/// Whether Kubernetes is told how a run goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Events {
+    /// It is not.
+    Off,
+    /// By Events of the gate's Job, or else of its pod.
+    Tell,
+}
+
+/// When an open gate gives stopped workloads their replicas back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// In mode `resume` only: usually the release that follows does it.
+    Later,
+    /// At the end of the run that opens it.
+    AtEnd,
+}
+
+/// What the downward API says of the gate's own pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// The namespace; when none, the service account's.
+    pub namespace: Option<String>,
+    /// The pod's name.
+    pub name: Option<String>,
+    /// The pod's UID.
+    pub uid: Option<String>,
+    /// The name of the Job that the pod belongs to.
+    pub job_name: Option<String>,
+    /// The UID of that Job.
+    pub job_uid: Option<String>,
+}
+
+/// A repair of the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repair {
+    /// The version to record. Writable, and at most the code version.
+    pub version: Version,
+    /// What is stored now, as text; it need not be a version.
+    pub expect: String,
+    /// The id of the unfinished upgrade to give up.
+    pub discard_journal: Option<String>,
+}
+
+impl Settings {
+    /// Reads the settings from the process's environment.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Settings::from_vars`], and the same outcome for a value that is not UTF-8.
+    pub fn from_env(code_version: &Version) -> Result<Self, Failure> {
+        Self::read_env(code_version, None).map_err(|unread| unread.failure)
+    }
+
+    /// The same, with the mode that the command line names, and with how long to wait for a file that may
+    /// be filled.
+    pub(crate) fn read_env(code_version: &Version, named: Option<Mode>) -> Result<Self, Unread> {
+        let mut vars = utf8(std::env::vars_os())?;
+        if let Some(named) = named {
+            let set = vars.iter().find(|(name, value)| name == MODE && !value.is_empty());
+            if let Some((_, value)) = set
+                && value != named.word()
+            {
+                return Err(wrong(
+                    format!("the argument says {named}, but {MODE} is set to another mode"),
+                    format!("leave one of the two out, or let {MODE} say {named} as well"),
+                )
+                .into());
+            }
+            vars.push((MODE.to_owned(), named.word().to_owned()));
+        }
+        Self::read_vars(vars, code_version)
+    }
+
+    /// How long one wait for a server may take.
+    pub(crate) fn patience(&self) -> Duration {
+        let timeout = self.timeout.map(|timeout| timeout.max(Duration::from_millis(1)));
+        timeout.map_or(self.connect_timeout, |timeout| self.connect_timeout.min(timeout))
+    }
+
+    /// Reads the settings from environment variables, of which others than the gate's are ignored.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingWrong`](crate::process::exit::Outcome::SettingWrong), naming every setting that is wrong and
+    /// showing no secret; [`NoServer`](crate::process::exit::Outcome::NoServer) where the connection string is all
+    /// that is missing, and whoever is to provide it may still do so.
+    pub fn from_vars(
+        vars: impl IntoIterator<Item = (String, String)>,
+        code_version: &Version,
+    ) -> Result<Self, Failure> {
+        Self::read_vars(vars, code_version).map_err(|unread| unread.failure)
+    }
+
+    fn read_vars(
+        vars: impl IntoIterator<Item = (String, String)>,
+        code_version: &Version,
+    ) -> Result<Self, Unread> {
+        let vars: Vec<(String, String)> = vars.into_iter().collect();
+        let in_cluster = vars.iter().any(|(name, value)| name == IN_CLUSTER && !value.is_empty());
+        let set: BTreeMap<String, String> = vars
+            .into_iter()
+            .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty())
+            .filter(|(name, _)| !is_service_link(name))
+            .collect();
+        let raw = Raw::with_defaults(&set)?;
+        let mut problems = Problems::default();
+        let mode = problems.keep(mode(&raw.mode));
+        for name in set.keys() {
+            problems.keep(check_scope(name, mode));
+        }
+        let of_file = raw.mongodb_uri_file.is_some();
+        let mode = mode.unwrap_or(Mode::Upgrade);
+        let waits = raw.waits(mode);
+        let settings = raw.read(mode, code_version, &mut problems);
+        let can_ask = in_cluster && cfg!(feature = "kubernetes");
+        if let Some(settings) = settings.as_ref().filter(|_| !can_ask) {
+            problems.keep(needs_cluster(settings));
+        }
+        match settings {
+            Some(settings) if problems.0.is_empty() => Ok(settings),
+            _ => {
+                let failure = problems.into_failure();
+                let waits = waits.filter(|_| of_file && failure.outcome == Outcome::NoServer);
+                Err(Unread { failure, waits })
+            }
+        }
+    }
+}
+
+/// Why the settings could not be read.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    pub(crate) failure: Failure,
+    /// Where a file may be filled: for how long to read it again, and how to log that.
+    pub(crate) waits: Option<Waits>,
+}
+
+/// How a run waits for the file of its connection string.
+#[derive(Debug)]
+pub(crate) struct Waits {
+    /// None is without end.
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) log: Targets,
+    pub(crate) log_format: Option<LogFormat>,
+}
+
+impl From<Failure> for Unread {
+    fn from(failure: Failure) -> Self {
+        Unread { failure, waits: None }
+    }
+}
+
+/// The settings as texts. A field is the setting of its name, and has a text if the table has one.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(Default, serde::Serialize))]
+struct Raw {
+    mongodb_uri: Option<String>,
+    mongodb_uri_source: Option<String>,
+    mongodb_uri_file: Option<String>,
+    database: Option<String>,
+    mode: String,
+    initialise: String,
+    from_version: Option<String>,
+    target_version: Option<String>,
+    app_version: Option<String>,
+    skip_conditions: String,
+    timeout: Option<String>,
+    connect_timeout: String,
+    lock_wait: String,
+    lock_lease: String,
+    batch_documents: String,
+    log: String,
+    log_format: Option<String>,
+    report_file: Option<PathBuf>,
+    record_version: Option<String>,
+    expect_version: Option<String>,
+    discard_journal: Option<String>,
+    events: String,
+    quiesce: Option<String>,
+    quiesce_timeout: String,
+    resume: String,
+    namespace: Option<String>,
+    pod_name: Option<String>,
+    pod_uid: Option<String>,
+    job_name: Option<String>,
+    job_uid: Option<String>,
+}
+
+impl Raw {
+    fn with_defaults(set: &BTreeMap<String, String>) -> Result<Self, Failure> {
+        let texts = SETTINGS.iter().filter_map(|setting| {
+            let text = match (set.get(setting.name), setting.default) {
+                (Some(text), _) => text,
+                (None, Fallback::Value(text)) => text,
+                (None, Fallback::Words(_)) => return None,
+            };
+            Some((setting.name.to_string(), text.to_string()))
+        });
+        envy::prefixed(PREFIX)
+            .from_iter(texts)
+            .map_err(|_| Failure::bug("the table of settings lacks a default"))
+    }
+
+    fn timeout(&self, mode: Mode) -> Result<Option<Duration>, Failure> {
+        match &self.timeout {
+            Some(text) => duration("GATE_TIMEOUT", text).map(Some),
+            None => Ok((mode != Mode::Wait).then_some(TIMEOUT)),
+        }
+    }
+
+    fn log_format(&self) -> Result<Option<LogFormat>, Failure> {
+        match &self.log_format {
+            Some(text) => choice(
+                "GATE_LOG_FORMAT",
+                text,
+                &[("text", Some(LogFormat::Text)), ("json", Some(LogFormat::Json))],
+            ),
+            None => Ok(None),
+        }
+    }
+
+    /// How to wait for a file; none where any of this is wrong.
+    fn waits(&self, mode: Mode) -> Option<Waits> {
+        let timeout = self.timeout(mode).ok()?;
+        Some(Waits { timeout, log: log(&self.log).ok()?, log_format: self.log_format().ok()? })
+    }
+
+    /// None if there was a problem.
+    fn read(self, mode: Mode, code: &Version, problems: &mut Problems) -> Option<Settings> {
+        let connection = problems.keep(uri::connection(
+            &self.mongodb_uri,
+            &self.mongodb_uri_source,
+            &self.mongodb_uri_file,
+            &self.database,
+        ));
+        let initialise = problems.keep(choice(
+            "GATE_INITIALISE",
+            &self.initialise,
+            &[("no", Initialise::No), ("fresh", Initialise::Fresh)],
+        ));
+        let from_version = problems.keep(version("GATE_FROM_VERSION", &self.from_version));
+        let target_version =
+            problems.keep(version_up_to(code, "GATE_TARGET_VERSION", &self.target_version));
+        let conditions = problems.keep(choice(
+            "GATE_SKIP_CONDITIONS",
+            &self.skip_conditions,
+            &[("true", Conditions::SkipSkippable), ("false", Conditions::Ask)],
+        ));
+        problems.keep(app_version(code, &self.app_version));
+        let timeout = problems.keep(self.timeout(mode));
+        let connect_timeout =
+            problems.keep(short_duration("GATE_CONNECT_TIMEOUT", &self.connect_timeout));
+        let lock_wait = problems.keep(duration("GATE_LOCK_WAIT", &self.lock_wait));
+        let lock_lease = problems.keep(short_duration("GATE_LOCK_LEASE", &self.lock_lease));
+        let batch_documents =
+            problems.keep(count("GATE_BATCH_DOCUMENTS", &self.batch_documents, MOST_DOCUMENTS));
+        let log_format = problems.keep(self.log_format());
+        let log = problems.keep(log(&self.log));
+        let repair = match mode {
+            Mode::Record => problems.keep(self.repair(code)).map(Some),
+            _ => Some(None),
+        };
+        let events = problems.keep(choice(
+            "GATE_EVENTS",
+            &self.events,
+            &[("true", Events::Tell), ("false", Events::Off)],
+        ));
+        let quiesce = problems.keep(workloads("GATE_QUIESCE", self.quiesce.as_deref()));
+        let quiesce_timeout =
+            problems.keep(short_duration("GATE_QUIESCE_TIMEOUT", &self.quiesce_timeout));
+        let resume = problems.keep(choice(
+            "GATE_RESUME",
+            &self.resume,
+            &[("true", Resume::AtEnd), ("false", Resume::Later)],
+        ));
+        let mut named = |name, text| problems.keep(object_name(name, text)).flatten();
+        let pod = Pod {
+            namespace: named("GATE_NAMESPACE", self.namespace),
+            name: named("GATE_POD_NAME", self.pod_name),
+            uid: named("GATE_POD_UID", self.pod_uid),
+            job_name: named("GATE_JOB_NAME", self.job_name),
+            job_uid: named("GATE_JOB_UID", self.job_uid),
+        };
+        let Connection { uri, database, origin } = connection?;
+        let (mut timeout, mut lock_wait, connect_timeout) =
+            (timeout?, lock_wait?, connect_timeout?);
+        let asking = match timeout {
+            Some(Duration::ZERO) => Asking::Once,
+            _ => Asking::Again,
+        };
+        if asking == Asking::Once {
+            timeout = Some(connect_timeout.min(ONE_ANSWER));
+            lock_wait = Duration::ZERO;
+        }
+        Some(Settings {
+            uri,
+            origin,
+            database,
+            mode,
+            initialise: initialise?,
+            from_version: from_version?,
+            target_version: target_version?,
+            conditions: conditions?,
+            timeout,
+            asking,
+            connect_timeout,
+            lock_wait,
+            lock_lease: lock_lease?,
+            batch_documents: batch_documents?,
+            log: log?,
+            log_format: log_format?,
+            report_file: self.report_file.or_else(default_report_file),
+            repair: repair?,
+            events: events?,
+            quiesce: quiesce?,
+            quiesce_timeout: quiesce_timeout?,
+            resume: resume?,
+            pod,
+        })
+    }
+
+    fn repair(&self, code: &Version) -> Result<Repair, Failure> {
+        let version = version_up_to(code, "GATE_RECORD_VERSION", &self.record_version)?;
+        let (Some(version), Some(expect)) = (version, self.expect_version.clone()) else {
+            return Err(wrong(
+                "GATE_MODE=record needs both GATE_RECORD_VERSION and GATE_EXPECT_VERSION",
+                "set GATE_RECORD_VERSION to the version to record, and GATE_EXPECT_VERSION to what \
+                 is stored now",
+            ));
+        };
+        Ok(Repair { version, expect, discard_journal: self.discard_journal.clone() })
+    }
+}
+
+/// All that is wrong, in the order in which it was found.
+#[derive(Default)]
+struct Problems(Vec<Failure>);
+
+impl Problems {
+    fn keep<T>(&mut self, result: Result<T, Failure>) -> Option<T> {
+        result.map_err(|problem| self.0.push(problem)).ok()
+    }
+
+    fn into_failure(self) -> Failure {
+        // what is wrong comes before what is only not there yet
+        let (wrong, missing): (Vec<Failure>, Vec<Failure>) =
+            self.0.into_iter().partition(|problem| problem.outcome != Outcome::NoServer);
+        let mut problems = wrong.into_iter().chain(missing);
+        let Some(first) = problems.next() else {
+            return Failure::bug("a setting was dropped without a reason");
+        };
+        problems.fold(first, |mut all, problem| {
+            all.message += &format!("; also, {}", problem.message);
+            if !all.next.contains(&problem.next) {
+                all.next += &format!("; {}", problem.next);
+            }
+            all
+        })
+    }
+}
+
+impl Mode {
+    const ALL: [Mode; 6] =
+        [Mode::Upgrade, Mode::Check, Mode::Wait, Mode::Plan, Mode::Record, Mode::Resume];
+
+    fn word(self) -> &'static str {
+        match self {
+            Mode::Upgrade => "upgrade",
+            Mode::Check => "check",
+            Mode::Wait => "wait",
+            Mode::Plan => "plan",
+            Mode::Record => "record",
+            Mode::Resume => "resume",
+        }
+    }
+}
+
+/// The word that `GATE_MODE` has for it.
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// Where the report is also written when nothing else was set, or could be read.
+pub fn default_report_file() -> Option<PathBuf> {
+    Some(PathBuf::from(TERMINATION_LOG)).filter(|path| path.exists())
+}
+
+/// The variables as texts; other programs' need not be.
+fn utf8(
+    vars: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Vec<(String, String)>, Failure> {
+    let mut texts = Vec::new();
+    for (name, value) in vars {
+        let name = name.to_string_lossy().into_owned();
+        match value.into_string() {
+            Ok(value) => texts.push((name, value)),
+            Err(_) if name.starts_with(PREFIX) => {
+                return Err(wrong(format!("{name} is not UTF-8"), format!("set {name} to text")));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(texts)
+}
+
+/// Whether Kubernetes sets a variable of this name for a Service called `gate` or `gate-…`.
+fn is_service_link(name: &str) -> bool {
+    let ends = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"];
+    let parts = ["_SERVICE_PORT_", "_PORT_"];
+    ends.iter().any(|end| name.ends_with(end)) || parts.iter().any(|part| name.contains(part))
+}
+
+/// Whether a setting is known, and may be set in this mode.
+fn check_scope(name: &str, mode: Option<Mode>) -> Result<(), Failure> {
+    let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
+        // a name that went wrong may hold what was meant as its value
+        if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') || name.len() > 64 {
+            return Err(wrong(
+                "a variable that begins with GATE_ has other characters than letters, digits and _ in \
+                 its name, or too many",
+                "write settings as NAME=value; --help lists all names",
+            ));
+        }
+        let known = SETTINGS.iter().filter_map(|setting| setting.name.strip_prefix(PREFIX));
+        let (nearest, _) = table::nearest(&name[PREFIX.len()..], known).unwrap_or_default();
+        return Err(wrong(
+            format!("{name} is not a setting"),
+            format!("the nearest one is {PREFIX}{nearest}, and --help lists all"),
+        ));
+    };
+    match (setting.scope, mode) {
+        (Scope::Only(modes), Some(mode)) if !modes.contains(&mode) => Err(wrong(
+            format!("{name} has no meaning in mode {mode}, only in {}", table::in_modes(modes)),
+            format!("unset {name} or change GATE_MODE"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses outside Kubernetes what only Kubernetes can do.
+fn needs_cluster(settings: &Settings) -> Result<(), Failure> {
+    let name = match settings {
+        Settings { quiesce, .. } if !quiesce.is_empty() => "GATE_QUIESCE",
+        Settings { events: Events::Tell, .. } => "GATE_EVENTS",
+        _ => return Ok(()),
+    };
+    if !cfg!(feature = "kubernetes") {
+        return Err(wrong(
+            format!("{name} is set, but this program was built without Kubernetes"),
+            format!("unset {name}, or build it with the cargo feature `kubernetes`"),
+        ));
+    }
+    Err(wrong(
+        format!(
+            "{name} is set, but this is no pod of a Kubernetes cluster: {IN_CLUSTER} is not set"
+        ),
+        format!("unset {name}, or run the gate in a pod"),
+    ))
+}
+
+fn mode(text: &str) -> Result<Mode, Failure> {
+    choice(MODE, text, &Mode::ALL.map(|mode| (mode.word(), mode))).map_err(|problem| {
+        match table::nearest(text, Mode::ALL.map(Mode::word)) {
+            Some((word, likeness)) if likeness >= 0.5 => {
+                wrong(problem.message, format!("{}; the nearest is {word}", problem.next))
+            }
+            _ => problem,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,63 @@
+//! The seam to those who are told, beside log and report, how a run goes: Kubernetes, or an
+//! application's own.
+
+use std::fmt;
+
+use crate::quiesce::workloads::Later;
+
+/// Is told how a run goes.
+pub trait Observer: fmt::Debug + Send + Sync {
+    /// Takes note, without waiting for anything.
+    fn tell(&self, notice: Notice);
+
+    /// Waits, a little while, until all notes have got where they belong: the last call of a run.
+    fn finish(&self) -> Later<'_, ()>;
+}
+
+/// What an observer is told. Like all texts of a run, it holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Notice {
+    /// What happened, in a word.
+    pub reason: Occasion,
+    /// Whether somebody should look at it.
+    pub tone: Tone,
+    /// What happened, in a sentence.
+    pub note: String,
+}
+
+/// What an observer is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Occasion {
+    /// Pending upgrades are about to be applied.
+    UpgradeStarted,
+    /// A version is applied.
+    UpgradeApplied,
+    /// Upgrades were begun and are not all applied.
+    UpgradeFailed,
+    /// The run ended, and the application may start.
+    GateOpen,
+    /// The run ended, and the application may not start.
+    GateClosed,
+    /// Workloads were stopped.
+    Quiesced,
+    /// Workloads were given back.
+    Resumed,
+}
+
+/// How a notice is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Tone {
+    /// All is well.
+    Normal,
+    /// Somebody should look at it.
+    Warning,
+}
+
+impl fmt::Display for Occasion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}

@@ -1,0 +1,143 @@
+//! Whether old code that was stopped stays stopped: asked at every renewal of the lease, and before a
+//! version moves.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::process::exit::Outcome;
+use crate::process::failure::Failure;
+use crate::quiesce::workloads::{Workload, Workloads};
+use crate::server::stop::{Halt, Reason, Stop};
+
+/// How often workloads are looked at again, where nothing answers, before a version moves.
+const ATTEMPTS: u32 = 3;
+
+/// The workloads of a run, and whether they are held stopped.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Quiet {
+    workloads: Option<Arc<dyn Workloads>>,
+    held: Arc<AtomicBool>,
+}
+
+impl Quiet {
+    pub(crate) fn new(workloads: Arc<dyn Workloads>) -> Self {
+        Quiet { workloads: Some(workloads), held: Arc::default() }
+    }
+
+    /// From now on they have to stay stopped.
+    pub(crate) fn hold(&self) {
+        self.held.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on they may run.
+    pub(crate) fn release(&self) {
+        self.held.store(false, Ordering::Relaxed);
+    }
+
+    fn held(&self) -> Option<&dyn Workloads> {
+        self.workloads.as_deref().filter(|_| self.held.load(Ordering::Relaxed))
+    }
+
+    /// Makes sure, before a version moves, that nothing runs that was stopped.
+    pub(crate) async fn verify(&self, stop: &Stop) -> Result<(), Halt> {
+        let Some(workloads) = self.held() else { return Ok(()) };
+        let mut attempt = 1;
+        loop {
+            match stop.guard(look(workloads)).await {
+                Err(Halt::Failure(failure))
+                    if failure.outcome == Outcome::NoServer && attempt < ATTEMPTS =>
+                {
+                    tracing::warn!(reason = failure.message, "asking again whether old code runs");
+                }
+                ended => return ended,
+            }
+            attempt += 1;
+            stop.sleep(Duration::from_millis(500)).await?;
+        }
+    }
+
+    /// Looks every `period`, until the returned guard is dropped, and stops the run where something runs.
+    pub(crate) fn watch(&self, period: Duration, stop: &Stop) -> Watch {
+        let (quiet, stop) = (self.clone(), stop.clone());
+        if quiet.workloads.is_none() {
+            return Watch(None);
+        }
+        Watch(Some(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(period).await;
+                let Some(workloads) = quiet.held() else { continue };
+                match look(workloads).await {
+                    Ok(()) => {}
+                    Err(failure) if failure.outcome == Outcome::NotQuiesced => {
+                        if quiet.held().is_some() {
+                            tracing::error!(reason = failure.message, "stopping");
+                            stop.raise(Reason::CameBack(Arc::new(failure)));
+                        }
+                        return;
+                    }
+                    // where nothing answers, nothing is started either; before a version moves it must
+                    Err(failure) => tracing::warn!(
+                        reason = failure.message,
+                        "whether old code runs could not be asked; asking again"
+                    ),
+                }
+            }
+        })))
+    }
+}
+
+/// Looks at workloads for as long as it lives.
+pub(crate) struct Watch(Option<tokio::task::JoinHandle<()>>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
+async fn look(workloads: &dyn Workloads) -> Result<(), Failure> {
+    for name in workloads.names() {
+        if let Some(found) = workloads.look(&name).await?
+            && !is_quiet(&found)
+        {
+            return Err(came_back(&found));
+        }
+    }
+    Ok(())
+}
+
+/// Whether nothing of a workload runs, nor is to run.
+pub(crate) fn is_quiet(workload: &Workload) -> bool {
+    workload.replicas == 0 && workload.pods.is_empty()
+}
+
+/// The closed gate where something was started that had been stopped.
+pub(crate) fn came_back(workload: &Workload) -> Failure {
+    let pods = match workload.pods.as_slice() {
+        [] => String::new(),
+        pods => format!(", and {} run", listed(pods)),
+    };
+    Failure::new(
+        Outcome::NotQuiesced,
+        format!(
+            "{} was started again during the upgrade: it is set to {} pods{pods}",
+            workload.name, workload.replicas
+        ),
+        "find out who starts it (an autoscaler, a release, a rollback, a person) and stop that, then \
+         run it again",
+    )
+}
+
+/// The first of some names, and how many more there are.
+pub(crate) fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    match names.get(..SHOWN) {
+        Some(shown) if names.len() > SHOWN => {
+            format!("{} and {} more", shown.join(", "), names.len() - SHOWN)
+        }
+        _ => names.join(", "),
+    }
+}

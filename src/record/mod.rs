@@ -1,0 +1,18 @@
+//! What the gate stores in the database, and how it is read and moved.
+//!
+//! - `document`: the record, its history and its journal; the only file that knows their shape. `raw`: the
+//!   bytes of a record that is damaged.
+//! - `store`: reads the record and moves it from one state to the next. `doubt`: what became of a move that
+//!   was not answered.
+//! - `lock`: the lease in the document next to the record.
+//! - `remembered`: which workloads were stopped, and how many replicas each had.
+//! - `stamp`: the version that an application keeps in a document of its own. `stamping`: writes it.
+
+pub(crate) mod document;
+pub(crate) mod doubt;
+pub(crate) mod lock;
+pub(crate) mod raw;
+pub(crate) mod remembered;
+pub(crate) mod stamp;
+pub(crate) mod stamping;
+pub(crate) mod store;
