@@ -6,7 +6,8 @@ use mongodb::bson::DateTime;
 use mongodb::bson::oid::ObjectId;
 use tokio::time::Instant;
 
-use crate::authoring::upgrade::{Upgrade, Upgrades};
+use crate::authoring::table::Upgrades;
+use crate::authoring::upgrade::Upgrade;
 use crate::engine::{closed, jittered};
 use crate::modes::{POLL, Quiesce, Run, SAY};
 use crate::process::activity::Activity;
@@ -445,7 +446,8 @@ mod tests {
     use super::*;
     use crate::authoring::command::Command;
     use crate::authoring::lookup::Lookup;
-    use crate::authoring::upgrade::{Step, Transform};
+    use crate::authoring::step::Step;
+    use crate::authoring::transform::Transform;
 
     fn checked(step: impl Into<Step>) -> Result<(), String> {
         let gate = Gate::new("app", "0.1.0").record("versions", "version");

@@ -28,6 +28,7 @@ mod record;
 mod server;
 mod version;
 
+pub use authoring::action::{ActionType, UpgradeAction};
 pub use authoring::command::{Command, CreateIndex};
 pub use authoring::condition::Condition;
 pub use authoring::derived::derived_object_id;
@@ -35,9 +36,12 @@ pub use authoring::edit::Edits;
 pub use authoring::handle::{Find, Handle};
 pub use authoring::lookup::{Found, Keys, Lookup};
 pub use authoring::seed::Seed;
-pub use authoring::upgrade::{
-    ActionType, Step, StepError, Transaction, Transform, Upgrade, UpgradeAction,
-};
+pub use authoring::step::Step;
+pub use authoring::step_error::StepError;
+pub use authoring::transaction::Transaction;
+pub use authoring::transform::Transform;
+pub use authoring::upgrade::Upgrade;
+
 pub use gate::Gate;
 pub use mongodb;
 pub use mongodb::bson;

@@ -7,7 +7,8 @@ use mongodb::IndexModel;
 use mongodb::bson::{Document, doc};
 use mongodb::options::{Collation, IndexOptions};
 
-use crate::authoring::upgrade::{ActionType, Name, Step, UpgradeAction};
+use crate::authoring::action::{ActionType, UpgradeAction};
+use crate::authoring::naming::Name;
 
 /// A change that the server makes outside transactions, each with a probe that tells done from not done.
 #[expect(clippy::large_enum_variant, reason = "a process holds a handful of them")]
@@ -141,9 +142,31 @@ impl Command {
         Command::ModifyIndex { collection: collection.into(), name: name.into(), options }
     }
 
+    /// What is wrong with what it names.
+    pub(crate) fn name_mistake(&self) -> Option<String> {
+        let mistake = match self {
+            Command::CreateIndex { index, .. } if index.keys.is_empty() => "an index needs keys",
+            Command::DropIndex { name, .. } if name == "_id_" => {
+                "the index of _id cannot be dropped"
+            }
+            Command::DropIndex { name, .. } if name == "*" => {
+                "drop indexes one by one, by their names"
+            }
+            Command::DropIndex { name, .. } if name.is_empty() => "an index needs a name",
+            Command::Rename { from, to } if from == to => {
+                "a collection cannot be renamed to itself"
+            }
+            _ => return None,
+        };
+        Some(mistake.to_owned())
+    }
+
     /// Why the server could not carry it out, as far as its options tell.
-    pub(crate) fn mistake(&self) -> Option<String> {
+    pub(crate) fn option_mistake(&self) -> Option<String> {
         let (options, known) = match self {
+            Command::CreateIndex { .. } if self.index_name().is_empty() => {
+                return Some(format!("{} needs a name in its options", self.describe()));
+            }
             Command::SetOptions { options, .. } => (options, COLLECTION_OPTIONS),
             Command::ModifyIndex { options, .. } => (options, INDEX_OPTIONS),
             _ => return None,
@@ -290,11 +313,5 @@ impl CreateIndex {
 impl From<CreateIndex> for Command {
     fn from(CreateIndex { collection, index }: CreateIndex) -> Self {
         Command::CreateIndex { collection, index }
-    }
-}
-
-impl From<CreateIndex> for Step {
-    fn from(index: CreateIndex) -> Self {
-        Step::Command(index.into())
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use mongodb::bson::Document;
 
-use crate::authoring::upgrade::Name;
+use crate::authoring::naming::{Name, collection_mistake};
 
 /// What must be true of a collection, asked before anything is written.
 #[derive(Clone, Debug)]
@@ -81,6 +81,9 @@ impl Condition {
 
     /// Why it cannot be asked.
     pub(crate) fn mistake(&self) -> Option<String> {
+        if let Some(mistake) = collection_mistake(&self.collection) {
+            return Some(format!("condition \"{}\": {mistake}", self.description));
+        }
         let Kind::Unique(fields) = &self.kind else { return None };
         let named = |what: String| Some(format!("condition \"{}\" {what}", self.description));
         if fields.is_empty() {

@@ -8,7 +8,8 @@ use mongodb::bson::raw::{BindRawBsonRef, cstr};
 use mongodb::bson::spec::ElementType;
 use mongodb::bson::{DateTime, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 
-use crate::authoring::upgrade::Name;
+use crate::authoring::naming::Name;
+use crate::authoring::step_error::StepError;
 
 /// The size that the server allows a document (BSONObjMaxUserSize).
 pub(crate) const MAX_DOCUMENT_SIZE: usize = 16 * 1024 * 1024;
@@ -1158,6 +1159,12 @@ fn type_name(kind: ElementType) -> &'static str {
         ElementType::Decimal128 => "decimal",
         ElementType::MinKey => "minKey",
         ElementType::MaxKey => "maxKey",
+    }
+}
+
+impl From<EditError> for StepError {
+    fn from(error: EditError) -> Self {
+        StepError::refused(error.to_string())
     }
 }
 

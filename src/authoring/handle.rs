@@ -5,7 +5,8 @@ use mongodb::bson::{DateTime, Document, RawDocumentBuf};
 use mongodb::options::FindOptions;
 use mongodb::{ClientSession, Database, SessionCursor};
 
-use crate::authoring::upgrade::{Name, StepError};
+use crate::authoring::naming::Name;
+use crate::authoring::step_error::StepError;
 
 /// A transaction in progress, seen by the code of one step.
 ///

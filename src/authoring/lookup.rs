@@ -9,7 +9,8 @@ use mongodb::bson::raw::{CString, cstr};
 use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 use mongodb::error::Error;
 
-use crate::authoring::upgrade::{Name, StepError};
+use crate::authoring::naming::Name;
+use crate::authoring::step_error::StepError;
 
 /// No filter asks for more values than this, or for more bytes of them.
 const MAX_VALUES: usize = 10_000;

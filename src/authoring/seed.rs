@@ -8,7 +8,8 @@ use std::sync::Arc;
 use mongodb::bson::{DateTime, Document, RawBsonRef, RawDocument, RawDocumentBuf};
 
 use crate::authoring::edit::MAX_DOCUMENT_SIZE;
-use crate::authoring::upgrade::{Name, StepError};
+use crate::authoring::naming::Name;
+use crate::authoring::step_error::StepError;
 
 type Documents = dyn Fn(DateTime) -> Result<Vec<Document>, StepError> + Send + Sync;
 

@@ -1,66 +1,13 @@
 //! Deciding: from what was observed and what the operator said to what is to be done. Pure.
 
-use crate::authoring::upgrade::Upgrades;
+use crate::authoring::table::Upgrades;
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::process::settings::Initialise;
 use crate::record::document::{Action, Entry, Journal, Record, Recorded, Unreadable};
+use crate::record::observed::{Holder, Observed};
 use crate::record::stamp::{Place, Stamp};
 use crate::version::Version;
-
-/// What was read of a database.
-#[derive(Clone, Debug)]
-pub struct Observed {
-    /// The record.
-    pub recorded: Recorded,
-    /// Where the application keeps its version itself, what is there.
-    pub stamp: Option<Stamp>,
-    /// Another run's live lease.
-    pub holder: Option<Holder>,
-    /// The collections that hold documents; read only where the decision needs it.
-    pub occupied: Vec<String>,
-}
-
-impl Observed {
-    /// Whether the operator's word makes this database a fresh one.
-    fn begins_fresh(&self, terms: &Terms) -> bool {
-        terms.initialise == Initialise::Fresh && self.is_empty()
-    }
-
-    /// Whether an unrecorded database holds no documents, as far as was asked.
-    fn is_empty(&self) -> bool {
-        self.occupied.is_empty() && self.stamped().is_none()
-    }
-
-    /// The version that the application itself keeps, where it does.
-    fn stamped(&self) -> Option<&Version> {
-        self.stamp.as_ref()?.version()
-    }
-
-    /// What an unrecorded database last ran, if anybody says so: its own stamp, else the operator.
-    fn last_ran<'a>(&'a self, terms: &'a Terms) -> Option<&'a Version> {
-        self.stamped().or(terms.from)
-    }
-
-    /// Who says so.
-    fn says(&self) -> String {
-        match &self.stamp {
-            Some(stamp) if stamp.version().is_some() => {
-                format!("{}, where the application keeps its version, says", stamp.place)
-            }
-            _ => "GATE_FROM_VERSION says".to_owned(),
-        }
-    }
-}
-
-/// Another run that holds the lock.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// The run.
-    pub run_id: String,
-    /// The host that it runs on.
-    pub host: String,
-}
 
 /// What the operator and the code say.
 #[derive(Clone, Debug)]
@@ -226,11 +173,11 @@ fn decide_unrecorded(observed: &Observed, terms: &Terms) -> Decision {
     {
         return Decision::Closed(Failure::new(
             Outcome::SettingWrong,
-            format!("GATE_FROM_VERSION is {from} but {} {stamped}", observed.says()),
+            format!("GATE_FROM_VERSION is {from} but {} {stamped}", says(observed)),
             "remove GATE_FROM_VERSION: a database that has its application's version does not need it",
         ));
     }
-    let last_ran = observed.last_ran(terms);
+    let last_ran = last_ran(observed, terms);
     if let Some(from) = last_ran.filter(|from| *from > terms.code) {
         let otherwise = match observed.stamped() {
             Some(_) => "restore a backup",
@@ -238,13 +185,13 @@ fn decide_unrecorded(observed: &Observed, terms: &Terms) -> Decision {
         };
         return Decision::Closed(Failure::new(
             Outcome::Incompatible,
-            format!("{} {from} but this binary is {}", observed.says(), terms.code),
+            format!("{} {from} but this binary is {}", says(observed), terms.code),
             format!("deploy {from} or later, or {otherwise}"),
         ));
     }
     let target = terms.target.unwrap_or(terms.code);
     let fresh = terms.initialise == Initialise::Fresh;
-    let begins_fresh = observed.begins_fresh(terms);
+    let begins_fresh = begins_fresh(observed, terms);
     let first = if begins_fresh { Some(terms.code) } else { last_ran };
     if let Some(first) = first.filter(|first| target < *first) {
         return Decision::Closed(Failure::new(
@@ -349,8 +296,8 @@ fn contradiction(record: &Record, terms: &Terms) -> Option<Failure> {
 
 /// An unrecorded database that the operator says is older than what this code can upgrade from.
 fn declared_too_old(observed: &Observed, terms: &Terms) -> Option<Failure> {
-    let from = observed.last_ran(terms).filter(|_| !observed.begins_fresh(terms))?;
-    too_old(from, &observed.says(), terms)
+    let from = last_ran(observed, terms).filter(|_| !begins_fresh(observed, terms))?;
+    too_old(from, &says(observed), terms)
 }
 
 /// A version that this code cannot upgrade from, because the upgrades after it were removed.
@@ -499,7 +446,7 @@ fn unreadable_stamp(stamp: &Stamp, record: Option<&Record>) -> Option<Failure> {
 
 /// Where something else moved the record or the stamp, and not the other.
 fn other_stamp(record: &Record, stamp: &Stamp, terms: &Terms) -> Option<Failure> {
-    let stamped = stamp.version().filter(|_| stamp.differs(record))?;
+    let stamped = stamp.version().filter(|_| record.disagrees_with(stamp))?;
     let deploy = match stamped > terms.code {
         true => format!("deploy {stamped} or later; or "),
         false => String::new(),
@@ -602,6 +549,26 @@ fn overtaken_journal(journal: &Journal, record: &Record, earlier: &Version) -> F
 
 fn discard(journal: Option<&str>) -> String {
     journal.map_or(String::new(), |id| format!(" and GATE_DISCARD_JOURNAL={id}"))
+}
+
+/// Whether the operator's word makes this database a fresh one.
+fn begins_fresh(observed: &Observed, terms: &Terms) -> bool {
+    terms.initialise == Initialise::Fresh && observed.is_empty()
+}
+
+/// What an unrecorded database last ran, if anybody says so: its own stamp, else the operator.
+fn last_ran<'a>(observed: &'a Observed, terms: &'a Terms) -> Option<&'a Version> {
+    observed.stamped().or(terms.from)
+}
+
+/// Who says so.
+fn says(observed: &Observed) -> String {
+    match &observed.stamp {
+        Some(stamp) if stamp.version().is_some() => {
+            format!("{}, where the application keeps its version, says", stamp.place)
+        }
+        _ => "GATE_FROM_VERSION says".to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use std::hash::{BuildHasher, RandomState};
 
 use mongodb::bson::{RawDocument, RawDocumentBuf};
 
-use crate::authoring::upgrade::{Transform, Unit};
+use crate::authoring::table::Unit;
+use crate::authoring::transform::Transform;
 use crate::engine::batch::{Edited, id_bytes, is_same, place};
 use crate::engine::{author, failed_step};
 use crate::server::stop::Halt;

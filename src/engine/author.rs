@@ -8,7 +8,9 @@ use mongodb::bson::{Bson, RawBsonRef, RawDocument};
 use mongodb::error::ErrorKind as DriverErrorKind;
 
 use crate::authoring::lookup::Found;
-use crate::authoring::upgrade::{StepError, Transform, Unit};
+use crate::authoring::step_error::StepError;
+use crate::authoring::table::Unit;
+use crate::authoring::transform::Transform;
 use crate::engine::{at, failed_step};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;

@@ -18,7 +18,9 @@ use crate::authoring::edit::{
     Counts, Edits, Extent, Inserts, MAX_DOCUMENT_SIZE, deletion, guarded_deletion,
 };
 use crate::authoring::lookup::{Found, Keys, Lookup};
-use crate::authoring::upgrade::{StepError, Transform, Unit};
+use crate::authoring::step_error::StepError;
+use crate::authoring::table::Unit;
+use crate::authoring::transform::Transform;
 use crate::engine::added::by_collection;
 use crate::engine::author::{self, about, refused};
 use crate::engine::converge::{Verify, verify, verify_known};
@@ -1185,7 +1187,9 @@ pub(crate) fn write_failure(error: &Document, unit: &Unit, step: &str, place: &s
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authoring::upgrade::{ActionType, Upgrade, Upgrades};
+    use crate::authoring::action::ActionType;
+    use crate::authoring::table::Upgrades;
+    use crate::authoring::upgrade::Upgrade;
     use crate::version::Version;
 
     /// What a transform makes of `{ _id, n }` for each number.

@@ -8,7 +8,8 @@ use mongodb::error::Error;
 use mongodb::{Database, IndexModel};
 
 use crate::authoring::command::Command;
-use crate::authoring::upgrade::{Step, Unit};
+use crate::authoring::step::Step;
+use crate::authoring::table::Unit;
 use crate::engine::{Context, Halt, at, failed};
 use crate::process::checkpoint::Point;
 use crate::server::answer;

@@ -3,12 +3,13 @@
 use mongodb::bson::{Bson, Document, RawDocument, RawDocumentBuf, Timestamp, doc};
 
 use crate::authoring::condition::{Condition, Kind};
-use crate::authoring::upgrade::{Name, Unit};
+use crate::authoring::naming::Name;
+use crate::authoring::table::Unit;
 use crate::engine::batch::{In, query};
 use crate::engine::{Context, Halt};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
-use crate::process::report::cut;
+use crate::process::visible::cut;
 
 /// How many documents a failed condition counts at most.
 const COUNTED: i32 = 1000;

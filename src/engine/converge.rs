@@ -7,7 +7,8 @@ use mongodb::bson::{RawDocument, RawDocumentBuf};
 
 use crate::authoring::edit::Edits;
 use crate::authoring::lookup::Found;
-use crate::authoring::upgrade::{Transform, Unit};
+use crate::authoring::table::Unit;
+use crate::authoring::transform::Transform;
 use crate::engine::{batch, failed_step};
 use crate::server::stop::Halt;
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use mongodb::bson::{Bson, doc};
 use tokio::time::Instant;
 
-use crate::authoring::upgrade::{Step, Unit};
+use crate::authoring::step::Step;
+use crate::authoring::table::Unit;
 use crate::engine::{Context, failed_step};
 use crate::server::stop::Halt;
 

@@ -6,8 +6,11 @@ use std::collections::HashSet;
 use mongodb::ClientSession;
 use mongodb::bson::{Bson, RawDocumentBuf, Timestamp, doc};
 
+use crate::authoring::action::{ActionType, UpgradeAction};
 use crate::authoring::command::Command;
-use crate::authoring::upgrade::{ActionType, Step, Transform, Unit, UpgradeAction};
+use crate::authoring::step::Step;
+use crate::authoring::table::Unit;
+use crate::authoring::transform::Transform;
 use crate::engine::added::Added;
 use crate::engine::apply::in_transaction;
 use crate::engine::batch::{Edited, Purpose, TRANSACTION_BYTES};

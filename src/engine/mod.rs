@@ -24,7 +24,10 @@ pub(crate) use condition::ask;
 pub(crate) use look::{Estimate, Look, look};
 pub(crate) use transact::jittered;
 
-use crate::authoring::upgrade::{ActionType, Step, Transform, Unit, UpgradeAction};
+use crate::authoring::action::{ActionType, UpgradeAction};
+use crate::authoring::step::Step;
+use crate::authoring::table::Unit;
+use crate::authoring::transform::Transform;
 use crate::process::activity::Activity;
 use crate::process::checkpoint::{Checkpoints, Point};
 use crate::process::exit::Outcome;
@@ -223,7 +226,9 @@ mod tests {
     use mongodb::error::{CommandError, ErrorKind};
 
     use super::*;
-    use crate::authoring::upgrade::{Transform, Upgrade, Upgrades};
+    use crate::authoring::table::Upgrades;
+    use crate::authoring::transform::Transform;
+    use crate::authoring::upgrade::Upgrade;
     use crate::version::Version;
 
     fn error(code: i32) -> Halt {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use mongodb::bson::{Bson, RawDocumentBuf, Timestamp};
 use tokio::task::JoinSet;
 
-use crate::authoring::upgrade::{Transform, Unit};
+use crate::authoring::table::Unit;
+use crate::authoring::transform::Transform;
 use crate::engine::batch::{self, Batch, Computed, Edited, Gathered, In, Purpose, Sizes};
 use crate::engine::converge::Verify;
 use crate::engine::look::scan;

@@ -7,7 +7,7 @@ use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 use mongodb::{ClientSession, Database};
 
 use crate::authoring::seed::{Seed, id_text};
-use crate::authoring::upgrade::Unit;
+use crate::authoring::table::Unit;
 use crate::engine::author;
 use crate::engine::batch::{commands, id_bytes, is_same, query, write_failure};
 use crate::engine::{Context, Halt, failed_step};

@@ -3,7 +3,8 @@
 
 use mongodb::bson::{Timestamp, doc};
 
-use crate::authoring::upgrade::{Step, Unit};
+use crate::authoring::step::Step;
+use crate::authoring::table::Unit;
 use crate::modes::Run;
 use crate::process::failure::Failure;
 use crate::server::connection;

@@ -7,7 +7,6 @@ use mongodb::ClientSession;
 use mongodb::bson::Document;
 use tokio::time::Instant;
 
-use crate::decision::decide::Observed;
 use crate::engine::jittered;
 use crate::modes::Run;
 use crate::modes::quiesce::RESTORE;
@@ -16,6 +15,7 @@ use crate::process::failure::Failure;
 use crate::process::report::UpgradeState;
 use crate::record::document::{Action, Move, Recorded};
 use crate::record::doubt::{Fate, Sent};
+use crate::record::observed::Observed;
 use crate::server::answer;
 use crate::server::connection::Deployment;
 use crate::server::errors;

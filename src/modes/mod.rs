@@ -13,8 +13,8 @@ use std::time::Duration;
 use mongodb::bson::DateTime;
 use tokio::time::Instant;
 
-use crate::authoring::upgrade::{Unit, Upgrades};
-use crate::decision::decide::{Decision, Holder, Observed, Terms, Word, decide};
+use crate::authoring::table::{Unit, Upgrades};
+use crate::decision::decide::{Decision, Terms, Word, decide};
 use crate::engine::{Estimate, Look, closed, jittered, look};
 use crate::process::activity::Activity;
 use crate::process::checkpoint::Checkpoints;
@@ -25,6 +25,7 @@ use crate::process::settings::{Asking, Initialise, Mode, Settings};
 use crate::quiesce::observer::{Notice, Observer, Occasion, Tone};
 use crate::record::document::{Recorded, Writer};
 use crate::record::lock::{LOCK_ID, Lock};
+use crate::record::observed::{Holder, Observed};
 use crate::record::store::Store;
 use crate::server::operations;
 use crate::server::privileges::{self, Need};

@@ -5,7 +5,8 @@ use mongodb::bson::Timestamp;
 
 use crate::authoring::command::Command;
 use crate::authoring::condition::{Asked, Condition};
-use crate::authoring::upgrade::{Step, Unit};
+use crate::authoring::step::Step;
+use crate::authoring::table::Unit;
 use crate::engine::{Context, ask, closed, closed_looking, names_by_uuid, suits};
 use crate::modes::Run;
 use crate::process::exit::Outcome;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mongodb::bson::Document;
 use tokio::time::{Instant, timeout_at};
 
-use crate::decision::decide::{Decision, Observed};
+use crate::decision::decide::Decision;
 use crate::engine::{closed, jittered};
 use crate::modes::upgrade::{Under, Waiting};
 use crate::modes::{POLL, Run};
@@ -19,6 +19,7 @@ use crate::quiesce::observer::{Occasion, Tone};
 use crate::quiesce::quiet::{Quiet, came_back, is_quiet, listed};
 use crate::quiesce::workloads::{Scaled, Workload, Workloads};
 use crate::record::document::{Record, Recorded};
+use crate::record::observed::Observed;
 use crate::record::remembered::{Entry, Memory, Remembered};
 use crate::server::answer;
 use crate::server::errors;

@@ -5,7 +5,6 @@ use std::time::Duration;
 use mongodb::ClientSession;
 use mongodb::bson::RawDocumentBuf;
 
-use crate::decision::decide::Observed;
 use crate::engine::closed;
 use crate::modes::Run;
 use crate::modes::upgrade::{Under, Waiting};
@@ -15,7 +14,9 @@ use crate::process::settings::Repair;
 use crate::process::visible::visible;
 use crate::record::document::{Move, Recorded, journal_id};
 use crate::record::doubt::Sent;
-use crate::record::stamp::{Change, Stamping};
+use crate::record::observed::Observed;
+use crate::record::stamp::Stamping;
+use crate::record::stamp_change::Change;
 use crate::server::errors;
 use crate::server::stop::Halt;
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use mongodb::ClientSession;
 use tokio::time::Instant;
 
-use crate::authoring::upgrade::Unit;
-use crate::decision::decide::{Decision, Holder, Observed};
+use crate::authoring::table::Unit;
+use crate::decision::decide::Decision;
 use crate::engine::{
     Context, Estimate, Look, Work, closed, closed_by, closed_looking, jittered, look,
 };
@@ -19,6 +19,7 @@ use crate::process::settings::Repair;
 use crate::quiesce::observer::{Occasion, Tone};
 use crate::record::document::{Applied, Journal, Record, Recorded};
 use crate::record::lock::{Attempt, foreign};
+use crate::record::observed::{Holder, Observed};
 use crate::server::answer;
 use crate::server::stop::{Halt, Reason, caught, within};
 use crate::version::Version;

@@ -204,7 +204,7 @@ impl JsonFields {
     fn insert(&mut self, name: &str, value: impl Into<Value>) {
         let mut value = value.into();
         if let Value::String(text) = &mut value {
-            crate::process::report::cut(text, LONGEST);
+            crate::process::visible::cut(text, LONGEST);
         }
         self.0.insert(name.into(), value);
     }

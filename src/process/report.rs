@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use crate::authoring::upgrade::UpgradeAction;
+use crate::authoring::action::UpgradeAction;
 use crate::process::exit::Outcome;
-use crate::process::visible;
+use crate::process::visible::{self, cut};
 
 /// What Kubernetes keeps of a container's termination message, in bytes.
 const TERMINATION_MESSAGE: usize = 4096;
@@ -231,15 +231,6 @@ impl Report {
             )
             .chain(&mut self.remaining)
             .for_each(|name| cut(name, 200 / share));
-    }
-}
-
-/// Cuts a text to so many bytes, between characters.
-pub(crate) fn cut(text: &mut String, bytes: usize) {
-    if text.len() > bytes {
-        let end = (0..=bytes).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
-        text.truncate(end);
-        text.push('…');
     }
 }
 

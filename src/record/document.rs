@@ -8,10 +8,13 @@ use mongodb::bson::raw::cstr;
 use mongodb::bson::{Bson, DateTime, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc};
 use serde::{Deserialize, Serialize};
 
+use crate::authoring::action::UpgradeAction;
 use crate::authoring::edit::MAX_DOCUMENT_SIZE;
-use crate::authoring::upgrade::{Step, Unit, Upgrade, UpgradeAction, Upgrades};
+use crate::authoring::step::Step;
+use crate::authoring::table::{Unit, Upgrades};
+use crate::authoring::upgrade::Upgrade;
 use crate::record::raw::{self, Builder, Element};
-use crate::record::stamp::{Place, Stamping};
+use crate::record::stamp::{Place, Stamp, Stamping};
 use crate::version::Version;
 
 /// How many entries of history are kept, where entries can be dropped.
@@ -302,7 +305,7 @@ fn short(text: &str) -> String {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     let mut start = text.to_owned();
-    crate::process::report::cut(&mut start, 60);
+    crate::process::visible::cut(&mut start, 60);
     format!("{start} ({} bytes, {hash:016x})", text.len())
 }
 
@@ -468,6 +471,15 @@ impl Record {
     /// The record with this journal.
     pub(crate) fn journaled(&self, journal: Journal) -> Self {
         Record { journal: Some(journal), ..self.clone() }
+    }
+
+    /// Whether the stamp says another version than this record. One that is to follow the record may be where it
+    /// was or where it goes.
+    pub(crate) fn disagrees_with(&self, stamp: &Stamp) -> bool {
+        let Some(version) = stamp.version() else { return false };
+        let follows =
+            self.stamping().is_some_and(|stamping| stamping.from.as_deref() == stamp.text());
+        *version != self.version && !follows
     }
 
     /// How the stamp is to follow, unless something else has moved the version on since.
@@ -1113,8 +1125,9 @@ mod tests {
     };
 
     use super::*;
+    use crate::authoring::action::ActionType;
     use crate::authoring::command::Command;
-    use crate::authoring::upgrade::{ActionType, Upgrade};
+    use crate::authoring::upgrade::Upgrade;
 
     fn version(text: &str) -> Version {
         Version::parse(text).unwrap()

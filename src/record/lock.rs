@@ -9,9 +9,9 @@ use mongodb::options::ReturnDocument;
 use mongodb::{ClientSession, Database};
 use tokio::time::Instant;
 
-use crate::decision::decide::Holder;
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
+use crate::record::observed::Holder;
 use crate::server::answer;
 use crate::server::stop::{Halt, Reason, Stop};
 

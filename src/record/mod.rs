@@ -6,13 +6,17 @@
 //!   was not answered.
 //! - `lock`: the lease in the document next to the record.
 //! - `remembered`: which workloads were stopped, and how many replicas each had.
-//! - `stamp`: the version that an application keeps in a document of its own. `stamping`: writes it.
+//! - `stamp`: the version that an application keeps in a document of its own. `stamp_change`: what a move of
+//!   the record makes of it. `stamping`: reads and writes it.
+//! - `observed`: all that was read, for the decision.
 
 pub(crate) mod document;
 pub(crate) mod doubt;
 pub(crate) mod lock;
+pub(crate) mod observed;
 pub(crate) mod raw;
 pub(crate) mod remembered;
 pub(crate) mod stamp;
+pub(crate) mod stamp_change;
 pub(crate) mod stamping;
 pub(crate) mod store;

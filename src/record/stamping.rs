@@ -4,9 +4,10 @@ use mongodb::ClientSession;
 use mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc};
 use mongodb::error::Error;
 
-use crate::decision::decide::Observed;
 use crate::record::document::{Move, Record, Recorded};
-use crate::record::stamp::{Change, Place, Stamp, Write};
+use crate::record::observed::Observed;
+use crate::record::stamp::{Place, Stamp};
+use crate::record::stamp_change::{Change, Write};
 use crate::record::store::Store;
 use crate::server::stop::{Halt, Stop};
 
@@ -22,7 +23,7 @@ impl Store {
             let stamp = self.stamp(place, None).await?;
             let observed = self.observe(run_id).await?;
             let differing = match &observed.recorded {
-                Recorded::Readable(record) if stamp.differs(record) => Some(record),
+                Recorded::Readable(record) if record.disagrees_with(&stamp) => Some(record),
                 _ => None,
             };
             let Some(record) = differing else {

@@ -9,14 +9,14 @@ use mongodb::error::{CommandError, Error, ErrorKind};
 use mongodb::options::{ReadConcern, ReadPreference, SelectionCriteria};
 use mongodb::{ClientSession, Database};
 
-use crate::decision::decide::{Holder, Observed};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::record::document::{Move, Names, Record, Recorded};
 use crate::record::doubt::{Doubt, Sent};
 use crate::record::lock::{self, LOCK_ID, live_holder};
+use crate::record::observed::{Holder, Observed};
 use crate::record::remembered;
-use crate::record::stamp::Change;
+use crate::record::stamp_change::Change;
 use crate::server::answer;
 use crate::server::connection;
 use crate::server::errors;

@@ -108,7 +108,7 @@ impl Teller {
         let events = self.server.objects(&resource).await?;
         let name = self.name(notice);
         let mut note = visible(&notice.note).into_owned();
-        crate::process::report::cut(&mut note, NOTE);
+        crate::process::visible::cut(&mut note, NOTE);
         let event = DynamicObject::new(&name, &resource).data(json!({
             "eventTime": now(),
             "reportingController": MANAGER,

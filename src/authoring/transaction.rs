@@ -1,0 +1,49 @@
+//! A transaction step: free code, inside one transaction.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::authoring::action::UpgradeAction;
+use crate::authoring::handle::Handle;
+use crate::authoring::naming::Name;
+use crate::authoring::step_error::StepError;
+
+/// What the code of a transaction step returns: its future, boxed.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+type Run = dyn for<'a> Fn(&'a mut Handle<'_>) -> BoxFuture<'a, Result<Vec<UpgradeAction>, StepError>>
+    + Send
+    + Sync;
+
+/// Free code that runs inside one transaction, through a [`Handle`] that reaches nothing else.
+///
+/// It may be run several times before one run is committed, and once more for a plan.
+#[derive(Clone)]
+pub struct Transaction {
+    pub(crate) name: Name,
+    pub(crate) collections: Vec<Name>,
+    pub(crate) run: Arc<Run>,
+}
+
+impl Transaction {
+    /// A step that touches the named collections and no other.
+    pub fn new(
+        name: impl Into<Cow<'static, str>>,
+        collections: impl IntoIterator<Item = impl Into<Cow<'static, str>>>,
+        run: impl for<'a> Fn(&'a mut Handle<'_>) -> BoxFuture<'a, Result<Vec<UpgradeAction>, StepError>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        let collections = collections.into_iter().map(Into::into).collect();
+        Transaction { name: name.into(), collections, run: Arc::new(run) }
+    }
+}
+
+impl fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction").field("name", &self.name).finish_non_exhaustive()
+    }
+}

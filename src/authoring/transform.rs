@@ -1,0 +1,204 @@
+//! A transform: what each document of a collection that matches a filter becomes.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+use mongodb::bson::{Document, RawDocument, doc};
+
+use crate::authoring::action::ActionType;
+use crate::authoring::edit::Edits;
+use crate::authoring::lookup::{Found, Lookup};
+use crate::authoring::naming::Name;
+use crate::authoring::step_error::StepError;
+
+type Edit = dyn Fn(&RawDocument, &Found, &mut Edits) -> Result<(), StepError> + Send + Sync;
+
+/// A transform: what each document of a collection that matches a filter becomes.
+///
+/// The engine reads, looks up, writes, checkpoints and counts; the author's function only says which
+/// edits a document gets.
+#[derive(Clone)]
+pub struct Transform {
+    pub(crate) name: Option<Name>,
+    pub(crate) collection: Name,
+    pub(crate) filter: Document,
+    pub(crate) fields: Vec<Name>,
+    pub(crate) lookups: Vec<Arc<Lookup>>,
+    pub(crate) inserts_into: Vec<Name>,
+    pub(crate) counters: Vec<Counter>,
+    pub(crate) deletes: bool,
+    pub(crate) convergent: bool,
+    pub(crate) edit: Arc<Edit>,
+}
+
+/// One counted action of a transform.
+#[derive(Clone, Debug)]
+pub(crate) struct Counter {
+    pub(crate) action_type: ActionType,
+    pub(crate) name: Name,
+    pub(crate) description: Name,
+}
+
+impl Transform {
+    /// A transform of all documents of `collection`, until [`filter`](Self::filter) narrows it.
+    ///
+    /// `edit` must depend on nothing but its arguments: it is called for plans, look-aheads, retries
+    /// and runs alike.
+    pub fn new(
+        collection: impl Into<Cow<'static, str>>,
+        edit: impl Fn(&RawDocument, &Found, &mut Edits) -> Result<(), StepError> + Send + Sync + 'static,
+    ) -> Self {
+        Transform {
+            name: None,
+            collection: collection.into(),
+            filter: doc! {},
+            fields: vec![],
+            lookups: vec![],
+            inserts_into: vec![],
+            counters: vec![],
+            deletes: false,
+            convergent: false,
+            edit: Arc::new(edit),
+        }
+    }
+
+    /// Names the step, where a version has two transforms of one collection.
+    pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The documents concerned: at least all those that `edit` changes.
+    pub fn filter(mut self, filter: Document) -> Self {
+        self.filter = filter;
+        self
+    }
+
+    /// The top-level fields that `edit` reads or changes; the whole document where this is not called.
+    pub fn fields(
+        mut self,
+        fields: impl IntoIterator<Item = impl Into<Cow<'static, str>>>,
+    ) -> Self {
+        self.fields = fields.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Looks up documents of a collection for each batch.
+    pub fn lookup(mut self, lookup: Lookup) -> Self {
+        self.lookups.push(Arc::new(lookup));
+        self
+    }
+
+    /// The name under which the journal knows the step.
+    pub(crate) fn step_name(&self) -> String {
+        match &self.name {
+            Some(name) => name.clone().into_owned(),
+            None => format!("transform {}", self.collection),
+        }
+    }
+
+    /// Whether what it inserts may be its own to transform.
+    pub(crate) fn meets_its_own(&self) -> bool {
+        self.inserts_into.contains(&self.collection)
+    }
+
+    /// Names a collection that `edit` inserts into.
+    ///
+    /// In the transform's own collection it meets what it inserted, where that sorts behind all documents
+    /// of the batch; give it an `_id` that does.
+    pub fn inserts_into(mut self, collection: impl Into<Cow<'static, str>>) -> Self {
+        self.inserts_into.push(collection.into());
+        self
+    }
+
+    /// Says that `edit` deletes documents, with [`Edits::delete`].
+    pub fn deletes(mut self) -> Self {
+        self.deletes = true;
+        self
+    }
+
+    /// Reports the counter `name` as an action; `{n}` in the description becomes the count.
+    pub fn action(
+        mut self,
+        action_type: ActionType,
+        name: impl Into<Cow<'static, str>>,
+        description: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let (name, description) = (name.into(), description.into());
+        self.counters.push(Counter { action_type, name, description });
+        self
+    }
+
+    /// Promises that `edit` makes no edit for its own output, so that the transform may be run over
+    /// documents again: for late writers, and on servers without transactions.
+    pub fn convergent(mut self) -> Self {
+        self.convergent = true;
+        self
+    }
+
+    /// What is wrong with its names, of fields and counters.
+    pub(crate) fn name_mistake(&self) -> Option<String> {
+        let part = |part: &str| part.is_empty() || part.starts_with('$') || part.contains('\0');
+        if let Some(field) = self.fields.iter().find(|field| field.split('.').any(part)) {
+            return Some(format!("no field can be called {field:?}"));
+        }
+        let fields: HashSet<&str> = self.fields.iter().map(|field| &**field).collect();
+        for field in &self.fields {
+            let whole = field.match_indices('.').map(|(dot, _)| &field[..dot]);
+            if let Some(whole) = whole.into_iter().find(|whole| fields.contains(whole)) {
+                return Some(format!(
+                    "it reads both `{whole}` and `{field}`, a part of it: name one of them"
+                ));
+            }
+        }
+        let mut counters = HashSet::new();
+        for counter in &self.counters {
+            if counter.name.is_empty() {
+                return Some("a counter needs a name".to_owned());
+            }
+            if !counters.insert(&*counter.name) {
+                return Some(format!("it declares the counter \"{}\" twice", counter.name));
+            }
+        }
+        None
+    }
+
+    /// What is wrong with its look-ups.
+    pub(crate) fn lookup_mistake(&self) -> Option<String> {
+        let mut names: Vec<&str> = self.lookups.iter().map(|l| &*l.name).collect();
+        names.sort_unstable();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Some(format!("two of its lookups are named \"{}\": name them apart", pair[0]));
+        }
+        let mistaken = |lookup: &Arc<Lookup>| Some((lookup.name.clone(), lookup.mistake()?));
+        if let Some((name, mistake)) = self.lookups.iter().find_map(mistaken) {
+            return Some(format!("its lookup \"{name}\": {mistake}"));
+        }
+        let changed = self.lookups.iter().find(|lookup| self.may_change(lookup))?;
+        Some(format!(
+            "its lookup \"{}\" reads what the transform may change itself, so that what it finds would \
+             depend on the order: declare with fields what each of them needs",
+            changed.name
+        ))
+    }
+
+    /// Whether the transform may change what one of its lookups reads.
+    fn may_change(&self, lookup: &Lookup) -> bool {
+        let inserts = self.inserts_into.contains(&lookup.collection);
+        let edits = self.collection == lookup.collection
+            && (self.deletes
+                || self.fields.is_empty()
+                || lookup
+                    .reads()
+                    .is_none_or(|mut read| read.any(|f| self.fields.iter().any(|own| own == f))));
+        inserts || edits
+    }
+}
+
+impl fmt::Debug for Transform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transform").field("collection", &self.collection).finish_non_exhaustive()
+    }
+}
