@@ -4,6 +4,7 @@
 //!
 //! Each folder is a room, and opens with a map of what is in it. A room knows only those below it in this list:
 //!
+//! - `program`: a run as a process: arguments, environment, and the one place where it ends.
 //! - [`harness`] kills runs, for tests of upgrades.
 //! - `gate`: what an application says of itself, and a run from its beginning to its end.
 //! - `modes`: what each mode does.
@@ -14,7 +15,7 @@
 //! - `server`: the connection, and what a server's answers mean.
 //! - `process`: settings, log, report, exit codes.
 //! - `authoring`: what upgrades are written with.
-//! - `version`: versions and their order.
+//! - `version`: versions and their order. `visible`: text of others, made safe to print.
 
 mod authoring;
 mod decision;
@@ -22,11 +23,15 @@ mod engine;
 mod gate;
 pub mod harness;
 mod modes;
+#[cfg(test)]
+mod pages;
 mod process;
+mod program;
 mod quiesce;
 mod record;
 mod server;
 mod version;
+mod visible;
 
 pub use authoring::action::{ActionType, UpgradeAction};
 pub use authoring::command::{Command, CreateIndex};

@@ -191,7 +191,7 @@ impl fmt::Display for VersionError {
             ),
         };
         let mut text = text.clone();
-        crate::process::visible::cut(&mut text, SHOWN);
+        crate::visible::cut(&mut text, SHOWN);
         write!(f, "version {text:?} {problem}")
     }
 }

@@ -9,7 +9,7 @@ use crate::engine::batch::{In, query};
 use crate::engine::{Context, Halt};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
-use crate::process::visible::cut;
+use crate::visible::cut;
 
 /// How many documents a failed condition counts at most.
 const COUNTED: i32 = 1000;

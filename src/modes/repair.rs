@@ -11,7 +11,6 @@ use crate::modes::upgrade::{Under, Waiting};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::process::settings::Repair;
-use crate::process::visible::visible;
 use crate::record::document::{Move, Recorded, journal_id};
 use crate::record::doubt::Sent;
 use crate::record::observed::Observed;
@@ -19,6 +18,7 @@ use crate::record::stamp::Stamping;
 use crate::record::stamp_change::Change;
 use crate::server::errors;
 use crate::server::stop::Halt;
+use crate::visible::visible;
 
 /// How often a repair that was not answered is tried again, and after which pause.
 const ATTEMPTS: u32 = 5;

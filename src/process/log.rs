@@ -21,7 +21,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::process::settings::LogFormat;
-use crate::process::visible;
+use crate::visible;
 
 /// The target of events that are bars. Enabled, at level trace, only where bars can be drawn.
 pub(crate) const BAR: &str = "upgrade_gate::bar";
@@ -204,7 +204,7 @@ impl JsonFields {
     fn insert(&mut self, name: &str, value: impl Into<Value>) {
         let mut value = value.into();
         if let Value::String(text) = &mut value {
-            crate::process::visible::cut(text, LONGEST);
+            crate::visible::cut(text, LONGEST);
         }
         self.0.insert(name.into(), value);
     }

@@ -1,11 +1,9 @@
 //! What surrounds a run: settings, log, report, exit status.
 //!
-//! - `program`: a run as a process: arguments, environment, and the one place where it ends.
 //! - `settings`: what the operator says.
 //! - `exit`: the exit codes; the only file that knows their numbers. `failure`: a closed gate with its reason
 //!   and remedy.
 //! - `log`, `progress`, `activity`: what a run says while it works. `report`: what it says at its end.
-//!   `visible`: text of others, made safe to print.
 //! - `allocator`, `blocking`: memory of the process, and calls that may block it.
 //! - `checkpoint`: where tests may stop a run.
 
@@ -16,10 +14,6 @@ pub(crate) mod checkpoint;
 pub(crate) mod exit;
 pub(crate) mod failure;
 pub(crate) mod log;
-#[cfg(test)]
-mod pages;
-pub(crate) mod program;
 pub(crate) mod progress;
 pub(crate) mod report;
 pub(crate) mod settings;
-pub(crate) mod visible;

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::authoring::action::UpgradeAction;
 use crate::process::exit::Outcome;
-use crate::process::visible::{self, cut};
+use crate::visible::{self, cut};
 
 /// What Kubernetes keeps of a container's termination message, in bytes.
 const TERMINATION_MESSAGE: usize = 4096;

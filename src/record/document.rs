@@ -305,7 +305,7 @@ fn short(text: &str) -> String {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     let mut start = text.to_owned();
-    crate::process::visible::cut(&mut start, 60);
+    crate::visible::cut(&mut start, 60);
     format!("{start} ({} bytes, {hash:016x})", text.len())
 }
 

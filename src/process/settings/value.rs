@@ -29,7 +29,7 @@ pub(super) fn shown(value: &str) -> String {
         return "a value that is not shown, as it looks like a connection string".into();
     }
     let mut text = value.to_owned();
-    crate::process::visible::cut(&mut text, SHOWN);
+    crate::visible::cut(&mut text, SHOWN);
     format!("{text:?}")
 }
 

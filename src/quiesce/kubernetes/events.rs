@@ -16,9 +16,9 @@ use super::{Answer, MANAGER, Server, kind};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::process::settings::{Pod, Settings};
-use crate::process::visible::visible;
 use crate::quiesce::observer::{Notice, Observer, Tone};
 use crate::quiesce::workloads::Later;
+use crate::visible::visible;
 
 /// What all of it together may cost a run that gets no answer.
 const BUDGET: Duration = Duration::from_secs(2);
@@ -108,7 +108,7 @@ impl Teller {
         let events = self.server.objects(&resource).await?;
         let name = self.name(notice);
         let mut note = visible(&notice.note).into_owned();
-        crate::process::visible::cut(&mut note, NOTE);
+        crate::visible::cut(&mut note, NOTE);
         let event = DynamicObject::new(&name, &resource).data(json!({
             "eventTime": now(),
             "reportingController": MANAGER,
