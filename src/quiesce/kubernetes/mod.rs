@@ -1,13 +1,12 @@
 //! Kubernetes: the only folder that knows it. Nothing of it is made unless a setting asks for it.
 
-mod client;
 mod events;
 mod workloads;
 
 use std::time::Duration;
 
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
-use kube::{Api, Client, Error};
+use kube::{Api, Client, Config, Error};
 use tokio::sync::OnceCell;
 
 pub(crate) use events::JobEvents;
@@ -20,8 +19,9 @@ use crate::process::settings::Settings;
 /// How long one call may take.
 const CALL: Duration = Duration::from_secs(4);
 
-/// Where a pod finds the namespace of its service account.
+/// Where a pod finds the namespace and the token of its service account.
 const NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
 /// Who changes things, for those who look at `managedFields` and Events.
 const MANAGER: &str = "upgrade-gate";
@@ -48,7 +48,7 @@ impl Server {
 
     /// One kind of object, in the gate's own namespace.
     async fn objects(&self, kind: &ApiResource) -> Result<Api<DynamicObject>, Failure> {
-        let client = self.client.get_or_try_init(|| async { connect(&self.namespace, kind) });
+        let client = self.client.get_or_try_init(|| async { connect(kind) });
         let client = client.await?;
         Ok(Api::namespaced_with(client.clone(), &self.namespace, kind))
     }
@@ -113,18 +113,27 @@ impl<T> Answer<T> {
     }
 }
 
-fn connect(namespace: &str, kind: &ApiResource) -> Result<Client, Failure> {
-    client::connect(namespace).map_err(|error| {
+/// A client made of what a pod is given, never of a kubeconfig file. Nothing is sent yet.
+fn connect(kind: &ApiResource) -> Result<Client, Failure> {
+    let lacking = |error: &dyn std::fmt::Display| {
         Failure::new(
             Outcome::NotAuthorised,
             format!(
-                "the pod has not got what it takes to ask the API server for {}: {error}",
+                "the pod lacks what it takes to ask the API server for {}: {error}",
                 kind.plural
             ),
             "give the pod a service account with the least Role of docs/old-pods.md, and \
              automountServiceAccountToken: true",
         )
-    })
+    };
+    std::fs::metadata(TOKEN)
+        .map_err(|error| lacking(&format!("no service-account token: {TOKEN}: {error}")))?;
+    let mut config = Config::incluster().map_err(|error| lacking(&error))?;
+    // whoever calls decides whether to call again
+    config.default_retry = false;
+    // rustls cannot choose where the application has linked another provider too; fails where one was chosen
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::try_from(config).map_err(|error| lacking(&error))
 }
 
 fn no_answer(doing: &str, reason: &str) -> Failure {
