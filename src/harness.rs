@@ -29,14 +29,16 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::io::Write;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use derive_more::Display;
+use futures_util::future::BoxFuture;
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
 use mongodb::{Client, Database};
+use thiserror::Error;
 use tokio::sync::{Notify, oneshot};
 
 use crate::gate::Gate;
@@ -112,16 +114,9 @@ impl fmt::Display for Survived {
 }
 
 /// What went otherwise than in an uninterrupted run, or kept the harness from finding out.
-#[derive(Debug)]
+#[derive(Debug, Error)]
+#[error("{0}")]
 pub struct Deviation(String);
-
-impl fmt::Display for Deviation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Deviation {}
 
 impl From<mongodb::error::Error> for Deviation {
     fn from(error: mongodb::error::Error) -> Self {
@@ -439,19 +434,13 @@ impl Teller {
 }
 
 /// When a run is killed.
+#[derive(Display)]
 enum Kill {
     /// At the boundary of this position, which is of this kind.
+    #[display("killed at boundary {_0}, {_1:?}")]
     Boundary(usize, Point),
+    #[display("killed after {_0:?}")]
     Instant(Duration),
-}
-
-impl fmt::Display for Kill {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Kill::Boundary(at, point) => write!(f, "killed at boundary {at}, {point:?}"),
-            Kill::Instant(instant) => write!(f, "killed after {instant:?}"),
-        }
-    }
 }
 
 /// The kills that are left to do, and how those before went.
@@ -568,12 +557,12 @@ fn forget_runs(record: &mut Document) {
 
 /// A checkpoint that can end the run.
 trait Killing: Send + Sync {
-    fn killed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+    fn killed(&self) -> BoxFuture<'_, ()>;
     fn passes(self: Arc<Self>) -> Arc<dyn Checkpoints>;
 }
 
 impl Killing for NoCheckpoints {
-    fn killed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    fn killed(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::pending())
     }
 
@@ -621,7 +610,7 @@ impl Trap {
 }
 
 impl Killing for Trap {
-    fn killed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    fn killed(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.sprung.notified())
     }
 
@@ -635,7 +624,7 @@ impl Checkpoints for Trap {
         self.sweeps
     }
 
-    fn reached(&self, point: Point) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    fn reached(&self, point: Point) -> BoxFuture<'_, ()> {
         let position = self.count.fetch_add(1, Ordering::SeqCst);
         if let Ok(mut reached) = self.reached.lock() {
             reached.push(point);

@@ -46,7 +46,7 @@ pub use authoring::step_error::StepError;
 pub use authoring::transaction::Transaction;
 pub use authoring::transform::Transform;
 pub use authoring::upgrade::Upgrade;
-
+pub use futures_util::future::BoxFuture;
 pub use gate::Gate;
 pub use mongodb;
 pub use mongodb::bson;
@@ -57,5 +57,5 @@ pub use process::report::{
 };
 pub use process::settings::Settings;
 pub use quiesce::observer::{Notice, Observer, Occasion, Tone};
-pub use quiesce::workloads::{Later, Scaled, Workload, Workloads};
+pub use quiesce::workloads::{Scaled, Workload, Workloads};
 pub use version::{Version, VersionError};

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use semver::Prerelease;
+use thiserror::Error;
 
 /// More bytes of a text that is not a version are not shown.
 const SHOWN: usize = 100;
@@ -145,58 +146,50 @@ impl fmt::Display for Version {
 }
 
 /// Why a text is not a version, or not one that may be written. Each variant holds the text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum VersionError {
     /// A number right after a hyphen (`1.0.0-1`, `1.0-1`, `1.0.0-0.3.7`), which semver and PEP 440
     /// order differently.
+    #[error(
+        "version {} has a bare number after a hyphen, a pre-release to semver but a post release to \
+         PEP 440: write X.Y.Z-rc.N, or X.Y.Z",
+        shown(.0)
+    )]
     BareNumber(String),
     /// Semver that PEP 440 cannot read (`1.0.0-foo.1`, `1.0.0-alpha.1.2`), and so cannot order.
+    #[error(
+        "version {} is semver that PEP 440 cannot order: write X.Y.Z, or X.Y.Z-alpha.N, -beta.N or -rc.N",
+        shown(.0)
+    )]
     NoOrder(String),
     /// A number above [`u64::MAX`].
+    #[error("version {} has a number of more than 64 bits: write a smaller one", shown(.0))]
     TooLarge(String),
     /// Neither semver nor PEP 440.
+    #[error("version {} is neither semver nor PEP 440: write X.Y.Z or X.Y.Z-rc.N", shown(.0))]
     Unreadable(String),
     /// A development version, where a release or a pre-release is needed.
+    #[error(
+        "version {} is a development version: use a release X.Y.Z or a pre-release X.Y.Z-rc.N",
+        shown(.0)
+    )]
     Development(String),
     /// A post release, an epoch or a fourth number, where semver is needed.
+    #[error(
+        "version {} has a post release, an epoch or a fourth number, which semver cannot express: \
+         use X.Y.Z or X.Y.Z-rc.N",
+        shown(.0)
+    )]
     Unwritable(String),
 }
 
-impl fmt::Display for VersionError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (text, problem) = match self {
-            Self::BareNumber(text) => (
-                text,
-                "has a bare number after a hyphen, a pre-release to semver but a post release to \
-                 PEP 440: write X.Y.Z-rc.N, or X.Y.Z",
-            ),
-            Self::NoOrder(text) => (
-                text,
-                "is semver that PEP 440 cannot order: write X.Y.Z, or X.Y.Z-alpha.N, -beta.N or -rc.N",
-            ),
-            Self::TooLarge(text) => {
-                (text, "has a number of more than 64 bits: write a smaller one")
-            }
-            Self::Unreadable(text) => {
-                (text, "is neither semver nor PEP 440: write X.Y.Z or X.Y.Z-rc.N")
-            }
-            Self::Development(text) => {
-                (text, "is a development version: use a release X.Y.Z or a pre-release X.Y.Z-rc.N")
-            }
-            Self::Unwritable(text) => (
-                text,
-                "has a post release, an epoch or a fourth number, which semver cannot express: \
-                 use X.Y.Z or X.Y.Z-rc.N",
-            ),
-        };
-        let mut text = text.clone();
-        crate::visible::cut(&mut text, SHOWN);
-        write!(f, "version {text:?} {problem}")
-    }
+/// A text in quotation marks, cut where it is long.
+fn shown(text: &str) -> String {
+    let mut text = text.to_owned();
+    crate::visible::cut(&mut text, SHOWN);
+    format!("{text:?}")
 }
-
-impl std::error::Error for VersionError {}
 
 /// Eats a version in lower case from its left, by the pattern that `packaging` documents.
 struct Reader<'a> {

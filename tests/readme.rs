@@ -20,10 +20,13 @@ const PARTS: [Part; 2] = [
 ];
 
 fn exit_codes_in_short() -> String {
-    let row = |outcome: Outcome| {
+    let row = |outcome: &Outcome| {
         format!("| {} | {} | {} |\n", outcome.code(), outcome.meaning(), outcome.retry())
     };
-    format!("| code | meaning | retry |\n| --- | --- | --- |\n{}", Outcome::ALL.map(row).concat())
+    format!(
+        "| code | meaning | retry |\n| --- | --- | --- |\n{}",
+        Outcome::ALL.iter().map(row).collect::<String>()
+    )
 }
 
 /// The table of exit codes, with the advice that the page gives for each.
@@ -35,12 +38,15 @@ fn exit_codes(written: &str) -> String {
             Some((*cells.first()?, *cells.get(3)?))
         })
         .collect();
-    let rows = Outcome::ALL.map(|outcome| {
-        let code = outcome.code().to_string();
-        let advice = advice.get(code.as_str()).filter(|advice| !advice.is_empty());
-        let advice = advice.unwrap_or_else(|| panic!("what to do about exit {code}?"));
-        format!("| {code} | {} | {} | {advice} |\n", outcome.meaning(), outcome.retry())
-    });
+    let rows: Vec<String> = Outcome::ALL
+        .iter()
+        .map(|outcome| {
+            let code = outcome.code().to_string();
+            let advice = advice.get(code.as_str()).filter(|advice| !advice.is_empty());
+            let advice = advice.unwrap_or_else(|| panic!("what to do about exit {code}?"));
+            format!("| {code} | {} | {} | {advice} |\n", outcome.meaning(), outcome.retry())
+        })
+        .collect();
     format!("| code | meaning | retry | what to do |\n| --- | --- | --- | --- |\n{}", rows.concat())
 }
 

@@ -18,8 +18,9 @@ use mongodb::bson::{Bson, Document, RawDocument, doc};
 use support::{Fresh, Server};
 use tokio::sync::Notify;
 use upgrade_gate::{
-    ActionType, Condition, Edits, Failure, Found, Gate, Later, Notice, Observer, Occasion, Outcome,
-    Report, Scaled, Settings, StepError, Tone, Transform, Upgrade, Version, Workload, Workloads,
+    ActionType, BoxFuture, Condition, Edits, Failure, Found, Gate, Notice, Observer, Occasion,
+    Outcome, Report, Scaled, Settings, StepError, Tone, Transform, Upgrade, Version, Workload,
+    Workloads,
 };
 
 const WEB: &str = "deployment/web";
@@ -127,11 +128,11 @@ impl Workloads for Stage {
         vec![WEB.to_owned()]
     }
 
-    fn check(&self) -> Later<'_, Result<(), Failure>> {
+    fn check(&self) -> BoxFuture<'_, Result<(), Failure>> {
         Box::pin(async { self.answers().and_then(|state| dark(state.refused)) })
     }
 
-    fn look<'a>(&'a self, name: &'a str) -> Later<'a, Result<Option<Workload>, Failure>> {
+    fn look<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Workload>, Failure>> {
         Box::pin(async move {
             let thief = self.thief.lock().unwrap().take();
             if let Some(database) = thief {
@@ -156,7 +157,11 @@ impl Workloads for Stage {
         })
     }
 
-    fn scale<'a>(&'a self, _: &'a Workload, replicas: u32) -> Later<'a, Result<Scaled, Failure>> {
+    fn scale<'a>(
+        &'a self,
+        _: &'a Workload,
+        replicas: u32,
+    ) -> BoxFuture<'a, Result<Scaled, Failure>> {
         Box::pin(async move {
             let state = self.answers()?;
             dark((state.lost && replicas == 0).then_some(Outcome::NoServer))?;
@@ -189,7 +194,7 @@ impl Observer for Ear {
         self.0.lock().unwrap().push(notice);
     }
 
-    fn finish(&self) -> Later<'_, ()> {
+    fn finish(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 }

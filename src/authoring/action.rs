@@ -2,6 +2,7 @@
 
 use mongodb::bson::{Bson, Document};
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 /// What an upgrade did, or would do: the same from a plan as from a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,8 +41,9 @@ impl UpgradeAction {
 }
 
 /// The kinds of change that an [`UpgradeAction`] reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, IntoStaticStr, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 #[non_exhaustive]
 pub enum ActionType {
     /// Documents are changed.
@@ -69,17 +71,6 @@ pub enum ActionType {
 impl ActionType {
     /// The word used in reports and in the record.
     pub fn as_str(self) -> &'static str {
-        match self {
-            ActionType::Update => "update",
-            ActionType::Insert => "insert",
-            ActionType::Delete => "delete",
-            ActionType::CreateIndex => "create_index",
-            ActionType::DropIndex => "drop_index",
-            ActionType::SetValidator => "set_validator",
-            ActionType::SetOptions => "set_options",
-            ActionType::ModifyIndex => "modify_index",
-            ActionType::Rename => "rename",
-            ActionType::Drop => "drop",
-        }
+        self.into()
     }
 }

@@ -7,6 +7,7 @@ use std::fmt::{self, Write};
 use mongodb::bson::raw::{BindRawBsonRef, cstr};
 use mongodb::bson::spec::ElementType;
 use mongodb::bson::{DateTime, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
+use thiserror::Error;
 
 use crate::authoring::naming::Name;
 use crate::authoring::step_error::StepError;
@@ -427,11 +428,16 @@ impl<'a> Insert<'a> {
 }
 
 /// An edit that cannot be made. Says where and why, and nothing of what the document holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{}{reason}", prefix(.path))]
 pub(crate) struct EditError {
     /// The field's path; empty for the document as a whole.
     pub(crate) path: String,
     pub(crate) reason: &'static str,
+}
+
+fn prefix(path: &str) -> String {
+    if path.is_empty() { String::new() } else { format!("field `{path}`: ") }
 }
 
 impl EditError {
@@ -445,15 +451,6 @@ impl EditError {
 
     fn malformed() -> Self {
         EditError::new("", "the document is not valid BSON")
-    }
-}
-
-impl fmt::Display for EditError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.path.as_str() {
-            "" => f.write_str(self.reason),
-            path => write!(f, "field `{path}`: {}", self.reason),
-        }
     }
 }
 

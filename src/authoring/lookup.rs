@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt;
 
 use mongodb::bson::raw::{CString, cstr};
 use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
@@ -29,6 +28,8 @@ type Wanted = dyn Fn(&RawDocument, &mut Keys) + Send + Sync;
 ///
 /// Where a version goes in parts, documents are looked up while up to two earlier batches are written, and not
 /// again where a transaction is tried again: the edits do not follow a found document that changes meanwhile.
+#[derive(derive_more::Debug)]
+#[debug("Lookup({name})")]
 pub struct Lookup {
     pub(crate) name: Name,
     pub(crate) collection: Name,
@@ -148,12 +149,6 @@ impl Filters {
     fn all(mut self) -> Vec<RawDocumentBuf> {
         self.close();
         self.done
-    }
-}
-
-impl fmt::Debug for Lookup {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lookup").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fmt;
 use std::sync::Arc;
 
 use mongodb::bson::{DateTime, Document, RawBsonRef, RawDocument, RawDocumentBuf};
@@ -24,7 +23,8 @@ type Documents = dyn Fn(DateTime) -> Result<Vec<Document>, StepError> + Send + S
 ///         .report("Add {n} role(s)"),
 /// );
 /// ```
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("Seed({collection})")]
 pub struct Seed {
     pub(crate) name: Option<Name>,
     pub(crate) collection: Name,
@@ -147,12 +147,6 @@ fn identity(id: RawBsonRef<'_>) -> Vec<u8> {
         RawBsonRef::Int64(value) => number(value as f64),
         RawBsonRef::Double(value) => number(value + 0.0),
         other => RawDocumentBuf::from_iter([(mongodb::bson::cstr!("_id"), other)]).into_bytes(),
-    }
-}
-
-impl fmt::Debug for Seed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Seed").field("collection", &self.collection).finish_non_exhaustive()
     }
 }
 

@@ -1,11 +1,11 @@
 //! The table that registers upgrades, by version.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use mongodb::bson::DateTime;
+use thiserror::Error;
 
 use crate::authoring::command::Command;
 use crate::authoring::condition::Condition;
@@ -56,16 +56,9 @@ pub(crate) struct Upgrades {
 }
 
 /// What is wrong with a table of upgrades.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
 pub(crate) struct TableError(String);
-
-impl fmt::Display for TableError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for TableError {}
 
 impl Upgrades {
     /// Checks and groups the upgrades of an application whose code has the version `code`.

@@ -1,17 +1,14 @@
 //! A transaction step: free code, inside one transaction.
 
 use std::borrow::Cow;
-use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
 
 use crate::authoring::action::UpgradeAction;
 use crate::authoring::handle::Handle;
 use crate::authoring::naming::Name;
 use crate::authoring::step_error::StepError;
-
-/// What the code of a transaction step returns: its future, boxed.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 type Run = dyn for<'a> Fn(&'a mut Handle<'_>) -> BoxFuture<'a, Result<Vec<UpgradeAction>, StepError>>
     + Send
@@ -20,7 +17,8 @@ type Run = dyn for<'a> Fn(&'a mut Handle<'_>) -> BoxFuture<'a, Result<Vec<Upgrad
 /// Free code that runs inside one transaction, through a [`Handle`] that reaches nothing else.
 ///
 /// It may be run several times before one run is committed, and once more for a plan.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("Transaction({name})")]
 pub struct Transaction {
     pub(crate) name: Name,
     pub(crate) collections: Vec<Name>,
@@ -39,11 +37,5 @@ impl Transaction {
     ) -> Self {
         let collections = collections.into_iter().map(Into::into).collect();
         Transaction { name: name.into(), collections, run: Arc::new(run) }
-    }
-}
-
-impl fmt::Debug for Transaction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transaction").field("name", &self.name).finish_non_exhaustive()
     }
 }

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fmt;
 use std::sync::Arc;
 
 use mongodb::bson::{Document, RawDocument, doc};
@@ -19,7 +18,8 @@ type Edit = dyn Fn(&RawDocument, &Found, &mut Edits) -> Result<(), StepError> + 
 ///
 /// The engine reads, looks up, writes, checkpoints and counts; the author's function only says which
 /// edits a document gets.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("Transform({collection})")]
 pub struct Transform {
     pub(crate) name: Option<Name>,
     pub(crate) collection: Name,
@@ -194,11 +194,5 @@ impl Transform {
                     .reads()
                     .is_none_or(|mut read| read.any(|f| self.fields.iter().any(|own| own == f))));
         inserts || edits
-    }
-}
-
-impl fmt::Debug for Transform {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transform").field("collection", &self.collection).finish_non_exhaustive()
     }
 }

@@ -1,6 +1,6 @@
 //! Places of a run at which a crash matters: a seam for the harness that kills runs there.
 
-use std::pin::Pin;
+use futures_util::future::BoxFuture;
 
 /// A place of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,7 +30,7 @@ pub enum Point {
 
 /// Told of every [`Point`] that a run reaches, and waited for.
 pub(crate) trait Checkpoints: Send + Sync {
-    fn reached(&self, point: Point) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+    fn reached(&self, point: Point) -> BoxFuture<'_, ()>;
 
     /// Whether convergent transforms are swept once more, as in every run but one of the harness.
     fn sweeps(&self) -> bool {
@@ -42,7 +42,7 @@ pub(crate) trait Checkpoints: Send + Sync {
 pub(crate) struct NoCheckpoints;
 
 impl Checkpoints for NoCheckpoints {
-    fn reached(&self, _: Point) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    fn reached(&self, _: Point) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 }

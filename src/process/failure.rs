@@ -1,13 +1,14 @@
 //! What ends a run without opening the gate.
 
-use std::fmt;
+use thiserror::Error;
 
 use crate::process::exit::Outcome;
 
 /// A closed gate: the outcome, what is the matter, and what to do next.
 ///
 /// Texts are lower case, name the value and the remedy, and never hold a secret or a document's contents.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{message}: {next}")]
 #[non_exhaustive]
 pub struct Failure {
     /// Never [`Outcome::Open`].
@@ -29,11 +30,3 @@ impl Failure {
         Failure::new(Outcome::Bug, message, "report this with the log of the run")
     }
 }
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.message, self.next)
-    }
-}
-
-impl std::error::Error for Failure {}

@@ -3,7 +3,8 @@
 
 use std::fmt;
 
-use crate::quiesce::workloads::Later;
+use derive_more::Display;
+use futures_util::future::BoxFuture;
 
 /// Is told how a run goes.
 pub trait Observer: fmt::Debug + Send + Sync {
@@ -11,7 +12,7 @@ pub trait Observer: fmt::Debug + Send + Sync {
     fn tell(&self, notice: Notice);
 
     /// Waits, a little while, until all notes have got where they belong: the last call of a run.
-    fn finish(&self) -> Later<'_, ()>;
+    fn finish(&self) -> BoxFuture<'_, ()>;
 }
 
 /// What an observer is told. Like all texts of a run, it holds no secret.
@@ -27,7 +28,7 @@ pub struct Notice {
 }
 
 /// What an observer is told of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Display, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Occasion {
     /// Pending upgrades are about to be applied.
@@ -54,10 +55,4 @@ pub enum Tone {
     Normal,
     /// Somebody should look at it.
     Warning,
-}
-
-impl fmt::Display for Occasion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
-    }
 }

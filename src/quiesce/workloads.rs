@@ -2,12 +2,10 @@
 //! given back. Kubernetes is one such thing; an application may plug in its own.
 
 use std::fmt;
-use std::pin::Pin;
+
+use futures_util::future::BoxFuture;
 
 use crate::process::failure::Failure;
-
-/// A future that a trait object returns.
-pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What runs the application's old code, and how it is stopped and started.
 ///
@@ -27,17 +25,17 @@ pub trait Workloads: fmt::Debug + Send + Sync {
     fn names(&self) -> Vec<String>;
 
     /// Makes sure that all the rest can be done, and changes nothing: before the lock is taken.
-    fn check(&self) -> Later<'_, Result<(), Failure>>;
+    fn check(&self) -> BoxFuture<'_, Result<(), Failure>>;
 
     /// A workload as it is now; none where there is none of that name.
-    fn look<'a>(&'a self, name: &'a str) -> Later<'a, Result<Option<Workload>, Failure>>;
+    fn look<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Workload>, Failure>>;
 
     /// Sets the number of a workload, unless it changed since it was looked at.
     fn scale<'a>(
         &'a self,
         workload: &'a Workload,
         replicas: u32,
-    ) -> Later<'a, Result<Scaled, Failure>>;
+    ) -> BoxFuture<'a, Result<Scaled, Failure>>;
 
     /// The command that sets a workload's number by hand.
     fn by_hand(&self, name: &str, replicas: u32) -> String;

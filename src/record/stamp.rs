@@ -1,5 +1,6 @@
 //! The stamp: the version that the application keeps itself, in a document of its own. What is stored. Pure.
 
+use derive_more::Display;
 use mongodb::bson::{Bson, Document, RawBsonRef, RawDocument, doc};
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +10,8 @@ use crate::version::Version;
 const LONGEST: usize = 100;
 
 /// Where the application keeps its version.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Display)]
+#[display("{field} in {collection}")]
 pub struct Place {
     /// The collection.
     pub collection: String,
@@ -17,12 +19,6 @@ pub struct Place {
     pub field: String,
     /// The code version as the application writes it.
     pub(crate) code_version: String,
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} in {}", self.field, self.collection)
-    }
 }
 
 /// What the database holds where the application keeps its version.

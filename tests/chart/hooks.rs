@@ -190,9 +190,9 @@ fn every_name_has_at_most_52_characters_and_releases_do_not_meet() {
 #[test]
 fn the_job_ends_at_once_with_every_code_that_no_repetition_can_help() {
     let mut last: Vec<u8> = Outcome::ALL
-        .into_iter()
-        .filter(|outcome| *outcome != Outcome::Open && !outcome.retry_can_help())
-        .map(Outcome::code)
+        .iter()
+        .filter(|outcome| **outcome != Outcome::Open && !outcome.retry_can_help())
+        .map(|outcome| outcome.code())
         .collect();
     assert!(last.contains(&23) && !last.contains(&20));
     let panic = 101;

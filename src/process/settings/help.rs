@@ -2,6 +2,8 @@
 
 use std::ffi::OsStr;
 
+use strum::VariantNames;
+
 use super::Mode;
 use super::table::{Fallback, SETTINGS};
 use crate::process::exit::Outcome;
@@ -26,11 +28,11 @@ pub enum Arguments {
 ///
 /// [`Outcome::SettingWrong`] for any other argument, which is not repeated: it may be a secret.
 pub fn arguments<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Result<Arguments, Failure> {
-    let modes = Mode::ALL.map(Mode::word).join(", ");
+    let modes = Mode::VARIANTS.join(", ");
     let mut asked = Arguments::Run(None);
     for arg in args {
         let word = arg.as_ref().to_str().unwrap_or_default();
-        let mode = Mode::ALL.into_iter().find(|mode| mode.word() == word);
+        let mode = word.parse().ok();
         asked = match (word, mode, asked) {
             ("--help" | "-h", ..) => return Ok(Arguments::Help),
             ("--version" | "-V", ..) => Arguments::Version,
@@ -117,7 +119,7 @@ mod tests {
         for setting in SETTINGS {
             assert!(text.contains(&format!("\n  {} ", setting.name)), "{}", setting.name);
         }
-        for outcome in Outcome::ALL {
+        for &outcome in Outcome::ALL {
             assert!(text.contains(&format!("\n  {:>2} ", outcome.code())), "{outcome}");
         }
     }

@@ -9,11 +9,11 @@ mod value;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
+use strum::{Display, EnumString, IntoStaticStr, VariantNames};
 use tracing_subscriber::filter::Targets;
 
 use crate::process::exit::Outcome;
@@ -104,10 +104,14 @@ pub struct Settings {
     pub(crate) pod: Pod,
 }
 
-/// What a run does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a run does, written as `GATE_MODE` has it.
+#[derive(
+    Clone, Copy, Debug, Default, Display, EnumString, IntoStaticStr, VariantNames, PartialEq, Eq,
+)]
+#[strum(serialize_all = "lowercase", ascii_case_insensitive)]
 pub enum Mode {
     /// Brings the database up to date.
+    #[default]
     Upgrade,
     /// Says whether the gate is open.
     Check,
@@ -122,21 +126,27 @@ pub enum Mode {
 }
 
 /// Whether an unrecorded database that holds no documents may be recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, EnumString, VariantNames, PartialEq, Eq)]
+#[strum(serialize_all = "lowercase", ascii_case_insensitive)]
 pub enum Initialise {
     /// It may not.
+    #[default]
     No,
     /// At the code version.
     Fresh,
 }
 
 /// Which conditions an upgrade asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, EnumString, VariantNames, PartialEq, Eq)]
+#[strum(serialize_all = "lowercase", ascii_case_insensitive)]
 pub enum Conditions {
-    /// All of them.
-    Ask,
     /// Those that do not declare themselves skippable.
+    #[strum(serialize = "true")]
     SkipSkippable,
+    /// All of them.
+    #[default]
+    #[strum(serialize = "false")]
+    Ask,
 }
 
 /// How often a server, a lock or an open gate is asked for.
@@ -149,30 +159,40 @@ pub enum Asking {
 }
 
 /// How log lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, EnumString, VariantNames, PartialEq, Eq)]
+#[strum(serialize_all = "lowercase", ascii_case_insensitive)]
 pub enum LogFormat {
     /// For people.
+    #[default]
     Text,
     /// For machines, one object a line.
     Json,
 }
 
 /// Whether Kubernetes is told how a run goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, EnumString, VariantNames, PartialEq, Eq)]
+#[strum(serialize_all = "lowercase", ascii_case_insensitive)]
 pub enum Events {
-    /// It is not.
-    Off,
     /// By Events of the gate's Job, or else of its pod.
+    #[strum(serialize = "true")]
     Tell,
+    /// It is not.
+    #[default]
+    #[strum(serialize = "false")]
+    Off,
 }
 
 /// When an open gate gives stopped workloads their replicas back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, EnumString, VariantNames, PartialEq, Eq)]
+#[strum(serialize_all = "lowercase", ascii_case_insensitive)]
 pub enum Resume {
-    /// In mode `resume` only: usually the release that follows does it.
-    Later,
     /// At the end of the run that opens it.
+    #[strum(serialize = "true")]
     AtEnd,
+    /// In mode `resume` only: usually the release that follows does it.
+    #[default]
+    #[strum(serialize = "false")]
+    Later,
 }
 
 /// What the downward API says of the gate's own pod.
@@ -264,26 +284,24 @@ impl Settings {
             .collect();
         let raw = Raw::with_defaults(&set)?;
         let mut problems = Problems::default();
-        let mode = problems.keep(mode(&raw.mode));
+        let mode = problems.keep(mode(&raw.mode).map(Some));
         for name in set.keys() {
             problems.keep(check_scope(name, mode));
         }
         let of_file = raw.mongodb_uri_file.is_some();
-        let mode = mode.unwrap_or(Mode::Upgrade);
+        let mode = mode.unwrap_or_default();
         let waits = raw.waits(mode);
         let settings = raw.read(mode, code_version, &mut problems);
         let can_ask = in_cluster && cfg!(feature = "kubernetes");
-        if let Some(settings) = settings.as_ref().filter(|_| !can_ask) {
-            problems.keep(needs_cluster(settings));
+        if !can_ask {
+            problems.keep(needs_cluster(&settings));
         }
-        match settings {
-            Some(settings) if problems.0.is_empty() => Ok(settings),
-            _ => {
-                let failure = problems.into_failure();
-                let waits = waits.filter(|_| of_file && failure.outcome == Outcome::NoServer);
-                Err(Unread { failure, waits })
-            }
+        if problems.0.is_empty() {
+            return Ok(settings);
         }
+        let failure = problems.into_failure();
+        let waits = waits.filter(|_| of_file && failure.outcome == Outcome::NoServer);
+        Err(Unread { failure, waits })
     }
 }
 
@@ -369,14 +387,7 @@ impl Raw {
     }
 
     fn log_format(&self) -> Result<Option<LogFormat>, Failure> {
-        match &self.log_format {
-            Some(text) => choice(
-                "GATE_LOG_FORMAT",
-                text,
-                &[("text", Some(LogFormat::Text)), ("json", Some(LogFormat::Json))],
-            ),
-            None => Ok(None),
-        }
+        self.log_format.as_deref().map(|text| choice("GATE_LOG_FORMAT", text)).transpose()
     }
 
     /// How to wait for a file; none where any of this is wrong.
@@ -385,98 +396,65 @@ impl Raw {
         Some(Waits { timeout, log: log(&self.log).ok()?, log_format: self.log_format().ok()? })
     }
 
-    /// None if there was a problem.
-    fn read(self, mode: Mode, code: &Version, problems: &mut Problems) -> Option<Settings> {
-        let connection = problems.keep(uri::connection(
+    /// Of use only if there was no problem.
+    fn read(self, mode: Mode, code: &Version, problems: &mut Problems) -> Settings {
+        let Connection { uri, database, origin } = problems.keep(uri::connection(
             &self.mongodb_uri,
             &self.mongodb_uri_source,
             &self.mongodb_uri_file,
             &self.database,
         ));
-        let initialise = problems.keep(choice(
-            "GATE_INITIALISE",
-            &self.initialise,
-            &[("no", Initialise::No), ("fresh", Initialise::Fresh)],
-        ));
-        let from_version = problems.keep(version("GATE_FROM_VERSION", &self.from_version));
-        let target_version =
-            problems.keep(version_up_to(code, "GATE_TARGET_VERSION", &self.target_version));
-        let conditions = problems.keep(choice(
-            "GATE_SKIP_CONDITIONS",
-            &self.skip_conditions,
-            &[("true", Conditions::SkipSkippable), ("false", Conditions::Ask)],
-        ));
         problems.keep(app_version(code, &self.app_version));
-        let timeout = problems.keep(self.timeout(mode));
-        let connect_timeout =
-            problems.keep(short_duration("GATE_CONNECT_TIMEOUT", &self.connect_timeout));
-        let lock_wait = problems.keep(duration("GATE_LOCK_WAIT", &self.lock_wait));
-        let lock_lease = problems.keep(short_duration("GATE_LOCK_LEASE", &self.lock_lease));
-        let batch_documents =
-            problems.keep(count("GATE_BATCH_DOCUMENTS", &self.batch_documents, MOST_DOCUMENTS));
-        let log_format = problems.keep(self.log_format());
-        let log = problems.keep(log(&self.log));
-        let repair = match mode {
-            Mode::Record => problems.keep(self.repair(code)).map(Some),
-            _ => Some(None),
-        };
-        let events = problems.keep(choice(
-            "GATE_EVENTS",
-            &self.events,
-            &[("true", Events::Tell), ("false", Events::Off)],
-        ));
-        let quiesce = problems.keep(workloads("GATE_QUIESCE", self.quiesce.as_deref()));
-        let quiesce_timeout =
-            problems.keep(short_duration("GATE_QUIESCE_TIMEOUT", &self.quiesce_timeout));
-        let resume = problems.keep(choice(
-            "GATE_RESUME",
-            &self.resume,
-            &[("true", Resume::AtEnd), ("false", Resume::Later)],
-        ));
-        let mut named = |name, text| problems.keep(object_name(name, text)).flatten();
-        let pod = Pod {
-            namespace: named("GATE_NAMESPACE", self.namespace),
-            name: named("GATE_POD_NAME", self.pod_name),
-            uid: named("GATE_POD_UID", self.pod_uid),
-            job_name: named("GATE_JOB_NAME", self.job_name),
-            job_uid: named("GATE_JOB_UID", self.job_uid),
-        };
-        let Connection { uri, database, origin } = connection?;
-        let (mut timeout, mut lock_wait, connect_timeout) =
-            (timeout?, lock_wait?, connect_timeout?);
-        let asking = match timeout {
-            Some(Duration::ZERO) => Asking::Once,
-            _ => Asking::Again,
-        };
-        if asking == Asking::Once {
-            timeout = Some(connect_timeout.min(ONE_ANSWER));
-            lock_wait = Duration::ZERO;
-        }
-        Some(Settings {
+        let mut settings = Settings {
             uri,
             origin,
             database,
             mode,
-            initialise: initialise?,
-            from_version: from_version?,
-            target_version: target_version?,
-            conditions: conditions?,
-            timeout,
-            asking,
-            connect_timeout,
-            lock_wait,
-            lock_lease: lock_lease?,
-            batch_documents: batch_documents?,
-            log: log?,
-            log_format: log_format?,
+            initialise: problems.keep(choice("GATE_INITIALISE", &self.initialise)),
+            from_version: problems.keep(version("GATE_FROM_VERSION", &self.from_version)),
+            target_version: problems.keep(version_up_to(
+                code,
+                "GATE_TARGET_VERSION",
+                &self.target_version,
+            )),
+            conditions: problems.keep(choice("GATE_SKIP_CONDITIONS", &self.skip_conditions)),
+            timeout: problems.keep(self.timeout(mode)),
+            asking: Asking::Again,
+            connect_timeout: problems
+                .keep(short_duration("GATE_CONNECT_TIMEOUT", &self.connect_timeout)),
+            lock_wait: problems.keep(duration("GATE_LOCK_WAIT", &self.lock_wait)),
+            lock_lease: problems.keep(short_duration("GATE_LOCK_LEASE", &self.lock_lease)),
+            batch_documents: problems.keep(count(
+                "GATE_BATCH_DOCUMENTS",
+                &self.batch_documents,
+                MOST_DOCUMENTS,
+            )),
+            log_format: problems.keep(self.log_format()),
+            log: problems.keep(log(&self.log)),
+            repair: match mode {
+                Mode::Record => problems.keep(self.repair(code).map(Some)),
+                _ => None,
+            },
+            events: problems.keep(choice("GATE_EVENTS", &self.events)),
+            quiesce: problems.keep(workloads("GATE_QUIESCE", self.quiesce.as_deref())),
+            quiesce_timeout: problems
+                .keep(short_duration("GATE_QUIESCE_TIMEOUT", &self.quiesce_timeout)),
+            resume: problems.keep(choice("GATE_RESUME", &self.resume)),
+            pod: Pod {
+                namespace: problems.keep(object_name("GATE_NAMESPACE", self.namespace)),
+                name: problems.keep(object_name("GATE_POD_NAME", self.pod_name)),
+                uid: problems.keep(object_name("GATE_POD_UID", self.pod_uid)),
+                job_name: problems.keep(object_name("GATE_JOB_NAME", self.job_name)),
+                job_uid: problems.keep(object_name("GATE_JOB_UID", self.job_uid)),
+            },
             report_file: self.report_file.or_else(default_report_file),
-            repair: repair?,
-            events: events?,
-            quiesce: quiesce?,
-            quiesce_timeout: quiesce_timeout?,
-            resume: resume?,
-            pod,
-        })
+        };
+        if settings.timeout == Some(Duration::ZERO) {
+            settings.asking = Asking::Once;
+            settings.timeout = Some(settings.connect_timeout.min(ONE_ANSWER));
+            settings.lock_wait = Duration::ZERO;
+        }
+        settings
     }
 
     fn repair(&self, code: &Version) -> Result<Repair, Failure> {
@@ -497,8 +475,12 @@ impl Raw {
 struct Problems(Vec<Failure>);
 
 impl Problems {
-    fn keep<T>(&mut self, result: Result<T, Failure>) -> Option<T> {
-        result.map_err(|problem| self.0.push(problem)).ok()
+    /// The value, or one in its place that nobody will see.
+    fn keep<T: Default>(&mut self, result: Result<T, Failure>) -> T {
+        result.unwrap_or_else(|problem| {
+            self.0.push(problem);
+            T::default()
+        })
     }
 
     fn into_failure(self) -> Failure {
@@ -520,25 +502,8 @@ impl Problems {
 }
 
 impl Mode {
-    const ALL: [Mode; 6] =
-        [Mode::Upgrade, Mode::Check, Mode::Wait, Mode::Plan, Mode::Record, Mode::Resume];
-
     fn word(self) -> &'static str {
-        match self {
-            Mode::Upgrade => "upgrade",
-            Mode::Check => "check",
-            Mode::Wait => "wait",
-            Mode::Plan => "plan",
-            Mode::Record => "record",
-            Mode::Resume => "resume",
-        }
-    }
-}
-
-/// The word that `GATE_MODE` has for it.
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
+        self.into()
     }
 }
 
@@ -621,8 +586,8 @@ fn needs_cluster(settings: &Settings) -> Result<(), Failure> {
 }
 
 fn mode(text: &str) -> Result<Mode, Failure> {
-    choice(MODE, text, &Mode::ALL.map(|mode| (mode.word(), mode))).map_err(|problem| {
-        match table::nearest(text, Mode::ALL.map(Mode::word)) {
+    choice(MODE, text).map_err(|problem| {
+        match table::nearest(text, Mode::VARIANTS.iter().copied()) {
             Some((word, likeness)) if likeness >= 0.5 => {
                 wrong(problem.message, format!("{}; the nearest is {word}", problem.next))
             }

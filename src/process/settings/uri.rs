@@ -1,10 +1,10 @@
 //! The connection string: kept secret, read as far as the gate needs to, and made such that the driver takes
 //! it.
 
-use std::fmt;
-
+use derive_more::{Debug, Display};
 use mongodb::options::ServerAddress;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use thiserror::Error;
 
 use super::file;
 use super::uri_options::{self, Around, is_percent_encoded};
@@ -13,7 +13,9 @@ use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 
 /// A text that is never shown.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Debug, Display)]
+#[debug("<hidden>")]
+#[display("<hidden>")]
 pub struct Secret(String);
 
 impl Secret {
@@ -23,20 +25,8 @@ impl Secret {
     }
 }
 
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<hidden>")
-    }
-}
-
 /// A connection string that was read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Connection {
     /// As the driver takes it.
     pub(super) uri: Secret,
@@ -62,83 +52,64 @@ pub struct Origin {
 }
 
 /// A part of a connection string.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Display, PartialEq, Eq)]
 enum Part {
+    #[display("user name")]
     User,
+    #[display("password")]
     Password,
+    #[display("path")]
     Path,
 }
 
 /// Why a text is not a connection string. Holds nothing of the text but names of options.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 enum UriError {
+    #[error("does not begin with mongodb:// or mongodb+srv://")]
     Scheme,
+    #[error("stands in quotation marks")]
     Quoted,
+    #[error("is encoded in base64")]
     Base64,
+    #[error("begins with a byte-order mark")]
     Mark,
+    #[error("has a line break or another control character in it")]
     Control,
+    #[error("has a bare ?, / or @ in its user name or password")]
     Unescaped,
+    #[error("has a bare : in its password")]
     Colon,
+    #[error("has a % in its {0} that two hexadecimal digits do not follow")]
     Percent(Part),
+    #[error("has a {0} that is not UTF-8 once it is decoded")]
     Encoding(Part),
+    #[error("has an @ without a user name before it")]
     NoUser,
+    #[error("names no host, or one that is empty")]
     NoHost,
+    #[error("has an address in [ ] that is not IPv6")]
     Address,
+    #[error(
+        "has a port that is not a number from 1 to 65535, or a password without @host after it"
+    )]
     Port,
+    #[error("begins with mongodb+srv:// and names more than one host, or a port")]
     SrvHost,
+    #[error("has in its path a database name that {0}")]
     Database(NameError),
+    #[error("{0}")]
     Option(String, String),
 }
 
 /// Why a text cannot name a database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 enum NameError {
+    #[error("contains {0:?}")]
     Character(char),
+    #[error("is not 1 to 63 bytes long")]
     Length,
+    #[error("is not percent-encoded UTF-8")]
     Encoding,
-}
-
-impl fmt::Display for Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Part::User => "user name",
-            Part::Password => "password",
-            Part::Path => "path",
-        })
-    }
-}
-
-impl fmt::Display for UriError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            UriError::Scheme => f.write_str("does not begin with mongodb:// or mongodb+srv://"),
-            UriError::Quoted => f.write_str("stands in quotation marks"),
-            UriError::Base64 => f.write_str("is encoded in base64"),
-            UriError::Mark => f.write_str("begins with a byte-order mark"),
-            UriError::Control => {
-                f.write_str("has a line break or another control character in it")
-            }
-            UriError::Unescaped => f.write_str("has a bare ?, / or @ in its user name or password"),
-            UriError::Colon => f.write_str("has a bare : in its password"),
-            UriError::Percent(part) => {
-                write!(f, "has a % in its {part} that two hexadecimal digits do not follow")
-            }
-            UriError::Encoding(part) => {
-                write!(f, "has a {part} that is not UTF-8 once it is decoded")
-            }
-            UriError::NoUser => f.write_str("has an @ without a user name before it"),
-            UriError::NoHost => f.write_str("names no host, or one that is empty"),
-            UriError::Address => f.write_str("has an address in [ ] that is not IPv6"),
-            UriError::Port => f.write_str(
-                "has a port that is not a number from 1 to 65535, or a password without @host after it",
-            ),
-            UriError::SrvHost => {
-                f.write_str("begins with mongodb+srv:// and names more than one host, or a port")
-            }
-            UriError::Database(error) => write!(f, "has in its path a database name that {error}"),
-            UriError::Option(said, _) => f.write_str(said),
-        }
-    }
 }
 
 impl UriError {
@@ -168,16 +139,6 @@ impl UriError {
             }
         };
         write.to_owned()
-    }
-}
-
-impl fmt::Display for NameError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NameError::Character(character) => write!(f, "contains {character:?}"),
-            NameError::Length => f.write_str("is not 1 to 63 bytes long"),
-            NameError::Encoding => f.write_str("is not percent-encoded UTF-8"),
-        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! How single values are read, and what is said of wrong ones.
 
-use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use derive_more::Display;
+use strum::{EnumString, VariantNames};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::process::exit::Outcome;
@@ -33,13 +34,11 @@ pub(super) fn shown(value: &str) -> String {
     format!("{text:?}")
 }
 
-pub(super) fn choice<T: Copy>(name: &str, text: &str, choices: &[(&str, T)]) -> Result<T, Failure> {
-    let chosen = choices.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
-    chosen.map(|(_, choice)| *choice).ok_or_else(|| {
-        let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
+pub(super) fn choice<T: FromStr + VariantNames>(name: &str, text: &str) -> Result<T, Failure> {
+    text.parse().map_err(|_| {
         wrong(
             format!("{name} cannot be {}", shown(text)),
-            format!("set {name} to {}", words.join(" or ")),
+            format!("set {name} to {}", T::VARIANTS.join(" or ")),
         )
     })
 }
@@ -145,8 +144,9 @@ pub(super) fn log(text: &str) -> Result<Targets, Failure> {
     })
 }
 
-/// A workload of the gate's own namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A workload of the gate's own namespace, written as `GATE_QUIESCE` and kubectl have it.
+#[derive(Clone, Debug, Display, PartialEq, Eq)]
+#[display("{kind}/{name}")]
 pub struct WorkloadName {
     /// Its kind.
     pub kind: WorkloadKind,
@@ -155,23 +155,13 @@ pub struct WorkloadName {
 }
 
 /// The kinds of workload that can be stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, strum::Display, EnumString, PartialEq, Eq)]
+#[strum(serialize_all = "lowercase", ascii_case_insensitive)]
 pub enum WorkloadKind {
     /// A Deployment.
     Deployment,
     /// A StatefulSet.
     StatefulSet,
-}
-
-/// As `GATE_QUIESCE` and kubectl have it.
-impl fmt::Display for WorkloadName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.kind {
-            WorkloadKind::Deployment => "deployment",
-            WorkloadKind::StatefulSet => "statefulset",
-        };
-        write!(f, "{kind}/{}", self.name)
-    }
 }
 
 /// Workloads as `kind/name`, separated by commas.
@@ -197,11 +187,7 @@ fn workload(text: &str) -> Result<WorkloadName, &'static str> {
     if name.contains('/') {
         return Err("with a namespace, but only workloads of the gate's own can be stopped");
     }
-    let kind = match kind.to_ascii_lowercase().as_str() {
-        "deployment" => WorkloadKind::Deployment,
-        "statefulset" => WorkloadKind::StatefulSet,
-        _ => return Err("which is of a kind that cannot be stopped"),
-    };
+    let kind = kind.parse().map_err(|_| "which is of a kind that cannot be stopped")?;
     match is_object_name(name) {
         true => Ok(WorkloadName { kind, name: name.to_owned() }),
         false => Err("and no workload can have that name"),

@@ -4,6 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::DynamicObject;
 use mongodb::bson::DateTime;
@@ -17,7 +18,6 @@ use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::process::settings::{Pod, Settings};
 use crate::quiesce::observer::{Notice, Observer, Tone};
-use crate::quiesce::workloads::Later;
 use crate::visible::visible;
 
 /// What all of it together may cost a run that gets no answer.
@@ -72,7 +72,7 @@ impl Observer for JobEvents {
         }
     }
 
-    fn finish(&self) -> Later<'_, ()> {
+    fn finish(&self) -> BoxFuture<'_, ()> {
         let telling = self.telling().take();
         Box::pin(async move {
             let Some(Telling { notices, mut teller }) = telling else { return };

@@ -27,16 +27,11 @@ const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 const MANAGER: &str = "upgrade-gate";
 
 /// The API server, as the pod's service account sees it: connected to at the first call.
-#[derive(Default)]
+#[derive(Default, derive_more::Debug)]
+#[debug("Server({namespace})")]
 struct Server {
     namespace: String,
     client: OnceCell<Client>,
-}
-
-impl std::fmt::Debug for Server {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("namespace", &self.namespace).finish_non_exhaustive()
-    }
 }
 
 impl Server {

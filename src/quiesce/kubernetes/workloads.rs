@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use futures_util::future::BoxFuture;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject};
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ use super::{Answer, MANAGER, Server, kind};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::process::settings::{Pod, Settings, WorkloadKind, WorkloadName};
-use crate::quiesce::workloads::{Later, Scaled, Workload, Workloads};
+use crate::quiesce::workloads::{Scaled, Workload, Workloads};
 
 /// How many pods of a workload are listed at the most.
 const PODS: u32 = 500;
@@ -199,11 +200,11 @@ impl Workloads for Cluster {
         self.workloads.iter().map(WorkloadName::to_string).collect()
     }
 
-    fn check(&self) -> Later<'_, Result<(), Failure>> {
+    fn check(&self) -> BoxFuture<'_, Result<(), Failure>> {
         Box::pin(self.try_check())
     }
 
-    fn look<'a>(&'a self, name: &'a str) -> Later<'a, Result<Option<Workload>, Failure>> {
+    fn look<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Workload>, Failure>> {
         Box::pin(self.try_look(name))
     }
 
@@ -211,7 +212,7 @@ impl Workloads for Cluster {
         &'a self,
         workload: &'a Workload,
         replicas: u32,
-    ) -> Later<'a, Result<Scaled, Failure>> {
+    ) -> BoxFuture<'a, Result<Scaled, Failure>> {
         Box::pin(self.try_scale(workload, replicas))
     }
 
