@@ -28,7 +28,6 @@ ifeq ($(CHAOS_ROUNDS)$(CHAOS_KILLS),)
 chaos: export CHAOS_SECONDS ?= 180
 endif
 chaos: setup ## the crash campaign; CHAOS_SECONDS=180 says how long
-	$(CARGO) build --locked --example scenario
 	$(CARGO) test --locked --test chaos -- --nocapture
 
 manifests: setup ## the chart and deploy/ as Helm, kubectl and Compose read them; needs Go
@@ -73,4 +72,4 @@ readme: ## update the generated tables of README, guide and chart
 pictures: ## read the drawings of README and guide with mermaid's own parser; needs Node
 	@mkdir -p .cache/mermaid && cp tests/tools/mermaid/* .cache/mermaid
 	@cd .cache/mermaid && npm ci --ignore-scripts --silent
-	@node .cache/mermaid/check.mjs README.md docs/*.md
+	@node .cache/mermaid/check.mjs README.md docs/*.md docs/design/*.md

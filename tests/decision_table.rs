@@ -2,14 +2,13 @@
 
 mod support;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use mongodb::bson::{Bson, DateTime, Document, doc};
 use mongodb::options::IndexOptions;
 use mongodb::{Database, IndexModel};
 use serde_json::{Value, json};
-use support::{Fresh, Gate, Run, Server, db_hash, dump};
+use support::{Fresh, Gate, Run, Server, db_hash, dump, example};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -727,9 +726,10 @@ const LOCK: &str = "upgrade_lock";
 const HOLDER: &str = "another-run";
 
 fn scenario(uri: &str, code: &str, upgrades: &str) -> Gate {
-    let test = std::env::current_exe().unwrap();
-    let binary: PathBuf = test.ancestors().nth(2).unwrap().join("examples/scenario");
-    Gate::new(binary).uri(uri).set("SCENARIO_CODE", code).set("SCENARIO_UPGRADES", upgrades)
+    Gate::new(example("scenario"))
+        .uri(uri)
+        .set("SCENARIO_CODE", code)
+        .set("SCENARIO_UPGRADES", upgrades)
 }
 
 async fn stored(database: &Database) -> Option<Document> {

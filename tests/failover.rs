@@ -11,7 +11,7 @@ use faults::{Members, arm, disarm};
 use mongodb::Collection;
 use mongodb::bson::{DateTime, Document, doc};
 use mongodb::options::{CollectionOptions, WriteConcern};
-use support::{Gate, Run, Server, eventually};
+use support::{Gate, Run, Server, eventually, example};
 
 const DOCUMENTS: i32 = 30;
 
@@ -260,8 +260,7 @@ impl Scene<'_> {
         let database = server.database().await;
         let documents = (0..DOCUMENTS).map(|id| doc! { "_id": id, "n": 0 });
         database.collection("counters").insert_many(documents).await.unwrap();
-        let binary = std::env::current_exe().unwrap();
-        let gate = Gate::new(binary.ancestors().nth(2).unwrap().join("examples/scenario"))
+        let gate = Gate::new(example("scenario"))
             .uri(&database.uri)
             .set("SCENARIO_CODE", "0.8.0")
             .set("SCENARIO_UPGRADES", "0.8.0=increment")

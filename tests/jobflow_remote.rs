@@ -15,7 +15,7 @@ use apps::assert_code;
 use mongodb::Database;
 use mongodb::bson::{Document, RawDocumentBuf, doc};
 use serde_json::Value;
-use support::{Fresh, Gate, Server, db_hash, dump};
+use support::{Fresh, Gate, Server, db_hash, dump, example};
 use upgrade_gate::harness::Harness;
 
 const RECORD: &str = "jobflow_remote_schema_version";
@@ -79,9 +79,7 @@ impl Drop for Jobflow {
 }
 
 fn gate(database: &Fresh) -> Gate {
-    let tests = std::env::current_exe().unwrap();
-    let binary = tests.parent().unwrap().parent().unwrap().join("examples/other_app");
-    Gate::new(binary).uri(&database.uri)
+    Gate::new(example("other_app")).uri(&database.uri)
 }
 
 async fn record(database: &Database) -> Document {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use support::guide::{pages, part};
+use support::guide::{beside, pages, part};
 use upgrade_gate::Outcome;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -74,8 +74,22 @@ fn its_generated_parts_are_the_codes() {
 }
 
 #[test]
+fn the_map_of_the_tests_has_every_file() {
+    let map = fs::read_to_string(Path::new(ROOT).join("tests/README.md")).unwrap();
+    for entry in fs::read_dir(Path::new(ROOT).join("tests")).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let named = match entry.file_type().unwrap().is_dir() {
+            true => format!("`{name}/`"),
+            false => format!("`{name}`"),
+        };
+        assert!(name == "README.md" || map.contains(&named), "tests/README.md lacks {named}");
+    }
+}
+
+#[test]
 fn every_file_it_names_is_there() {
-    for (page, text) in pages() {
+    for (page, text) in pages().into_iter().chain(beside()) {
         let named = text.split(['`', '(', ')']).filter(|word| {
             let inside = ["tests/", "src/", "examples/"].iter().any(|it| word.starts_with(it));
             inside && word.ends_with(".rs")

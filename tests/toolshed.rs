@@ -7,7 +7,6 @@ mod support;
 #[path = "../examples/toolshed/main.rs"]
 mod toolshed;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use mongodb::Database;
@@ -56,11 +55,9 @@ async fn filled(server: &Server) -> Fresh {
     database
 }
 
-/// The example as a process, which cargo puts into a folder near that of the tests.
+/// The example as a process.
 fn process(uri: &str, target: &str) -> Gate {
-    let test = std::env::current_exe().unwrap();
-    let binary: PathBuf = test.ancestors().nth(2).unwrap().join("examples/toolshed");
-    let gate = Gate::new(binary).uri(uri).set("GATE_FROM_VERSION", "2.0.0");
+    let gate = Gate::new(support::example("toolshed")).uri(uri).set("GATE_FROM_VERSION", "2.0.0");
     gate.set("GATE_TARGET_VERSION", target).set("GATE_LOCK_LEASE", "200ms")
 }
 

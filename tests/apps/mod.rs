@@ -14,16 +14,14 @@ use mongodb::{Client, Database};
 use serde_json::Value;
 use tokio::sync::MutexGuard;
 
-use super::support::{Cgroup, Fresh, Gate, Run, db_hash, eventually, mongod_version};
+use super::support::{Cgroup, Fresh, Gate, Run, db_hash, eventually, example, mongod_version};
 
 /// The record's collection.
 pub const METADATA: &str = "database_metadata";
 
 /// The scenario application on a database that last ran 0.7.0.
 pub fn scenario(uri: &str, code: &str, upgrades: &str) -> Gate {
-    let tests = std::env::current_exe().unwrap();
-    let binary = tests.parent().unwrap().parent().unwrap().join("examples/scenario");
-    Gate::new(binary)
+    Gate::new(example("scenario"))
         .uri(uri)
         .set("SCENARIO_CODE", code)
         .set("SCENARIO_UPGRADES", upgrades)
@@ -36,7 +34,7 @@ const MEMORY: u64 = 128 * 1024;
 /// Runs a gate in the memory that the chart gives it: in a cgroup of 128 MiB, where the machine lets one be made.
 /// It ends with `code`, and never holds more than `most` MiB.
 pub async fn frugal(gate: &Gate, code: i32, most: u64) {
-    let measure = gate.binary().with_file_name("measure");
+    let measure = example("measure");
     let cgroup = Cgroup::new(MEMORY * 1024);
     let started = Gate::new("/bin/sh").with_settings_of(gate).arg("-c");
     let started = match &cgroup {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The end-to-end tests: run.sh [FILTER...] builds what is missing, starts a cluster, runs the scenarios
-# whose names contain a FILTER, and leaves nothing, however it ends.
+# whose names contain a FILTER, and leaves nothing, however it ends. A FILTER that fits none is an error.
 #
 #   run.sh up               starts a cluster that stays, in $E2E_STATE (default /tmp/upgrade-gate-e2e)
 #   run.sh test [FILTER...] runs scenarios on it; several at once may, from several clones
@@ -84,12 +84,19 @@ scenarios() {
     (cd "$repository" && cargo test --locked --quiet --test e2e -- "$@")
 }
 
+# Refuses a FILTER that no scenario's name contains, before anything is built for it.
+chosen() {
+    [ $# -eq 0 ] || (cd "$repository" && cargo test --locked --quiet --test e2e -- --list "$@" >/dev/null) ||
+        die "nothing was run: see cargo test --test e2e -- --list"
+}
+
 netns=()
 command=${1:-}
 case $command in up | test | env | down) shift ;; *) command=all ;; esac
 
 if [ "$command" = down ]; then exec "$here/down.sh" "$kept"; fi
 if [ "$command" = env ]; then inside "$kept"; exec "${netns[@]}" "$@"; fi
+[ "$command" = up ] || chosen "$@"
 
 if [ "$command" != up ] && [ -n "${KUBECONFIG:-}" ]; then
     for name in E2E_HOST E2E_IMAGE E2E_SCENARIO_IMAGE E2E_LAB_IMAGE E2E_MONGOD_IMAGE E2E_KILL E2E_API_SERVER; do

@@ -46,7 +46,8 @@ const LIMIT: Duration = Duration::from_secs(15 * 60);
 
 type Chosen = (Scenario, Helm);
 
-/// Arguments are parts of names: a scenario that contains one of them is run, all without any.
+/// Arguments are parts of names: a scenario that contains one of them is run, all without any. One that no
+/// name contains is an error.
 pub fn run(scenarios: Vec<Scenario>) -> ExitCode {
     let (options, filters): (Vec<_>, Vec<_>) =
         std::env::args().skip(1).partition(|argument| argument.starts_with('-'));
@@ -59,13 +60,15 @@ pub fn run(scenarios: Vec<Scenario>) -> ExitCode {
             }
         }
     }
-    if options.iter().any(|option| option == "--list") {
-        chosen.iter().for_each(|one| println!("{}", full_name(one)));
-        return ExitCode::SUCCESS;
-    }
-    if chosen.is_empty() {
-        eprintln!("no scenario's name contains one of {filters:?}: see -- --list");
+    let names: Vec<String> = chosen.iter().map(full_name).collect();
+    let idle = |filter: &&String| !names.iter().any(|name| name.contains(*filter));
+    if let Some(filter) = filters.iter().find(idle) {
+        eprintln!("no scenario's name contains {filter:?}: see -- --list");
         return ExitCode::FAILURE;
+    }
+    if options.iter().any(|option| option == "--list") {
+        names.iter().for_each(|name| println!("{name}"));
+        return ExitCode::SUCCESS;
     }
     // Each failure is told in one piece, with what led to it.
     panic::set_hook(Box::new(|_| {}));

@@ -24,7 +24,15 @@ pub fn pages() -> Vec<(PathBuf, String)> {
 /// The pages that it leads to, whose commands are examples.
 #[allow(dead_code)] // only the guide's own tests read them
 pub fn beside() -> Vec<(PathBuf, String)> {
-    let names = ["charts/upgrade-gate/README.md", "benches/README.md"];
+    let names = [
+        "charts/upgrade-gate/README.md",
+        "benches/README.md",
+        "CONTRIBUTING.md",
+        "tests/README.md",
+        "docs/design/protocol.md",
+        "docs/design/a-document.md",
+        "docs/design/alternatives.md",
+    ];
     read(names.map(|name| Path::new(ROOT).join(name)).to_vec())
 }
 

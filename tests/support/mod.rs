@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod cgroup;
+mod example;
 pub mod fixture;
 pub mod folder;
 mod gate;
@@ -25,6 +26,7 @@ use mongodb::bson::{RawDocumentBuf, cstr, doc};
 use mongodb::results::CollectionType;
 
 pub use cgroup::Cgroup;
+pub use example::example;
 pub use gate::{Gate, Run, Running};
 pub use server::{Fresh, Server};
 
