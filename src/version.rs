@@ -2,13 +2,11 @@
 
 use std::fmt;
 
-use semver::Prerelease;
+use pep440_rs::{PrereleaseKind, Version as Pep440};
 use thiserror::Error;
 
 /// More bytes of a text that is not a version are not shown.
 const SHOWN: usize = 100;
-
-const SEPARATORS: [char; 3] = ['.', '-', '_'];
 
 /// A version as the gate orders it: by PEP 440, which Python code stamps, without the local part.
 ///
@@ -21,32 +19,8 @@ const SEPARATORS: [char; 3] = ['.', '-', '_'];
 /// with no such form (post, development, epoch, a fourth number) is written as PEP 440 does, with at
 /// least three numbers. Equal versions are written alike, and what is written is read as an equal
 /// version.
-// The derived order is PEP 440's: it rests on the order of these fields and of the variants below.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Version {
-    epoch: u64,
-    /// Without trailing zeros.
-    release: Vec<u64>,
-    stage: Stage,
-    post: Option<u64>,
-    dev: Dev,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Stage {
-    /// Development before any pre-release; what leads to a pre-release or post release is theirs.
-    Start,
-    Alpha(u64),
-    Beta(u64),
-    Candidate(u64),
-    Release,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Dev {
-    Number(u64),
-    Done,
-}
+pub struct Version(Pep440);
 
 impl Version {
     /// Reads a version from a database's record, or from its operator.
@@ -59,13 +33,17 @@ impl Version {
     pub fn parse(text: &str) -> Result<Self, VersionError> {
         let lower = text.trim().to_ascii_lowercase();
         let bare = lower.strip_prefix('v').unwrap_or(&lower);
-        (Reader { text, rest: bare }).version()?.ok_or_else(|| {
-            let refusal = match semver::Version::parse(bare) {
-                Ok(_) => VersionError::NoOrder,
-                Err(_) => VersionError::Unreadable,
-            };
-            refusal(text.into())
-        })
+        let public = bare.split_once('+').map_or(bare, |(public, _)| public);
+        let refusal = match bare.parse::<Pep440>() {
+            // at the beginning, PEP 440 itself would read a second v
+            _ if !bare.starts_with(is_digit) => VersionError::Unreadable,
+            _ if has_bare_number(public) => VersionError::BareNumber,
+            Ok(version) => return Ok(Version(version.without_local())),
+            Err(_) if has_large_number(public) => VersionError::TooLarge,
+            Err(_) if semver::Version::parse(bare).is_ok() => VersionError::NoOrder,
+            Err(_) => VersionError::Unreadable,
+        };
+        Err(refusal(text.into()))
     }
 
     /// Reads a version that is built into a binary, or that is to be written to a record.
@@ -76,73 +54,70 @@ impl Version {
     /// [`VersionError::Unwritable`] for what semver cannot express.
     pub fn parse_code(text: &str) -> Result<Self, VersionError> {
         let version = Self::parse(text)?;
-        let has_local = text.contains('+');
-        if has_local || version.dev != Dev::Done {
+        if text.contains('+') || version.0.is_dev() {
             return Err(VersionError::Development(text.into()));
         }
-        if version.to_semver().is_none() {
+        if version.semver().is_none() {
             return Err(VersionError::Unwritable(text.into()));
         }
         Ok(version)
     }
 
-    /// The written form, if there is one.
-    fn to_semver(&self) -> Option<semver::Version> {
-        let pre = match self.stage {
-            Stage::Start => return None,
-            Stage::Alpha(number) => format!("alpha.{number}"),
-            Stage::Beta(number) => format!("beta.{number}"),
-            Stage::Candidate(number) => format!("rc.{number}"),
-            Stage::Release => String::new(),
-        };
-        let [major, minor, patch] = *self.padded_release() else {
-            return None;
-        };
-        let plain = self.epoch == 0 && self.post.is_none() && self.dev == Dev::Done;
-        plain.then_some(semver::Version {
-            pre: Prerelease::new(&pre).ok()?,
-            ..semver::Version::new(major, minor, patch)
-        })
+    /// The written form as semver, if there is one.
+    fn semver(&self) -> Option<String> {
+        let version = &self.0;
+        let [major, minor, patch] = *self.release() else { return None };
+        let plain = version.epoch() == 0 && !version.is_post() && !version.is_dev();
+        let pre = version.pre().map_or(String::new(), |pre| {
+            let kind = match pre.kind {
+                PrereleaseKind::Alpha => "alpha",
+                PrereleaseKind::Beta => "beta",
+                PrereleaseKind::Rc => "rc",
+            };
+            format!("-{kind}.{}", pre.number)
+        });
+        plain.then(|| format!("{major}.{minor}.{patch}{pre}"))
     }
 
     /// The series that a release belongs to, as in "deploy 0.8.x".
     pub(crate) fn series(&self) -> String {
-        let release = self.padded_release();
-        let epoch = if self.epoch > 0 { format!("{}!", self.epoch) } else { String::new() };
+        let (epoch, release) = (self.0.epoch(), self.release());
+        let epoch = if epoch > 0 { format!("{epoch}!") } else { String::new() };
         format!("{epoch}{}.{}.x", release[0], release[1])
     }
 
-    fn padded_release(&self) -> Vec<u64> {
-        let mut release = self.release.clone();
-        release.resize(release.len().max(3), 0);
+    /// The numbers, three at least, and more only where they say something.
+    fn release(&self) -> Vec<u64> {
+        let mut release = self.0.release().to_vec();
+        let significant = release.iter().rposition(|number| *number > 0).map_or(0, |last| last + 1);
+        release.resize(significant.max(3), 0);
         release
     }
 }
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(semver) = self.to_semver() {
-            return semver.fmt(f);
+        match self.semver() {
+            Some(semver) => f.write_str(&semver),
+            None => self.0.clone().with_release(self.release()).fmt(f),
         }
-        if self.epoch > 0 {
-            write!(f, "{}!", self.epoch)?;
-        }
-        let release: Vec<_> = self.padded_release().iter().map(u64::to_string).collect();
-        f.write_str(&release.join("."))?;
-        match self.stage {
-            Stage::Alpha(number) => write!(f, "a{number}")?,
-            Stage::Beta(number) => write!(f, "b{number}")?,
-            Stage::Candidate(number) => write!(f, "rc{number}")?,
-            Stage::Start | Stage::Release => {}
-        }
-        if let Some(number) = self.post {
-            write!(f, ".post{number}")?;
-        }
-        if let Dev::Number(number) = self.dev {
-            write!(f, ".dev{number}")?;
-        }
-        Ok(())
     }
+}
+
+fn is_digit(character: char) -> bool {
+    character.is_ascii_digit()
+}
+
+/// Whether a number stands right after a hyphen that follows a number.
+fn has_bare_number(public: &str) -> bool {
+    public
+        .as_bytes()
+        .windows(3)
+        .any(|part| part[0].is_ascii_digit() && part[1] == b'-' && part[2].is_ascii_digit())
+}
+
+fn has_large_number(public: &str) -> bool {
+    public.split(|c| !is_digit(c)).any(|n| !n.is_empty() && n.parse::<u64>().is_err())
 }
 
 /// Why a text is not a version, or not one that may be written. Each variant holds the text.
@@ -189,112 +164,6 @@ fn shown(text: &str) -> String {
     let mut text = text.to_owned();
     crate::visible::cut(&mut text, SHOWN);
     format!("{text:?}")
-}
-
-/// Eats a version in lower case from its left, by the pattern that `packaging` documents.
-struct Reader<'a> {
-    /// As given, for errors.
-    text: &'a str,
-    rest: &'a str,
-}
-
-impl<'a> Reader<'a> {
-    /// The whole version, or none if the text is not PEP 440.
-    fn version(mut self) -> Result<Option<Version>, VersionError> {
-        let Some(mut first) = self.number()? else {
-            return Ok(None);
-        };
-        let mut epoch = 0;
-        if let Some(number) = self.number_after('!')? {
-            (epoch, first) = (first, number);
-        }
-        let mut release = vec![first];
-        while let Some(number) = self.number_after('.')? {
-            release.push(number);
-        }
-        while release.last() == Some(&0) {
-            release.pop();
-        }
-        let pre = self.pre()?;
-        let post = self.tag(&["post", "rev", "r"])?;
-        if post.is_none() && self.before_digit('-').is_some() {
-            return Err(VersionError::BareNumber(self.text.into()));
-        }
-        let dev = self.tag(&["dev"])?.map_or(Dev::Done, Dev::Number);
-        let start = post.is_none() && dev != Dev::Done;
-        let version = Version {
-            epoch,
-            release,
-            stage: pre.unwrap_or(if start { Stage::Start } else { Stage::Release }),
-            post,
-            dev,
-        };
-        let complete = self.rest.is_empty() || self.rest.strip_prefix('+').is_some_and(is_local);
-        Ok(complete.then_some(version))
-    }
-
-    fn pre(&mut self) -> Result<Option<Stage>, VersionError> {
-        let stages = [
-            (&["alpha", "a"][..], Stage::Alpha as fn(u64) -> Stage),
-            (&["beta", "b"], Stage::Beta),
-            (&["preview", "pre", "c", "rc"], Stage::Candidate),
-        ];
-        for (words, stage) in stages {
-            if let Some(number) = self.tag(words)? {
-                return Ok(Some(stage(number)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The number after one of `words`, 0 when left out; a separator may stand before either.
-    fn tag(&mut self, words: &[&str]) -> Result<Option<u64>, VersionError> {
-        let unseparated = |text| str::strip_prefix(text, SEPARATORS).unwrap_or(text);
-        let start = unseparated(self.rest);
-        let Some(rest) = words.iter().find_map(|word| start.strip_prefix(word)) else {
-            return Ok(None);
-        };
-        self.rest = unseparated(rest);
-        Ok(Some(self.number()?.unwrap_or(0)))
-    }
-
-    fn number_after(&mut self, mark: char) -> Result<Option<u64>, VersionError> {
-        match self.before_digit(mark) {
-            Some(rest) => {
-                self.rest = rest;
-                self.number()
-            }
-            None => Ok(None),
-        }
-    }
-
-    /// What follows `mark`, if that comes next and a digit after it.
-    fn before_digit(&self, mark: char) -> Option<&'a str> {
-        let rest = self.rest.strip_prefix(mark)?;
-        rest.starts_with(is_digit).then_some(rest)
-    }
-
-    fn number(&mut self) -> Result<Option<u64>, VersionError> {
-        let rest = self.rest.trim_start_matches(is_digit);
-        let digits = &self.rest[..self.rest.len() - rest.len()];
-        self.rest = rest;
-        if digits.is_empty() {
-            return Ok(None);
-        }
-        match digits.parse() {
-            Ok(number) => Ok(Some(number)),
-            Err(_) => Err(VersionError::TooLarge(self.text.into())),
-        }
-    }
-}
-
-fn is_digit(character: char) -> bool {
-    character.is_ascii_digit()
-}
-
-fn is_local(text: &str) -> bool {
-    text.split(SEPARATORS)
-        .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
 #[cfg(test)]

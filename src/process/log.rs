@@ -4,17 +4,15 @@
 //! terminal each begins by clearing the line that the cursor is in, and a bar ends without a line
 //! break: so the next event, bar or line, takes the place of a bar, and nothing is torn.
 
-use std::error::Error;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::time::SystemTime;
 
 use serde_json::{Map, Value};
-use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::fmt::format::{Format, Full, Writer};
+use tracing_subscriber::fmt::format::{Format, Full, Json, Writer};
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
@@ -96,7 +94,7 @@ where
     // A stderr that nobody reads must not end the run.
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).log_internal_errors(false);
     match style {
-        Style::Json => registry.with(layer.event_format(JsonLine)).into(),
+        Style::Json => registry.with(layer.event_format(JsonLine(json_line()))).into(),
         Style::Plain => registry.with(layer.with_ansi(false).event_format(text_line())).into(),
         Style::Terminal => {
             registry.with(layer.with_ansi(false).event_format(OnTerminal(text_line()))).into()
@@ -105,6 +103,11 @@ where
             registry.with(layer.with_ansi(true).event_format(OnTerminal(text_line()))).into()
         }
     }
+}
+
+fn json_line() -> Format<Json> {
+    let format = tracing_subscriber::fmt::format().json().flatten_event(true).with_target(false);
+    format.with_current_span(false).with_span_list(false)
 }
 
 fn text_line() -> TextLine {
@@ -170,8 +173,8 @@ where
     }
 }
 
-/// One object a line: the event's fields beside `timestamp`, `level` and `message`.
-struct JsonLine;
+/// One object a line: the event's fields next to `timestamp`, `level` and `message`.
+struct JsonLine(Format<Json>);
 
 impl<S, N> FormatEvent<S, N> for JsonLine
 where
@@ -180,68 +183,29 @@ where
 {
     fn format_event(
         &self,
-        _: &FmtContext<'_, S, N>,
+        context: &FmtContext<'_, S, N>,
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let timestamp = humantime::format_rfc3339_micros(SystemTime::now());
-        let mut line = JsonFields(Map::new());
-        line.insert("timestamp", timestamp.to_string());
-        line.insert("level", event.metadata().level().as_str());
+        let mut line = String::new();
+        self.0.format_event(context, Writer::new(&mut line), event)?;
+        let mut fields: Map<String, Value> = serde_json::from_str(&line).map_err(|_| fmt::Error)?;
         if shows_module(event) {
             // Not `target`: that is the version to reach.
-            line.insert("module", event.metadata().target());
+            fields.insert("module".to_owned(), event.metadata().target().into());
         }
-        event.record(&mut line);
-        let line = visible::to_json(&line.0).map_err(|_| fmt::Error)?;
-        writeln!(writer, "{line}")
-    }
-}
-
-struct JsonFields(Map<String, Value>);
-
-impl JsonFields {
-    fn insert(&mut self, name: &str, value: impl Into<Value>) {
-        let mut value = value.into();
-        if let Value::String(text) = &mut value {
-            crate::visible::cut(text, LONGEST);
+        for value in fields.values_mut() {
+            if let Value::String(text) = value {
+                visible::cut(text, LONGEST);
+            }
         }
-        self.0.insert(name.into(), value);
-    }
-}
-
-impl Visit for JsonFields {
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.insert(field.name(), value);
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.insert(field.name(), value);
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.insert(field.name(), value);
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.insert(field.name(), value);
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.insert(field.name(), value);
-    }
-
-    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        self.insert(field.name(), value.to_string());
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.insert(field.name(), format!("{value:?}"));
+        writeln!(writer, "{}", visible::to_json(&fields).map_err(|_| fmt::Error)?)
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::error::Error;
     use std::io::Write;
     use std::sync::{Arc, Mutex};
 
