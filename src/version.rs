@@ -108,12 +108,12 @@ fn is_digit(character: char) -> bool {
     character.is_ascii_digit()
 }
 
-/// Whether a number stands right after a hyphen that follows a number.
+/// Whether a number stands right after a hyphen that no word precedes.
 fn has_bare_number(public: &str) -> bool {
     public
         .as_bytes()
         .windows(3)
-        .any(|part| part[0].is_ascii_digit() && part[1] == b'-' && part[2].is_ascii_digit())
+        .any(|part| !part[0].is_ascii_alphabetic() && part[1] == b'-' && part[2].is_ascii_digit())
 }
 
 fn has_large_number(public: &str) -> bool {
