@@ -95,6 +95,32 @@ async fn after_a_signal_a_write_on_a_standalone_does_not_go_on() {
 }
 
 #[tokio::test]
+async fn after_a_signal_a_write_of_a_transaction_step_does_not_go_on() {
+    let asks_for_password = Server::with_auth().await;
+    for server in [Server::shared().await, &asks_for_password] {
+        let mut database = server.database().await;
+        if database.uri.contains('@') {
+            database.uri = server.uri_with_roles(database.name(), &["readWrite"]).await;
+        }
+        record_old(&database).await;
+        fill(&database, "things", (0..2000).map(|i| doc! { "_id": i, "a": 1 })).await;
+        let before = db_hash(&database).await;
+        // in one transaction with the version, and through the journal, as before a command
+        for (step, op) in [("scribble", "update"), ("scrub", "remove")] {
+            let gate = scenario(&database.uri, "0.8.0", &format!("0.8.0={step}"));
+            interrupt_at(&database, &gate, op, "things").await;
+            assert_eq!(db_hash(&database).await, before);
+        }
+        let gate = scenario(&database.uri, "0.8.0", "0.8.0=scribble,index");
+        interrupt_at(&database, &gate, "update", "things").await;
+        assert_eq!(apps::count(&database, "things", doc! { "scribbled": true }).await, 0);
+        // nothing holds the documents any more
+        let things = database.collection::<Document>("things");
+        things.update_many(doc! {}, doc! { "$unset": { "a": 1 } }).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_run_that_is_busy_with_one_thing_goes_on_saying_so() {
     let database = Server::shared().await.database().await;
     record_old(&database).await;

@@ -893,10 +893,12 @@ async fn a_fault_after_the_commit_never_applies_a_version_twice() {
     admin.run_command(hang("alwaysOn")).await.unwrap();
     let upgrades = "0.8.0=increment,move_field";
     let running = scenario(&faulty(&database), "0.8.0", upgrades).spawn();
-    let waiting = doc! {
-        "waitForFailPoint": "hangBeforeCommitingTxn", "timesEntered": 1, "maxTimeMS": 20_000,
+    let waiting = |times: i64| {
+        doc! {
+            "waitForFailPoint": "hangBeforeCommitingTxn", "timesEntered": times, "maxTimeMS": 20_000,
+        }
     };
-    admin.run_command(waiting).await.unwrap();
+    admin.run_command(waiting(1)).await.unwrap();
     // the look for late writers meets errors until it gives up
     fill(&database, "things", [doc! { "_id": "late", "a": 1 }]).await;
     let fault = Fault::new(&database, &["find"], doc! { "errorCode": 112 }, 8).await;
@@ -909,9 +911,34 @@ async fn a_fault_after_the_commit_never_applies_a_version_twice() {
     assert_eq!(counted(&run, "0.8.0", "counted"), 10, "{run}");
     let unseen = "documents written during the upgrade may be left as they were";
     assert!(run.log.iter().any(|line| line["message"] == unseen), "{run}");
+    assert!(run.report["warnings"].to_string().contains("things that old code wrote"), "{run}");
     assert_code(&run, 0);
     assert_code(&scenario(&database.uri, "0.8.0", upgrades).run().await, 0);
     assert_eq!(count(&database, "counters", counted_once).await, 10);
+
+    // a signal ends the look for late writers
+    let upgrades = "0.8.0=increment,move_field;0.9.0=move_field";
+    fill(&database, "things", [doc! { "_id": "later", "a": 1 }]).await;
+    let before = admin.run_command(hang("alwaysOn")).await.unwrap();
+    let before = before.get("count").unwrap();
+    let before = before.as_i64().or(before.as_i32().map(i64::from)).unwrap();
+    let running = scenario(&faulty(&database), "0.9.0", upgrades).spawn();
+    admin.run_command(waiting(before + 1)).await.unwrap();
+    fill(&database, "things", [doc! { "_id": "latest", "a": 1 }]).await;
+    let fault = Fault::block(&database, &["find"], Duration::from_secs(20), 1).await;
+    admin.run_command(hang("off")).await.unwrap();
+    fault.met(1).await;
+    running.signal("TERM");
+    let run = running.wait().await;
+    fault.end().await;
+    assert_code(&run, 22);
+    assert_eq!(run.report["upgrades"][0]["version"], "0.9.0", "{run}");
+    assert_eq!(run.report["to"], "0.9.0", "{run}");
+    let warnings = run.report["warnings"].to_string();
+    assert!(warnings.contains("things that old code wrote"), "{run}");
+    assert!(warnings.contains("interrupted by a signal"), "{run}");
+    let left = doc! { "_id": "latest", "a": 1 };
+    assert_eq!(count(&database, "things", left).await, 1);
 }
 
 // ---- what a run says ----

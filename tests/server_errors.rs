@@ -270,6 +270,68 @@ async fn a_capped_collection_of_the_record_is_18() {
     says(&gate(&database.uri, "check").run().await, 10, &["0.8.0"]);
     says(&gate(&database.uri, "upgrade").run().await, 18, &["capped", "ordinary one"]);
     assert!(is_as_it_was(&database).await);
+    // a repair is no transaction; from 6.0 on documents of such a collection may grow and be deleted
+    for server in [server, Server::standalone().await] {
+        let database = server.database().await;
+        let capped = doc! { "create": METADATA, "capped": true, "size": 1_000_000 };
+        database.run_command(capped).await.unwrap();
+        record_old(&database).await;
+        let run = gate(&database.uri, "record").run().await;
+        if support::mongod_version() < (6, 0) {
+            says(&run, 18, &["capped", "ordinary one"]);
+            assert_eq!(history(&record(&database).await), ["initialise 0.7.0"]);
+            continue;
+        }
+        assert_eq!(run.code, Some(10), "{run}");
+        assert_eq!(history(&record(&database).await), ["initialise 0.7.0", "initialise 0.7.1"]);
+        assert_eq!(apps::lock(&database).await, None);
+    }
+}
+
+/// The server refuses it in a transaction, but that is the step's own doing, not the gate's.
+#[tokio::test]
+async fn a_step_that_writes_to_a_capped_collection_is_14_and_names_the_step() {
+    let server = Server::replica_set().await;
+    let database = old(&server).await;
+    let capped = doc! { "create": "auxiliary", "capped": true, "size": 1_000_000 };
+    database.run_command(capped).await.unwrap();
+    let run = scenario(&database.uri, "0.8.0", "0.8.0=singleton").run().await;
+    says(&run, 14, &["0.8.0", "singleton", "auxiliary", "263"]);
+    assert!(is_as_it_was(&database).await);
+    // the twin: an ordinary one
+    database.collection::<mongodb::bson::Document>("auxiliary").drop().await.unwrap();
+    let run = scenario(&database.uri, "0.8.0", "0.8.0=singleton").run().await;
+    assert_eq!(run.code, Some(0), "{run}");
+}
+
+/// Clustered collections came with MongoDB 5.3.
+#[tokio::test]
+async fn a_clustered_collection_holds_the_record_as_any_other() {
+    for server in [Server::replica_set().await, Server::standalone().await] {
+        let database = server.database().await;
+        let clustered = doc! {
+            "create": METADATA,
+            "clusteredIndex": { "key": { "_id": 1 }, "unique": true },
+        };
+        if support::mongod_version() < (5, 3) {
+            assert!(database.run_command(clustered).await.is_err());
+            return;
+        }
+        database.run_command(clustered).await.unwrap();
+        record_old(&database).await;
+        apps::fill(&database, "things", [doc! { "_id": 1, "a": 1 }]).await;
+        let gate = scenario(&database.uri, "0.8.0", "0.8.0=move_field").unset("GATE_FROM_VERSION");
+        for (mode, code) in [("check", 10), ("plan", 10), ("upgrade", 0), ("check", 0)] {
+            let run = gate.clone().mode(mode).run().await;
+            assert_eq!(run.code, Some(code), "{run}");
+        }
+        let repair = gate.mode("record").set("GATE_EXPECT_VERSION", "0.8.0");
+        let run = repair.set("GATE_RECORD_VERSION", "0.7.0").run().await;
+        assert_eq!(run.code, Some(10), "{run}");
+        let expected = ["initialise 0.7.0", "upgrade 0.8.0", "initialise 0.7.0"];
+        assert_eq!(history(&record(&database).await), expected);
+        assert_eq!(apps::lock(&database).await, None);
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,15 @@ use crate::authoring::edit::MAX_DOCUMENT_SIZE;
 use crate::authoring::naming::Name;
 use crate::authoring::step_error::StepError;
 
-type Documents = dyn Fn(DateTime) -> Result<Vec<Document>, StepError> + Send + Sync;
+/// The documents of a seed, as they are sent.
+pub(crate) type Documents = Arc<[RawDocumentBuf]>;
+
+#[derive(Clone)]
+enum Source {
+    /// Known before any run, and held once for all of them; or what is wrong with them.
+    Fixed(Result<Documents, String>),
+    Computed(Arc<dyn Fn(DateTime) -> Result<Vec<Document>, StepError> + Send + Sync>),
+}
 
 /// Documents of one collection that must be there, by `_id`. One that is there is left as it is.
 ///
@@ -30,8 +38,7 @@ pub struct Seed {
     pub(crate) collection: Name,
     pub(crate) description: Option<Name>,
     pub(crate) exact: bool,
-    fixed: bool,
-    documents: Arc<Documents>,
+    source: Source,
 }
 
 impl Seed {
@@ -40,9 +47,9 @@ impl Seed {
         collection: impl Into<Cow<'static, str>>,
         documents: impl IntoIterator<Item = Document>,
     ) -> Self {
-        let documents: Vec<Document> = documents.into_iter().collect();
-        let documents = Arc::new(move |_| Ok(documents.clone()));
-        Seed { fixed: true, ..Seed::of(collection.into(), documents) }
+        let collection = collection.into();
+        let documents = encoded(&collection, documents);
+        Seed::of(collection, Source::Fixed(documents))
     }
 
     /// Documents that are computed from the start of the run that applies the version; see
@@ -54,11 +61,11 @@ impl Seed {
         collection: impl Into<Cow<'static, str>>,
         documents: impl Fn(DateTime) -> Result<Vec<Document>, StepError> + Send + Sync + 'static,
     ) -> Self {
-        Seed::of(collection.into(), Arc::new(documents))
+        Seed::of(collection.into(), Source::Computed(Arc::new(documents)))
     }
 
-    fn of(collection: Name, documents: Arc<Documents>) -> Self {
-        Seed { name: None, collection, description: None, exact: false, fixed: false, documents }
+    fn of(collection: Name, source: Source) -> Self {
+        Seed { name: None, collection, description: None, exact: false, source }
     }
 
     /// Names the step, where a version has two seeds of one collection.
@@ -98,42 +105,49 @@ impl Seed {
 
     /// What is wrong with documents that are known before any run.
     pub(crate) fn mistake(&self) -> Option<String> {
-        match self.fixed.then(|| self.documents(DateTime::now()))? {
-            Err(StepError::Refused(reason)) => Some(reason),
-            _ => None,
+        match &self.source {
+            Source::Fixed(documents) => documents.as_ref().err().cloned(),
+            Source::Computed(_) => None,
         }
     }
 
     /// The documents, each found to be one that the server can take.
-    pub(crate) fn documents(&self, started: DateTime) -> Result<Vec<RawDocumentBuf>, StepError> {
-        let mut ids = HashSet::new();
-        let mut documents = Vec::new();
-        for (position, document) in (self.documents)(started)?.into_iter().enumerate() {
-            let wrong = |what: &str| {
-                StepError::refused(format!(
-                    "document {position} to seed into {} {what}",
-                    self.collection
-                ))
-            };
-            let document = RawDocumentBuf::try_from(&document)
-                .map_err(|_| wrong("cannot be written as BSON"))?;
-            if document.as_bytes().len() > MAX_DOCUMENT_SIZE {
-                return Err(wrong("exceeds 16 MiB"));
-            }
-            match document.get("_id") {
-                Ok(Some(
-                    RawBsonRef::Array(_) | RawBsonRef::RegularExpression(_) | RawBsonRef::Undefined,
-                )) => return Err(wrong("has an _id of a wrong type")),
-                Ok(Some(id)) if !ids.insert(identity(id)) => {
-                    return Err(wrong("has the _id of another one"));
-                }
-                Ok(Some(_)) => {}
-                _ => return Err(wrong("has no _id")),
-            }
-            documents.push(document);
+    pub(crate) fn documents(&self, started: DateTime) -> Result<Documents, StepError> {
+        match &self.source {
+            Source::Fixed(documents) => documents.clone(),
+            Source::Computed(documents) => encoded(&self.collection, documents(started)?),
         }
-        Ok(documents)
+        .map_err(StepError::Refused)
     }
+}
+
+/// The documents as they are sent, one taken after the other: large ones are not to be held twice.
+fn encoded(
+    collection: &str,
+    documents: impl IntoIterator<Item = Document>,
+) -> Result<Documents, String> {
+    let mut ids = HashSet::new();
+    let mut encoded = Vec::new();
+    for (position, document) in documents.into_iter().enumerate() {
+        let wrong = |what: &str| format!("document {position} to seed into {collection} {what}");
+        let document =
+            RawDocumentBuf::try_from(&document).map_err(|_| wrong("cannot be written as BSON"))?;
+        if document.as_bytes().len() > MAX_DOCUMENT_SIZE {
+            return Err(wrong("exceeds 16 MiB"));
+        }
+        match document.get("_id") {
+            Ok(Some(
+                RawBsonRef::Array(_) | RawBsonRef::RegularExpression(_) | RawBsonRef::Undefined,
+            )) => return Err(wrong("has an _id of a wrong type")),
+            Ok(Some(id)) if !ids.insert(identity(id)) => {
+                return Err(wrong("has the _id of another one"));
+            }
+            Ok(Some(_)) => {}
+            _ => return Err(wrong("has no _id")),
+        }
+        encoded.push(document);
+    }
+    Ok(encoded.into())
 }
 
 /// Bytes that are the same for values that the server takes for one `_id`, collations aside.

@@ -727,7 +727,8 @@ mod tests {
         /// Something else writes to the record.
         fn overtaken(mut self) -> Case {
             if let Recorded::Readable(record) = &mut self.observed.recorded {
-                record.history.push(record.history[0].clone());
+                let first = record.history[..1].to_vec();
+                record.history = [record.history.to_vec(), first].concat().into();
             }
             self
         }

@@ -53,6 +53,8 @@ pub(crate) struct Work<'a> {
     stored: Option<Record>,
     /// The record that the first write begins with, where there is none.
     begin: Option<Record>,
+    /// What the operator should know of versions that were applied all the same.
+    warnings: Vec<String>,
 }
 
 impl<'a> Work<'a> {
@@ -62,12 +64,17 @@ impl<'a> Work<'a> {
         stored: Option<Record>,
         begin: Option<Record>,
     ) -> Self {
-        Work { context, session, stored, begin }
+        Work { context, session, stored, begin, warnings: vec![] }
     }
 
     /// The record as it is stored.
     pub(crate) fn stored(&self) -> Option<&Record> {
         self.stored.as_ref()
+    }
+
+    /// What the report is to warn of; each once.
+    pub(crate) fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
     }
 
     /// The session of the run's transactions.
@@ -168,7 +175,7 @@ impl<'a> Work<'a> {
     /// Looks once more for documents of the old shape, right after a version was applied at once;
     /// returns how many it changed.
     ///
-    /// The version is applied whatever becomes of this: what goes wrong is said and no more.
+    /// The version is applied whatever becomes of this: what goes wrong is a warning and no more.
     async fn sweep(&mut self, unit: &Unit) -> u64 {
         let mut late = 0;
         let steps: Vec<&Step> = unit.steps().collect();
@@ -190,10 +197,12 @@ impl<'a> Work<'a> {
                 continue;
             }
             if let Err(halt) = self.sweep_transform(unit, transform, &mut late).await {
+                let reason = closed(halt, "looking for them").message;
                 tracing::warn!(
-                    reason = closed(halt, "looking for them").message,
+                    reason,
                     "documents written during the upgrade may be left as they were"
                 );
+                self.warnings.push(not_swept(unit, transform, &reason));
             }
         }
         late
@@ -297,12 +306,13 @@ impl<'a> Work<'a> {
     /// is there is left.
     async fn seed(&mut self, unit: &Unit, seed: &Seed) -> Result<(), Halt> {
         let context = self.context;
-        let mut parts = seed::parts(context, unit, seed)?;
-        let last = parts.pop().unwrap_or_default();
-        for part in &parts {
+        let parts = seed::parts(context, unit, seed)?;
+        let mut parts = parts.iter();
+        let last = parts.next_back().unwrap_or_default();
+        for part in parts {
             self.seed_part(unit, seed, part, |journal, done| journal.count(done)).await?;
         }
-        self.seed_part(unit, seed, &last, |journal, done| journal.finish_step(done)).await
+        self.seed_part(unit, seed, last, |journal, done| journal.finish_step(done)).await
     }
 
     async fn seed_part(
@@ -576,6 +586,15 @@ fn base(stored: Option<&Record>, begin: Option<&Record>) -> Result<Record, Halt>
     stored.or(begin).cloned().ok_or_else(|| Failure::bug("an upgrade without a record").into())
 }
 
+/// The warning that not all documents written during the upgrade were looked for.
+fn not_swept(unit: &Unit, transform: &Transform, reason: &str) -> String {
+    format!(
+        "{}: documents of {} that old code wrote during the upgrade may be left as they were, and no later \
+         run of the upgrade looks for them ({reason})",
+        unit.version, transform.collection
+    )
+}
+
 /// Whether a transform is run once more for late writers.
 fn sweeps(context: &Context, transform: &Transform) -> bool {
     transform.convergent && context.checkpoints.sweeps()
@@ -680,8 +699,8 @@ pub(crate) async fn in_transaction(
         }
         Step::Seed(seed) => {
             let mut done = Done::default();
-            for part in seed::parts(context, unit, seed)? {
-                done.add(&seed::insert(context.database(), session, unit, seed, &part).await?);
+            for part in seed::parts(context, unit, seed)?.iter() {
+                done.add(&seed::insert(context.database(), session, unit, seed, part).await?);
                 if done.documents > most {
                     return Ok(None);
                 }

@@ -651,7 +651,7 @@ pub(crate) enum Flow {
 }
 
 /// Runs a `find`, and hands over its documents one by one, until its end or enough.
-async fn each(
+pub(crate) async fn each(
     database: &Database,
     session: Option<&mut ClientSession>,
     find: RawDocumentBuf,
@@ -1052,15 +1052,16 @@ async fn there(
         .collect::<Result<_, _>>()?;
     let find = doc! { "find": collection, "filter": { "_id": { "$in": ids } } };
     let find = RawDocumentBuf::try_from(&find)?;
-    let mut there = HashMap::new();
-    for document in query(database, session, find).await? {
-        there.insert(id_bytes(&document), document);
-    }
-    for document in documents {
-        let Some(stored) = there.get(&id_bytes(document)) else { continue };
-        if !is_same(document, stored) {
-            let id = document.get("_id")?.map(Bson::try_from).transpose()?;
-            let id = id.and_then(|id| serde_json::to_string(&id).ok()).unwrap_or_default();
+    let sent: HashMap<Vec<u8>, &RawDocumentBuf> =
+        documents.iter().map(|document| (id_bytes(document), *document)).collect();
+    let mut there = HashSet::new();
+    // one by one: those that are there may be much larger than those that are to be added
+    each(database, session, find, |stored| {
+        let id = id_bytes(stored);
+        if let Some(document) = sent.get(&id)
+            && !is_same(document, stored)
+        {
+            let id = author::id(document).unwrap_or_default();
             return Err(failed(
                 format!(
                     "{}: document {id} of {collection} is to be added, and is there already with \
@@ -1071,8 +1072,11 @@ async fn there(
                  then run it again",
             ));
         }
-    }
-    Ok(there.into_keys().collect())
+        there.insert(id);
+        Ok(Flow::On)
+    })
+    .await?;
+    Ok(there)
 }
 
 /// Whether a document is the one that was sent, byte for byte: the server moves the `_id` to the front.
@@ -1101,7 +1105,7 @@ fn deletions<'a>(edited: &[&'a Edited]) -> (Vec<&'a Edited>, Vec<&'a RawDocument
 }
 
 /// The commands that carry `items`, each within what one command may carry, with the position of the
-/// first item that each carries.
+/// first item that each carries. One is built when it is asked for: each holds a copy of its items.
 ///
 /// Ordered inside a transaction, which the first error ends; unordered outside, where a failed item
 /// must not keep the others back.
@@ -1111,32 +1115,33 @@ pub(crate) fn commands<'a>(
     list: &str,
     items: impl IntoIterator<Item = &'a RawDocumentBuf>,
     write_concern: Option<&RawDocumentBuf>,
-) -> Vec<(usize, RawDocumentBuf)> {
-    let mut groups: Vec<(usize, usize, RawArrayBuf)> = Vec::new();
-    for (position, item) in items.into_iter().enumerate() {
-        let size = item.as_bytes().len();
-        match groups.last_mut() {
-            Some((first, bytes, array))
-                if *bytes + size <= COMMAND_BYTES && position - *first < COMMAND_ITEMS =>
-            {
-                *bytes += size;
-                array.push(&**item);
-            }
-            _ => groups.push((position, size, RawArrayBuf::from_iter([&**item]))),
-        }
-    }
+) -> impl Iterator<Item = (usize, RawDocumentBuf)> {
     let name = |text: &str| CString::try_from(text).unwrap_or(cstr!("").to_owned());
-    let command = |array| {
-        let mut command = RawDocumentBuf::new();
-        command.append(name(verb), collection);
-        command.append(name(list), array);
-        command.append(cstr!("ordered"), write_concern.is_none());
-        if let Some(concern) = write_concern {
-            command.append(cstr!("writeConcern"), concern.clone());
+    let mut start = RawDocumentBuf::new();
+    start.append(name(verb), collection);
+    start.append(cstr!("ordered"), write_concern.is_none());
+    if let Some(concern) = write_concern {
+        start.append(cstr!("writeConcern"), concern.clone());
+    }
+    let list = name(list);
+    let mut items = items.into_iter().enumerate().peekable();
+    std::iter::from_fn(move || {
+        let (first, item) = items.next()?;
+        let mut bytes = item.as_bytes().len();
+        let mut array = RawArrayBuf::from_iter([&**item]);
+        let fits = |position: usize, bytes: usize| {
+            bytes <= COMMAND_BYTES && position - first < COMMAND_ITEMS
+        };
+        while let Some((_, item)) =
+            items.next_if(|(position, item)| fits(*position, bytes + item.as_bytes().len()))
+        {
+            bytes += item.as_bytes().len();
+            array.push(&**item);
         }
-        command
-    };
-    groups.into_iter().map(|(first, _, array)| (first, command(array))).collect()
+        let mut command = start.clone();
+        command.append(&list, array);
+        Some((first, command))
+    })
 }
 
 fn fail_on_write_error(

@@ -274,7 +274,7 @@ async fn fits_at_once(
             // nobody knows yet which documents: at the most, all of them
             (Step::Transform(transform), None) => documents += all_of(context, transform).await?,
             (Step::Seed(seed), None) => {
-                for part in seed::parts(context, unit, seed)? {
+                for part in seed::parts(context, unit, seed)?.iter() {
                     documents += part.len() as u64;
                     bytes += part.iter().map(|document| document.as_bytes().len()).sum::<usize>();
                 }

@@ -1,15 +1,16 @@
 //! Seeding: finding out which documents are missing, and inserting them.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use mongodb::bson::raw::cstr;
 use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 use mongodb::{ClientSession, Database};
 
-use crate::authoring::seed::{Seed, id_text};
+use crate::authoring::seed::{Documents, Seed, id_text};
 use crate::authoring::table::Unit;
 use crate::engine::author;
-use crate::engine::batch::{commands, id_bytes, is_same, query, write_failure};
+use crate::engine::batch::{Flow, commands, each, id_bytes, is_same, query, write_failure};
 use crate::engine::{Context, Halt, failed_step};
 use crate::record::document::Done;
 use crate::server::answer::{fail_on_write_concern, write_errors};
@@ -21,28 +22,37 @@ pub(crate) const INSERTED: &str = "inserted";
 const BYTES: usize = 4 * 1024 * 1024;
 
 /// The documents of a seed, in parts that one transaction can insert.
-pub(crate) fn parts(
-    context: &Context,
-    unit: &Unit,
-    seed: &Seed,
-) -> Result<Vec<Vec<RawDocumentBuf>>, Halt> {
+pub(crate) struct Parts {
+    documents: Documents,
+    ranges: Vec<Range<usize>>,
+}
+
+impl Parts {
+    /// Part after part; an empty seed has none.
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &[RawDocumentBuf]> {
+        self.ranges.iter().map(|range| &self.documents[range.clone()])
+    }
+}
+
+/// Cuts the documents of a seed into parts.
+pub(crate) fn parts(context: &Context, unit: &Unit, seed: &Seed) -> Result<Parts, Halt> {
     let (step, place) = (seed.step_name(), || place(seed));
     let documents = author::call(unit, &step, place, || seed.documents(unit.started()))?;
-    let (mut parts, mut bytes): (Vec<Vec<RawDocumentBuf>>, usize) = (vec![], 0);
-    for document in documents {
+    let (mut ranges, mut bytes): (Vec<Range<usize>>, usize) = (vec![], 0);
+    for (position, document) in documents.iter().enumerate() {
         let size = document.as_bytes().len();
-        match parts.last_mut() {
+        match ranges.last_mut() {
             Some(part) if part.len() < context.batch_documents && bytes + size <= BYTES => {
                 bytes += size;
-                part.push(document);
+                part.end = position + 1;
             }
             _ => {
                 bytes = size;
-                parts.push(vec![document]);
+                ranges.push(position..position + 1);
             }
         }
     }
-    Ok(parts)
+    Ok(Parts { documents, ranges })
 }
 
 /// What inserting these documents does.
@@ -61,8 +71,8 @@ pub(crate) async fn scan(
     seed: &Seed,
 ) -> Result<(Done, usize), Halt> {
     let (mut inserted, mut bytes) = (0, 0);
-    for part in parts(context, unit, seed)? {
-        let scanning = missing(context.database(), None, unit, seed, &part);
+    for part in parts(context, unit, seed)?.iter() {
+        let scanning = missing(context.database(), None, unit, seed, part);
         for document in context.stop.guard(scanning).await? {
             inserted += 1;
             bytes += document.as_bytes().len();
@@ -146,22 +156,21 @@ async fn missing<'a>(
         }
     }
     let find = find(seed, rawdoc! { "_id": { "$in": ids } }, session.is_none());
-    let mut there: HashMap<Vec<u8>, RawDocumentBuf> = HashMap::new();
-    for document in query(database, session.as_deref_mut(), find).await? {
-        there.insert(id_bytes(&document), document);
-    }
-    let mut missing = Vec::new();
-    let mut exactly = 0;
-    for document in part {
-        match there.get(&id_bytes(document)) {
-            Some(stored) => {
-                exactly += 1;
-                same(unit, seed, document, stored)?;
-            }
-            None => missing.push(document),
+    let mut missing: HashMap<Vec<u8>, &RawDocumentBuf> =
+        part.iter().map(|document| (id_bytes(document), document)).collect();
+    let mut others = false;
+    // one by one: those that are there may be much larger than those that should be
+    each(database, session.as_deref_mut(), find, |stored| {
+        match missing.remove(&id_bytes(stored)) {
+            Some(document) => same(unit, seed, document, stored)?,
+            None => others = true,
         }
-    }
-    if exactly == there.len() {
+        Ok(Flow::On)
+    })
+    .await?;
+    let missing = part.iter().filter(|document| missing.contains_key(&id_bytes(document)));
+    let missing: Vec<&RawDocumentBuf> = missing.collect();
+    if !others {
         return Ok(missing);
     }
     // the server took other `_id`s for these: 1 is 1.0, and under a collation "a" may be "A"

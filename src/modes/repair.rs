@@ -1,5 +1,6 @@
 //! Mode `record`: the repair of a record, from exactly what is stored.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mongodb::ClientSession;
@@ -109,12 +110,15 @@ impl Run<'_> {
             None => change.stamping_along(stamping).map_err(|error| repairing(error.into()))?,
             Some(_) => change.stamping_along(None).map_err(|error| repairing(error.into()))?,
         };
+        // a large one is not to be held any longer, nor twice
+        drop(document);
+        let change = Arc::new(change);
         let mut unanswered = 0;
         loop {
             self.stop.check().map_err(repairing)?;
             let sent = Sent::repair(repair.version.to_string(), &self.lock.run_id);
             // a command of its own is not ordered by the session, as the driver's retryable writes are
-            let own = match (&change, &stamp) {
+            let own = match (&*change, &stamp) {
                 (Move::Replace { .. }, None) => None,
                 _ => session.as_deref_mut(),
             };

@@ -123,6 +123,8 @@ impl Run<'_> {
                     if !self.owes(&observed, &decision).await {
                         return self.judge(&observed, decision);
                     }
+                    // it is read again under the lock, and may be large
+                    drop(observed);
                     if let Some(ended) = self.locked(&mut waiting, Under::Upgrade).await? {
                         return Ok(ended);
                     }
@@ -138,6 +140,7 @@ impl Run<'_> {
                             .refused(failure, &observed, &decision, &mut waiting)
                             .await);
                     }
+                    drop(observed);
                     if let Some(ended) = self.locked(&mut waiting, Under::Upgrade).await? {
                         return Ok(ended);
                     }
@@ -508,9 +511,11 @@ impl Run<'_> {
     fn note_applied(
         &mut self,
         unit: &Unit,
-        work: &Work<'_>,
+        work: &mut Work<'_>,
         applied: Result<Applied, Halt>,
     ) -> Result<(), Halt> {
+        // the log has them already
+        self.report.warnings.extend(work.take_warnings());
         if let Some(record) = work.stored() {
             self.note_recorded(&Recorded::Readable(record.clone()));
         }

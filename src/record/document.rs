@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use mongodb::bson::raw::cstr;
 use mongodb::bson::{Bson, DateTime, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc};
@@ -66,11 +68,29 @@ pub struct Record {
     /// The recorded version as it is written.
     pub text: String,
     /// What happened to the database, oldest first.
-    pub history: Vec<Entry>,
+    pub history: History,
     /// The unfinished upgrade, if there is one.
     pub journal: Option<Journal>,
     /// How the application's own stamp is to follow, where the version has moved before it.
     stamping: Option<Stamping>,
+}
+
+/// Entries of a history. Its clones share them: a record that other code wrote may hold very many.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct History(Arc<Vec<Entry>>);
+
+impl From<Vec<Entry>> for History {
+    fn from(entries: Vec<Entry>) -> Self {
+        History(Arc::new(entries))
+    }
+}
+
+impl Deref for History {
+    type Target = [Entry];
+
+    fn deref(&self) -> &[Entry] {
+        &self.0
+    }
 }
 
 /// One entry of the history.
@@ -352,7 +372,7 @@ impl Record {
             ),
             Some(_) => return Err("its stamping is not a document".to_owned()),
         };
-        Ok(Record { version, text, history, journal, stamping })
+        Ok(Record { version, text, history: history.into(), journal, stamping })
     }
 
     /// The record of a database that an operator's word begins: `version` as `initialise`.
@@ -373,7 +393,7 @@ impl Record {
         Record {
             version: version.clone(),
             text: version.to_string(),
-            history: vec![entry],
+            history: vec![entry].into(),
             journal: None,
             stamping: None,
         }
@@ -445,7 +465,7 @@ impl Record {
     /// The record whose newest entry also counts documents that late writers had left.
     pub(crate) fn found_late(&self, documents: u64) -> Self {
         let mut record = self.clone();
-        if let Some(entry) = record.history.last_mut()
+        if let Some(entry) = Arc::make_mut(&mut record.history.0).last_mut()
             && let Ok(mut document) = Document::try_from(&entry.document)
         {
             let before = document.get_i64("late").unwrap_or_default();
@@ -456,13 +476,10 @@ impl Record {
     }
 
     fn with_entry(&self, version: &Version, entry: Entry) -> Self {
-        let mut history = self.history.clone();
-        history.push(entry);
-        cap(&mut history);
         Record {
             version: version.clone(),
             text: version.to_string(),
-            history,
+            history: capped(&self.history, &entry),
             journal: self.journal.clone(),
             stamping: None,
         }
@@ -590,7 +607,7 @@ impl Move {
         if from.text != to.text {
             set.insert("version", &to.text);
         }
-        match to.history.strip_prefix(from.history.as_slice()) {
+        match to.history.strip_prefix(&*from.history) {
             Some([]) => {}
             Some(new) => {
                 update.insert("$push", doc! { "history": { "$each": entries(new) } });
@@ -692,12 +709,11 @@ impl Move {
             }
         }
         let floor = upgrades.floor_at(version);
-        history.push(Entry::new(version, Action::Initialise, floor, writer, details));
-        cap(&mut history);
+        let entry = Entry::new(version, Action::Initialise, floor, writer, details);
         let to = Record {
             version: version.clone(),
             text: version.to_string(),
-            history,
+            history: capped(&history, &entry),
             journal: None,
             stamping: None,
         };
@@ -755,9 +771,10 @@ impl Move {
         let details = doc! { "repair": true, "replaced": stored_version(stored) };
         let floor = upgrades.floor_at(version);
         let entry = Entry::new(version, Action::Initialise, floor, writer, details);
-        history.push(entry.clone());
-        cap(&mut history);
-        history.pop();
+        let kept = capped(&history, &entry);
+        // what is not kept may be very much
+        drop(history);
+        let history = &kept[..kept.len() - 1];
         loop {
             let mut newest = Builder::new();
             for element in raw::elements(entry.document.as_bytes()).ok_or_else(invalid)? {
@@ -850,11 +867,14 @@ fn same_bytes(stored: &RawDocument, by: usize, names: &Names) -> Option<RawDocum
     filter.document()
 }
 
-/// Whether decoding and encoding leaves a record as it is, so that an update may name all of it.
+/// Whether decoding and encoding leaves a record as it is, so that an update may name all of it. Decoded, one of
+/// very many small parts takes ten times its bytes.
 fn is_ordinary(stored: &RawDocument) -> bool {
+    if stored.as_bytes().len() > 2 * HISTORY_BYTES {
+        return false;
+    }
     let again = Document::try_from(stored).and_then(|decoded| RawDocumentBuf::try_from(&decoded));
-    let is_small = 2 * stored.as_bytes().len() < MAX_DOCUMENT_SIZE;
-    is_small && again.is_ok_and(|again| again.as_bytes() == stored.as_bytes())
+    again.is_ok_and(|again| again.as_bytes() == stored.as_bytes())
 }
 
 impl Entry {
@@ -862,7 +882,7 @@ impl Entry {
         if let Some(reason) = ambiguous(document, &["version", "action", "floor"]) {
             return Err(reason);
         }
-        if Document::try_from(document).is_err() {
+        if !raw::is_decodable(document) {
             return Err("it holds text that is not UTF-8".to_owned());
         }
         let version = match document.get("version") {
@@ -927,11 +947,13 @@ impl Entry {
     /// Drops what an upgrade did, and returns how many bytes that spares.
     fn forget_actions(&mut self) -> usize {
         let before = self.document.as_bytes().len();
-        if let Ok(mut document) = Document::try_from(&self.document)
-            && document.remove("actions").is_some()
-            && let Ok(shorter) = RawDocumentBuf::try_from(&document)
-        {
-            self.document = shorter;
+        if matches!(self.document.get("actions"), Ok(Some(_))) {
+            let elements = raw::elements(self.document.as_bytes()).unwrap_or_default();
+            let mut shorter = Builder::new();
+            for element in elements.iter().filter(|element| element.name != b"actions") {
+                shorter.push(element.kind, element.name, element.value);
+            }
+            self.document = shorter.document().unwrap_or_else(|| self.document.clone());
         }
         before - self.document.as_bytes().len()
     }
@@ -943,14 +965,15 @@ impl Entry {
 
     /// What an upgrade of the gate did, as far as the entry says it.
     pub(crate) fn applied(&self) -> Applied {
-        let document = Document::try_from(&self.document).unwrap_or_default();
-        let actions = document.get("actions").cloned();
+        let number = |name| self.document.get_i64(name).unwrap_or_default();
+        let actions = self.document.get("actions").ok().flatten();
+        let actions = actions.and_then(|actions| Bson::try_from(actions).ok());
         Applied {
             actions: actions
                 .and_then(|actions| mongodb::bson::deserialize_from_bson(actions).ok())
                 .unwrap_or_default(),
-            late: document.get_i64("late").unwrap_or_default().max(0) as u64,
-            duration_ms: document.get_i64("duration_ms").unwrap_or_default(),
+            late: number("late").max(0) as u64,
+            duration_ms: number("duration_ms"),
         }
     }
 
@@ -1004,22 +1027,16 @@ enum Spare {
 /// Drops what history can spare, so that the record never nears the server's limit: first sweeps, then
 /// stamps, then what came before the newest initialisation, always keeping the oldest and the newest entry; and where
 /// that is not enough, what the oldest upgrades did.
-fn cap(history: &mut Vec<Entry>) {
-    let fits = |history: &[Entry]| {
-        history.len() <= HISTORY_ENTRIES
-            && history.iter().map(|e| e.document.as_bytes().len()).sum::<usize>() <= HISTORY_BYTES
-    };
-    if fits(history) {
-        return;
-    }
-    let mut bytes: usize = history.iter().map(|e| e.document.as_bytes().len()).sum();
-    let mut entries = history.len();
-    let last = history.len() - 1;
+fn capped(history: &[Entry], newest: &Entry) -> History {
+    let all: Vec<&Entry> = history.iter().chain([newest]).collect();
+    let mut bytes: usize = all.iter().map(|entry| entry.document.as_bytes().len()).sum();
+    let mut entries = all.len();
+    let last = all.len() - 1;
     let newest_initialise =
-        history.iter().rposition(|e| e.action == Action::Initialise).unwrap_or_default();
-    let mut keep = vec![true; history.len()];
+        all.iter().rposition(|entry| entry.action == Action::Initialise).unwrap_or_default();
+    let mut keep = vec![true; all.len()];
     for spare in [Spare::Sweeps, Spare::Stamps, Spare::BeforeNewestInitialise] {
-        for (i, entry) in history.iter().enumerate() {
+        for (i, entry) in all.iter().enumerate() {
             if entries <= HISTORY_ENTRIES && bytes <= HISTORY_BYTES {
                 break;
             }
@@ -1035,14 +1052,16 @@ fn cap(history: &mut Vec<Entry>) {
             }
         }
     }
-    let mut kept = keep.iter();
-    history.retain(|_| *kept.next().unwrap_or(&true));
+    // of very many entries only those that stay are copied
+    let kept = all.into_iter().zip(keep).filter_map(|(entry, keep)| keep.then_some(entry));
+    let mut history: Vec<Entry> = kept.cloned().collect();
     for entry in history.iter_mut().filter(|entry| entry.is_the_gates()) {
         if bytes <= HISTORY_BYTES {
             break;
         }
         bytes -= entry.forget_actions();
     }
+    history.into()
 }
 
 impl Journal {

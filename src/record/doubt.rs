@@ -32,7 +32,7 @@ pub(crate) struct Sent {
     from: Option<Record>,
     change: Change,
     /// What was sent, if it was sent by itself and in no session of the run's.
-    alone: Option<Move>,
+    alone: Option<Arc<Move>>,
 }
 
 /// How a commit changes the record.
@@ -178,14 +178,14 @@ impl Sent {
     }
 
     /// The same, sent by itself and in no session of the run's.
-    pub(crate) fn alone(self, change: &Move) -> Self {
+    pub(crate) fn alone(self, change: &Arc<Move>) -> Self {
         Sent { alone: Some(change.clone()), ..self }
     }
 
     /// What may be sent again to learn what became of it, for the server cannot be asked to decide it: it
     /// takes effect once at most, because it starts from a state that it leaves.
     pub(crate) fn again(&self) -> Option<&Move> {
-        self.alone.as_ref()
+        self.alone.as_deref()
     }
 
     /// What a record, as a majority has it, says about the commit.

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use mongodb::bson::{Document, RawDocument, RawDocumentBuf};
+use mongodb::bson::{RawBsonRef, RawDocument, RawDocumentBuf};
 
 /// The kinds of elements that are told apart here.
 pub(crate) const STRING: u8 = 0x02;
@@ -40,8 +40,7 @@ impl<'a> Element<'a> {
         let mut alone = Builder::new();
         alone.push(self.kind, self.name, self.value);
         let alone = alone.bytes();
-        let document = RawDocument::from_bytes(&alone);
-        if document.is_ok_and(|document| Document::try_from(document).is_ok()) {
+        if RawDocument::from_bytes(&alone).is_ok_and(is_decodable) {
             return (self.kind, self.value.into());
         }
         let length = i32::try_from(alone.len()).unwrap_or(i32::MAX);
@@ -52,6 +51,23 @@ impl<'a> Element<'a> {
     pub(crate) fn document(&self) -> Option<&'a RawDocument> {
         if self.kind == DOCUMENT { RawDocument::from_bytes(self.value).ok() } else { None }
     }
+}
+
+/// Whether every driver can decode a document. It is not decoded for that: very many small values would take ten
+/// times their bytes.
+pub(crate) fn is_decodable(document: &RawDocument) -> bool {
+    document.iter_elements().all(|element| {
+        let value = element.and_then(|element| element.value());
+        match value {
+            Ok(RawBsonRef::Document(inner)) => is_decodable(inner),
+            Ok(RawBsonRef::Array(inner)) => {
+                RawDocument::from_bytes(inner.as_bytes()).is_ok_and(is_decodable)
+            }
+            Ok(RawBsonRef::JavaScriptCodeWithScope(code)) => is_decodable(code.scope),
+            Ok(_) => true,
+            Err(_) => false,
+        }
+    })
 }
 
 /// The elements of a document or an array; none where its bytes are not one.

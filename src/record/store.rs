@@ -1,6 +1,7 @@
 //! The record's place in the database: reading it with the lock in one query, and moving it from
 //! exactly one state to another.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mongodb::bson::raw::cstr;
@@ -267,7 +268,7 @@ impl Store {
         stamp: Option<&Change>,
         mut session: Option<&mut ClientSession>,
     ) -> Result<(), Halt> {
-        let change = Move::between(from, to, &self.names)?;
+        let change = Arc::new(Move::between(from, to, &self.names)?);
         let mut attempts = 0;
         loop {
             // on a standalone what was written just before is counted here: a stop does not come between

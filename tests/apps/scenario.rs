@@ -213,6 +213,17 @@ fn upgrade(version: &str, name: &str) -> Upgrade {
             ["things"],
             |handle| Box::pin(linger(handle)),
         )),
+        // free code whose write the server is busy with
+        "scribble" => new("write to things, slowly").step(Transaction::new(
+            "scribble",
+            ["things"],
+            |handle| Box::pin(scribble(handle)),
+        )),
+        "scrub" => new("delete things, slowly").step(Transaction::new(
+            "scrub",
+            ["things"],
+            |handle| Box::pin(scrub(handle)),
+        )),
         "singleton" => new("make sure of the singleton").step(Transaction::new(
             "singleton",
             ["auxiliary"],
@@ -237,6 +248,10 @@ fn upgrade(version: &str, name: &str) -> Upgrade {
         "hide" => new("hide the index of things")
             .step(Command::modify_index("things", "by b", doc! { "hidden": true })),
         "seed" => new("add roles").step(Seed::new("roles", [doc! { "_id": "admin" }])),
+        "seed_large" => new("add manuals").step(Seed::new("manuals", (0..6).map(manual))),
+        "seed_computed" => new("add manuals").step(
+            Seed::computed("manuals", |_| Ok((0..6).map(manual).collect())).exact(),
+        ),
         "purge" => new("delete things with an a").step(
             Transform::new("things", |thing, _, edits| {
                 if get(thing, "a")?.is_some() {
@@ -345,6 +360,27 @@ async fn linger(handle: &mut Handle<'_>) -> Result<Vec<UpgradeAction>, StepError
     handle.update("things", doc! { "_id": 1 }, doc! { "$inc": { "a": 1 } }).await?;
     let action = UpgradeAction::new(ActionType::Update, "things", format!("Count {n} thing(s) up"));
     Ok(vec![action.detail("lingered", n as i64)])
+}
+
+/// Matches every document, after a while.
+fn slowly() -> Document {
+    doc! { "$where": "sleep(50); return true" }
+}
+
+async fn scribble(handle: &mut Handle<'_>) -> Result<Vec<UpgradeAction>, StepError> {
+    let n = handle.update("things", slowly(), doc! { "$set": { "scribbled": true } }).await?;
+    let action = UpgradeAction::new(ActionType::Update, "things", format!("Write to {n} thing(s)"));
+    Ok(vec![action.detail("written", n as i64)])
+}
+
+async fn scrub(handle: &mut Handle<'_>) -> Result<Vec<UpgradeAction>, StepError> {
+    let n = handle.delete("things", slowly()).await?;
+    let action = UpgradeAction::new(ActionType::Delete, "things", format!("Delete {n} thing(s)"));
+    Ok(vec![action.detail("deleted", n as i64)])
+}
+
+fn manual(n: i32) -> Document {
+    doc! { "_id": n, "text": "m".repeat(8_000_000) }
 }
 
 /// The entries of `list` that are documents, with their positions.
