@@ -17,11 +17,11 @@ demo: setup ## check, plan, upgrade and check again on a real datalab database
 	$(CARGO) build --locked --bin datalab-upgrade --example demo
 	$(CARGO) run --locked --quiet --example demo
 
-test: setup ## all tests, on real MongoDB servers
-	$(CARGO) test --locked --no-fail-fast
+test: setup ## all tests, on real MongoDB servers; ARGS="record stamp" runs some of the binaries
+	CARGO="$(CARGO)" $(PYTHON) tests/tools/test $(ARGS)
 
 matrix: ## a part of the tests on MongoDB 4.4.2, 5.0.4 and 6.0.27; x86-64 only; ARGS="4.4.2 6.0.5"
-	tests/tools/matrix $(ARGS)
+	CARGO="$(CARGO)" $(PYTHON) tests/tools/matrix $(ARGS)
 
 # CHAOS_ROUNDS or CHAOS_KILLS may say instead how much is enough; CHAOS_SEED repeats a campaign
 ifeq ($(CHAOS_ROUNDS)$(CHAOS_KILLS),)
