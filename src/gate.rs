@@ -19,7 +19,7 @@ use crate::process::report::Report;
 use crate::process::settings::Events;
 use crate::process::settings::{Asking, Mode, Settings};
 #[cfg(feature = "kubernetes")]
-use crate::quiesce::kubernetes::{Cluster, JobEvents};
+use crate::quiesce::kubernetes::{events::JobEvents, workloads::Cluster};
 use crate::quiesce::observer::{Notice, Observer, Occasion, Tone};
 use crate::quiesce::quiet::Quiet;
 use crate::quiesce::workloads::Workloads;

@@ -1,30 +1,17 @@
 //! Deciding: from what was observed and what the operator said to what is to be done. Pure.
 
-use crate::authoring::table::Upgrades;
+use crate::decision::refusal::{
+    contradiction, declared_too_old, other_stamp, says, unreadable_record, unreadable_stamp,
+    unrecorded,
+};
+use crate::decision::terms::Terms;
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::process::settings::Initialise;
-use crate::record::document::{Action, Entry, Journal, Record, Recorded, Unreadable};
+use crate::record::document::{Record, Recorded};
 use crate::record::observed::{Holder, Observed};
-use crate::record::stamp::{Place, Stamp};
+use crate::record::stamp::Place;
 use crate::version::Version;
-
-/// What the operator and the code say.
-#[derive(Clone, Debug)]
-pub struct Terms<'a> {
-    /// The code version.
-    pub code: &'a Version,
-    /// The code's upgrades.
-    pub upgrades: &'a Upgrades,
-    /// The database's name.
-    pub database: &'a str,
-    /// `GATE_INITIALISE`.
-    pub initialise: Initialise,
-    /// `GATE_FROM_VERSION`.
-    pub from: Option<&'a Version>,
-    /// `GATE_TARGET_VERSION`.
-    pub target: Option<&'a Version>,
-}
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
@@ -177,7 +164,7 @@ fn decide_unrecorded(observed: &Observed, terms: &Terms) -> Decision {
             "remove GATE_FROM_VERSION: a database that has its application's version does not need it",
         ));
     }
-    let last_ran = last_ran(observed, terms);
+    let last_ran = terms.last_ran(observed);
     if let Some(from) = last_ran.filter(|from| *from > terms.code) {
         let otherwise = match observed.stamped() {
             Some(_) => "restore a backup",
@@ -191,7 +178,7 @@ fn decide_unrecorded(observed: &Observed, terms: &Terms) -> Decision {
     }
     let target = terms.target.unwrap_or(terms.code);
     let fresh = terms.initialise == Initialise::Fresh;
-    let begins_fresh = begins_fresh(observed, terms);
+    let begins_fresh = terms.begins_fresh(observed);
     let first = if begins_fresh { Some(terms.code) } else { last_ran };
     if let Some(first) = first.filter(|first| target < *first) {
         return Decision::Closed(Failure::new(
@@ -256,329 +243,15 @@ fn ahead(recorded: &Version, begin: Option<&Version>, terms: &Terms) -> Decision
     }
 }
 
-/// What closes the gate to this code whatever the operator says and whoever holds the lock.
-fn contradiction(record: &Record, terms: &Terms) -> Option<Failure> {
-    if let Some(journal) = &record.journal {
-        if !journal.began_from(record) {
-            return Some(moved_beneath(journal, record));
-        }
-        let known = Version::parse(&journal.version)
-            .ok()
-            .and_then(|version| terms.upgrades.unit(&version))
-            .is_some_and(|unit| journal.belongs_to(unit));
-        if !known {
-            return Some(unknown_journal(journal, record, terms));
-        }
-        let next = terms.upgrades.between(&record.version, terms.code);
-        let earlier = next.first().map(|unit| &unit.version);
-        if let Some(earlier) = earlier.filter(|earlier| earlier.to_string() != journal.version) {
-            return Some(overtaken_journal(journal, record, earlier));
-        }
-    }
-    if let Some(failure) = too_old(&record.version, "the database is at", terms) {
-        return Some(failure);
-    }
-    if let Some(failure) = disagreement(record, terms) {
-        return Some(failure);
-    }
-    let floor = record.floor().filter(|floor| floor > terms.code)?;
-    // a version that was set back does not undo what newer code did to the documents
-    let set_back = if record.version > *terms.code { String::new() } else { repair(record) };
-    Some(Failure::new(
-        Outcome::Incompatible,
-        format!(
-            "database is at {} but this binary is {} and the floor is {floor}",
-            record.text, terms.code
-        ),
-        format!("deploy {floor} or restore a backup{set_back}"),
-    ))
-}
-
-/// An unrecorded database that the operator says is older than what this code can upgrade from.
-fn declared_too_old(observed: &Observed, terms: &Terms) -> Option<Failure> {
-    let from = last_ran(observed, terms).filter(|_| !begins_fresh(observed, terms))?;
-    too_old(from, &says(observed), terms)
-}
-
-/// A version that this code cannot upgrade from, because the upgrades after it were removed.
-fn too_old(version: &Version, says: &str, terms: &Terms) -> Option<Failure> {
-    let oldest = terms.upgrades.oldest().filter(|oldest| version < *oldest)?;
-    let code = terms.code;
-    Some(Failure::new(
-        Outcome::Incompatible,
-        format!("{says} {version} but this binary, {code}, upgrades from {oldest} or later only"),
-        format!(
-            "deploy {} first ({oldest} or later), so that its gate upgrades the database, and then \
-             {code}",
-            oldest.series()
-        ),
-    ))
-}
-
-/// Where the history since the last word of the operator disagrees with the table of upgrades.
-fn disagreement(record: &Record, terms: &Terms) -> Option<Failure> {
-    let history: Vec<&Entry> =
-        record.history.iter().filter(|entry| entry.action != Action::Sweep).collect();
-    let newest_initialise = history.iter().rposition(|entry| entry.action == Action::Initialise);
-    let since = &history[newest_initialise.unwrap_or_default()..];
-    let base = since.first()?;
-    // of several the newest: an earlier one was undone by whoever set the version back
-    let applied = |version: &Version| {
-        let is = |entry: &&&Entry| entry.action == Action::Upgrade && entry.version == *version;
-        since.iter().rev().find(is).copied()
-    };
-    let first = terms.upgrades.units().first().map(|unit| &unit.version);
-    let unknown = since.iter().find(|entry| {
-        entry.action == Action::Upgrade
-            && entry.is_the_gates()
-            && terms.upgrades.oldest().or(first).is_some_and(|oldest| entry.version > *oldest)
-            && entry.version <= *terms.code
-            && terms.upgrades.unit(&entry.version).is_none()
-    });
-    if let Some(entry) = unknown {
-        let version = &entry.version;
-        return Some(Failure::new(
-            Outcome::Incompatible,
-            format!(
-                "the database went through the upgrade of {version}, which this code does not have"
-            ),
-            match record.version > *terms.code {
-                // this code cannot record what it does not reach
-                true => "deploy code that has it".to_owned(),
-                false => format!("deploy code that has it{}", repair(record)),
-            },
-        ));
-    }
-    // a history may begin with an upgrade, which names what was applied as any other does
-    let begun = terms.upgrades.unit(&base.version).filter(|_| base.action == Action::Upgrade);
-    let after = terms.upgrades.between(&base.version, &record.version);
-    let (missing, what) = begun.into_iter().chain(after).find_map(|unit| {
-        let missing = match applied(&unit.version) {
-            None => format!("the upgrade of {}", unit.version),
-            Some(entry) => {
-                let named = entry.applied_names()?;
-                let upgrade = unit.upgrades.iter().find(|it| !it.is_among(&named))?;
-                format!(
-                    "\"{}\" of {}, only through {}",
-                    upgrade.name(),
-                    unit.version,
-                    quoted(&named)
-                )
-            }
-        };
-        Some((&unit.version, missing))
-    })?;
-    let again: Vec<String> = since
-        .iter()
-        .filter(|entry| entry.action == Action::Upgrade && entry.version >= *missing)
-        .map(|entry| entry.version.to_string())
-        .collect();
-    let again = match again.as_slice() {
-        [] => String::new(),
-        again => format!(" (and {} once more, on what it left)", again.join(", ")),
-    };
-    let as_it_is = match record.version > *terms.code {
-        true => String::new(),
-        false => format!(", or to {} where the documents need nothing", writable(&record.version)),
-    };
-    Some(Failure::new(
-        Outcome::Incompatible,
-        format!("the database is at {} but did not go through {what}", record.text),
-        format!(
-            "set GATE_MODE=record, GATE_EXPECT_VERSION={text}{discard}, and GATE_RECORD_VERSION to a \
-             version before {missing}, so that it is applied{again}{as_it_is}",
-            text = record.text,
-            discard = discard(record.journal_id()),
-        ),
-    ))
-}
-
-fn quoted(names: &[&str]) -> String {
-    match names {
-        [] => "nothing".to_owned(),
-        names => format!("\"{}\"", names.join("\", \"")),
-    }
-}
-
-/// The way out where the documents are right and the record is not.
-fn repair(record: &Record) -> String {
-    format!(
-        "; if the documents are as this code expects them, set GATE_MODE=record, \
-         GATE_RECORD_VERSION to {}, GATE_EXPECT_VERSION={}{}",
-        writable(&record.version),
-        record.text,
-        discard(record.journal_id())
-    )
-}
-
-/// A recorded version as `GATE_RECORD_VERSION` takes it: Python stamps more than can be written.
-fn writable(version: &Version) -> String {
-    match Version::parse_code(&version.to_string()) {
-        Ok(version) => version.to_string(),
-        Err(_) => format!("the release before {version}"),
-    }
-}
-
-/// A stamp that says nothing: neither what an unrecorded database last ran, nor that it agrees.
-fn unreadable_stamp(stamp: &Stamp, record: Option<&Record>) -> Option<Failure> {
-    let reason = stamp.unreadable()?;
-    let place = &stamp.place;
-    let next = match record.filter(|_| stamp.is_repairable()) {
-        Some(record) => format!(
-            "if the recorded version, {}, is right, set GATE_MODE=record, GATE_RECORD_VERSION to {} and \
-             GATE_EXPECT_VERSION={}{}: that writes it there too",
-            record.text,
-            writable(&record.version),
-            record.text,
-            discard(record.journal_id()),
-        ),
-        None => format!(
-            "let one document of {} have {}, with the application's version as a text",
-            place.collection, place.field
-        ),
-    };
-    Some(Failure::new(
-        Outcome::RecordUnreadable,
-        format!("{place}, where the application keeps its version, cannot be read: {reason}"),
-        next,
-    ))
-}
-
-/// Where something else moved the record or the stamp, and not the other.
-fn other_stamp(record: &Record, stamp: &Stamp, terms: &Terms) -> Option<Failure> {
-    let stamped = stamp.version().filter(|_| record.disagrees_with(stamp))?;
-    let deploy = match stamped > terms.code {
-        true => format!("deploy {stamped} or later; or "),
-        false => String::new(),
-    };
-    Some(Failure::new(
-        Outcome::Incompatible,
-        format!(
-            "the database is recorded at {} but {}, where the application keeps its version, says \
-             {stamped}: something other than this gate moved one of them",
-            record.text, stamp.place
-        ),
-        format!(
-            "{deploy}find out which of the two the documents are at, then set GATE_MODE=record, \
-             GATE_RECORD_VERSION to it and GATE_EXPECT_VERSION={}{}: that writes both",
-            record.text,
-            discard(record.journal_id())
-        ),
-    ))
-}
-
-fn unrecorded() -> Failure {
-    Failure::new(
-        Outcome::Unrecorded,
-        "the database has no recorded version, and only you can know what it is",
-        "for an existing database set GATE_FROM_VERSION to the version that it last ran; for a new, \
-         empty one set GATE_INITIALISE=fresh",
-    )
-}
-
-fn unreadable_record(unreadable: &Unreadable) -> Failure {
-    Failure::new(
-        Outcome::RecordUnreadable,
-        format!("the record cannot be read: {}", unreadable.reason),
-        format!(
-            "find out which version the database is at, then set GATE_MODE=record, \
-             GATE_RECORD_VERSION to it and GATE_EXPECT_VERSION={}{}",
-            unreadable.text,
-            discard(unreadable.journal_id().as_deref())
-        ),
-    )
-}
-
-fn moved_beneath(journal: &Journal, record: &Record) -> Failure {
-    Failure::new(
-        Outcome::RecordUnreadable,
-        format!(
-            "an unfinished upgrade to {} began at {} with {} entries of history, but the record is \
-             now at {} with {}: something else wrote to it",
-            journal.version,
-            journal.from.version,
-            journal.from.history,
-            record.text,
-            record.history.len()
-        ),
-        format!(
-            "find out what the documents are like, then set GATE_MODE=record, GATE_RECORD_VERSION, \
-             GATE_EXPECT_VERSION={}{}",
-            record.text,
-            discard(Some(&journal.id))
-        ),
-    )
-}
-
-fn unknown_journal(journal: &Journal, record: &Record, terms: &Terms) -> Failure {
-    Failure::new(
-        Outcome::Incompatible,
-        format!(
-            "an upgrade to {} by code {} on {} is unfinished, and this binary, {}, does not know it",
-            journal.version, journal.code_version, journal.host, terms.code
-        ),
-        format!(
-            "run {} again to finish it, or restore a backup; to give it up set GATE_MODE=record, \
-             GATE_RECORD_VERSION, GATE_EXPECT_VERSION={}{}",
-            journal.code_version,
-            record.text,
-            discard(Some(&journal.id))
-        ),
-    )
-}
-
-/// The order of upgrades is that of their versions: one that came later cannot go before one begun.
-fn overtaken_journal(journal: &Journal, record: &Record, earlier: &Version) -> Failure {
-    Failure::new(
-        Outcome::Incompatible,
-        format!(
-            "the upgrade to {} is unfinished, and this code has an upgrade of {earlier}, which would \
-             have come before it",
-            journal.version
-        ),
-        format!(
-            "deploy code whose first upgrade after {} is that of {}, to finish it; to give it up set \
-             GATE_MODE=record, GATE_RECORD_VERSION, GATE_EXPECT_VERSION={}{}",
-            record.text,
-            journal.version,
-            record.text,
-            discard(Some(&journal.id))
-        ),
-    )
-}
-
-fn discard(journal: Option<&str>) -> String {
-    journal.map_or(String::new(), |id| format!(" and GATE_DISCARD_JOURNAL={id}"))
-}
-
-/// Whether the operator's word makes this database a fresh one.
-fn begins_fresh(observed: &Observed, terms: &Terms) -> bool {
-    terms.initialise == Initialise::Fresh && observed.is_empty()
-}
-
-/// What an unrecorded database last ran, if anybody says so: its own stamp, else the operator.
-fn last_ran<'a>(observed: &'a Observed, terms: &'a Terms) -> Option<&'a Version> {
-    observed.stamped().or(terms.from)
-}
-
-/// Who says so.
-fn says(observed: &Observed) -> String {
-    match &observed.stamp {
-        Some(stamp) if stamp.version().is_some() => {
-            format!("{}, where the application keeps its version, says", stamp.place)
-        }
-        _ => "GATE_FROM_VERSION says".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use mongodb::bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
 
     use super::*;
     use crate::authoring::command::Command;
+    use crate::authoring::table::Upgrades;
     use crate::authoring::upgrade::Upgrade;
-    use crate::record::document::Writer;
+    use crate::record::document::{Journal, Writer};
     use crate::record::stamp::Stamping;
 
     fn version(text: &str) -> Version {

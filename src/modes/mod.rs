@@ -14,7 +14,8 @@ use mongodb::bson::DateTime;
 use tokio::time::Instant;
 
 use crate::authoring::table::{Unit, Upgrades};
-use crate::decision::decide::{Decision, Terms, Word, decide};
+use crate::decision::decide::{Decision, Word, decide};
+use crate::decision::terms::Terms;
 use crate::engine::{Estimate, Look, closed, jittered, look};
 use crate::process::activity::Activity;
 use crate::process::checkpoint::Checkpoints;

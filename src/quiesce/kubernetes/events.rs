@@ -13,10 +13,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{Answer, MANAGER, Server, kind};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::process::settings::{Pod, Settings};
+use crate::quiesce::kubernetes::api_server::{Answer, MANAGER, Server, kind};
 use crate::quiesce::observer::{Notice, Observer, Tone};
 use crate::visible::visible;
 

@@ -8,10 +8,10 @@ use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject};
 use serde_json::{Value, json};
 
-use super::{Answer, MANAGER, Server, kind};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::process::settings::{Pod, Settings, WorkloadKind, WorkloadName};
+use crate::quiesce::kubernetes::api_server::{Answer, MANAGER, Server, kind};
 use crate::quiesce::workloads::{Scaled, Workload, Workloads};
 
 /// How many pods of a workload are listed at the most.
