@@ -46,8 +46,8 @@ use crate::process::checkpoint::{Checkpoints, NoCheckpoints};
 use crate::process::exit::Outcome;
 use crate::process::report::Report;
 use crate::process::settings::Settings;
-use crate::record::document::Names;
 use crate::record::lock::LOCK_ID;
+use crate::record::names::Names;
 use crate::server::stop::Stop;
 
 pub use crate::process::checkpoint::Point;

@@ -251,7 +251,8 @@ mod tests {
     use crate::authoring::command::Command;
     use crate::authoring::table::Upgrades;
     use crate::authoring::upgrade::Upgrade;
-    use crate::record::document::{Journal, Writer};
+    use crate::record::history::Writer;
+    use crate::record::journal::Journal;
     use crate::record::stamp::Stamping;
 
     fn version(text: &str) -> Version {
@@ -392,7 +393,8 @@ mod tests {
                 code_version_field: "app_version".to_owned(),
             };
             let upgrades = table(&[to], &version(to));
-            let journal = Journal::begin("j1".to_owned(), &upgrades.units()[0], record, &writer);
+            let journal =
+                Journal::begin("j1".to_owned(), &upgrades.units()[0], record.start(), &writer);
             record.journal = Some(journal);
             self
         }

@@ -3,7 +3,9 @@
 use crate::decision::terms::Terms;
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
-use crate::record::document::{Action, Entry, Journal, Record, Unreadable};
+use crate::record::document::{Record, Unreadable};
+use crate::record::history::{Action, Entry};
+use crate::record::journal::Journal;
 use crate::record::observed::Observed;
 use crate::record::stamp::Stamp;
 use crate::version::Version;
@@ -11,7 +13,7 @@ use crate::version::Version;
 /// What closes the gate to this code whatever the operator says and whoever holds the lock.
 pub(super) fn contradiction(record: &Record, terms: &Terms) -> Option<Failure> {
     if let Some(journal) = &record.journal {
-        if !journal.began_from(record) {
+        if !journal.began_from(&record.start()) {
             return Some(moved_beneath(journal, record));
         }
         let known = Version::parse(&journal.version)

@@ -26,7 +26,9 @@ use crate::engine::{Context, Estimate, actions, at, closed, command, failed, in_
 use crate::process::checkpoint::Point;
 use crate::process::failure::Failure;
 use crate::process::progress::Progress;
-use crate::record::document::{Applied, Done, Journal, Pass, Position, Record};
+use crate::record::document::Record;
+use crate::record::history::Applied;
+use crate::record::journal::{Done, Journal, Pass, Position};
 use crate::server::answer;
 use crate::server::connection::Deployment;
 use crate::server::errors;
@@ -139,7 +141,7 @@ impl<'a> Work<'a> {
         }
         let base = base(self.stored.as_ref(), self.begin.as_ref())?;
         let id = ObjectId::new().to_hex();
-        let mut journal = Journal::begin(id, unit, &base, &self.context.writer);
+        let mut journal = Journal::begin(id, unit, base.start(), &self.context.writer);
         for (position, step) in journal.steps.iter_mut().enumerate() {
             step.total = estimate.knows(position).then(|| estimate.documents_of(position));
         }

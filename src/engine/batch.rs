@@ -27,7 +27,7 @@ use crate::engine::converge::{Verify, verify, verify_known};
 use crate::engine::{Halt, at, failed, failed_step};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
-use crate::record::document::Done;
+use crate::record::journal::Done;
 use crate::server::answer::{fail_on_write_concern, write_errors};
 use crate::server::redact;
 

@@ -18,7 +18,7 @@ use crate::engine::reader::Reader;
 use crate::engine::transact::abort;
 use crate::engine::{Context, at, command, in_step, seed, step_actions};
 use crate::process::progress::Progress;
-use crate::record::document::{Done, Journal, Pass};
+use crate::record::journal::{Done, Journal, Pass};
 use crate::server::answer;
 use crate::server::connection::Deployment;
 use crate::server::errors;

@@ -12,7 +12,7 @@ use crate::authoring::table::Unit;
 use crate::engine::author;
 use crate::engine::batch::{Flow, commands, each, id_bytes, is_same, query, write_failure};
 use crate::engine::{Context, Halt, failed_step};
-use crate::record::document::Done;
+use crate::record::journal::Done;
 use crate::server::answer::{fail_on_write_concern, write_errors};
 
 /// The counter under which the journal holds how many documents were inserted.

@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 use crate::engine::Context;
 use crate::process::checkpoint::Point;
-use crate::record::document::{Move, Record, Recorded};
+use crate::record::document::{Record, Recorded};
 use crate::record::doubt::Sent;
+use crate::record::moves::Move;
 use crate::server::answer;
 use crate::server::errors;
 use crate::server::stop::Halt;

@@ -13,8 +13,10 @@ use crate::modes::quiesce::RESTORE;
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::process::report::UpgradeState;
-use crate::record::document::{Action, Move, Recorded};
+use crate::record::document::Recorded;
 use crate::record::doubt::{Fate, Sent};
+use crate::record::history::Action;
+use crate::record::moves::Move;
 use crate::record::observed::Observed;
 use crate::server::answer;
 use crate::server::connection::Deployment;
@@ -128,7 +130,7 @@ impl Run<'_> {
     }
 
     /// The version was applied by this run, which only the record told it.
-    fn note_late_answer(&mut self, version: &Version, applied: crate::record::document::Applied) {
+    fn note_late_answer(&mut self, version: &Version, applied: crate::record::history::Applied) {
         let text = version.to_string();
         let known = |upgrade: &crate::process::report::UpgradeReport| {
             upgrade.version == text && upgrade.state == UpgradeState::Applied

@@ -7,7 +7,10 @@ use tokio::time::Instant;
 
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
-use crate::record::document::{Action, Entry, Journal, Move, Record, Recorded};
+use crate::record::document::{Record, Recorded};
+use crate::record::history::{Action, Entry};
+use crate::record::journal::Journal;
+use crate::record::moves::Move;
 use crate::server::errors;
 use crate::server::stop::{Halt, Stop, within};
 

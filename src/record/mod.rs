@@ -1,7 +1,8 @@
 //! What the gate stores in the database, and how it is read and moved.
 //!
-//! - `document`: the record, its history and its journal; the only file that knows their shape. `raw`: the
-//!   bytes of a record that is damaged.
+//! - `document`: the record. `history` and `journal` in it. `names`: its names, which are the application's to set.
+//! - `moves`: one atomic change of the record. `repair`: that of mode `record`, of a record with any contents.
+//!   `stored`, `raw`: what the bytes of a damaged record say.
 //! - `store`: reads the record and moves it from one state to the next. `doubt`: what became of a move that
 //!   was not answered.
 //! - `lock`: the lease in the document next to the record.
@@ -12,11 +13,19 @@
 
 pub(crate) mod document;
 pub(crate) mod doubt;
+pub(crate) mod history;
+pub(crate) mod journal;
 pub(crate) mod lock;
+pub(crate) mod moves;
+pub(crate) mod names;
 pub(crate) mod observed;
 pub(crate) mod raw;
 pub(crate) mod remembered;
+mod repair;
 pub(crate) mod stamp;
 pub(crate) mod stamp_change;
 pub(crate) mod stamping;
 pub(crate) mod store;
+pub(crate) mod stored;
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,8 @@ use mongodb::bson::{DateTime, doc};
 use serde::{Deserialize, Serialize};
 
 use crate::quiesce::workloads::Workload;
-use crate::record::document::{Names, Record};
+use crate::record::document::Record;
+use crate::record::names::Names;
 use crate::server::answer;
 use crate::server::stop::Halt;
 

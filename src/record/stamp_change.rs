@@ -2,7 +2,8 @@
 
 use mongodb::bson::{Document, doc};
 
-use crate::record::document::{Action, Record};
+use crate::record::document::Record;
+use crate::record::history::Action;
 use crate::record::stamp::{Found, Place, Stamp, Stamping, Value};
 use crate::version::Version;
 

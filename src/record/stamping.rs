@@ -4,7 +4,8 @@ use mongodb::ClientSession;
 use mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc};
 use mongodb::error::Error;
 
-use crate::record::document::{Move, Record, Recorded};
+use crate::record::document::{Record, Recorded};
+use crate::record::moves::Move;
 use crate::record::observed::Observed;
 use crate::record::stamp::{Place, Stamp};
 use crate::record::stamp_change::{Change, Write};

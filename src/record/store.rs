@@ -12,9 +12,11 @@ use mongodb::{ClientSession, Database};
 
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
-use crate::record::document::{Move, Names, Record, Recorded};
+use crate::record::document::{Record, Recorded};
 use crate::record::doubt::{Doubt, Sent};
 use crate::record::lock::{self, LOCK_ID, live_holder};
+use crate::record::moves::Move;
+use crate::record::names::Names;
 use crate::record::observed::{Holder, Observed};
 use crate::record::remembered;
 use crate::record::stamp_change::Change;

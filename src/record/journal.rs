@@ -1,0 +1,190 @@
+//! The journal in the record: an unfinished upgrade, and how far it is.
+
+use std::collections::BTreeMap;
+
+use mongodb::bson::{Bson, DateTime, Document, RawDocument};
+use serde::{Deserialize, Serialize};
+
+use crate::authoring::action::UpgradeAction;
+use crate::authoring::step::Step;
+use crate::authoring::table::Unit;
+use crate::record::history::Writer;
+use crate::version::Version;
+
+/// The journal of an unfinished upgrade.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Journal {
+    /// Names the journal to `GATE_DISCARD_JOURNAL`.
+    pub id: String,
+    /// The version that is being applied.
+    pub version: String,
+    /// The code that began it.
+    pub code_version: String,
+    /// When it began.
+    pub started: DateTime,
+    /// When the run began that began it: the time that the author's code sees, in every run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_started: Option<DateTime>,
+    /// The state of the record from which it began.
+    pub from: JournalFrom,
+    /// Grows with every commit.
+    pub seq: i64,
+    /// The run that wrote last.
+    pub run_id: String,
+    /// The host that wrote last.
+    pub host: String,
+    /// The version's steps, in order, with what each did so far.
+    pub steps: Vec<JournalStep>,
+    /// The position in `steps` of the first step that is not finished.
+    pub step: usize,
+    /// Which pass over a transform's documents is under way.
+    pub pass: Pass,
+    /// The last document that the pass has dealt with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<Position>,
+    /// The identities on which the command under way was decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Document>,
+    /// The version of the code whose preflight of this version is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preflight: Option<String>,
+}
+
+/// The state of the record from which a journaled upgrade began.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JournalFrom {
+    /// The recorded version, as written.
+    pub version: String,
+    /// The length of the history.
+    pub history: usize,
+}
+
+/// One step of a journaled upgrade.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JournalStep {
+    /// The step's name.
+    pub name: String,
+    /// The step's kind.
+    pub kind: String,
+    /// How many documents it changes, as far as that was known before its version began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+    /// What it did so far.
+    #[serde(flatten)]
+    pub done: Done,
+}
+
+/// What a step did so far.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Done {
+    /// Documents changed, late ones included.
+    #[serde(default)]
+    pub documents: u64,
+    /// Documents changed by the pass that looks for late writers.
+    #[serde(default)]
+    pub late: u64,
+    /// The author's counters.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counts: BTreeMap<String, u64>,
+    /// The actions of a transaction or a command.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<UpgradeAction>,
+}
+
+impl Done {
+    /// Adds what another part of the step did.
+    pub(crate) fn add(&mut self, other: &Done) {
+        self.documents += other.documents;
+        self.late += other.late;
+        for (name, n) in &other.counts {
+            *self.counts.entry(name.clone()).or_default() += n;
+        }
+        self.actions.extend(other.actions.iter().cloned());
+    }
+}
+
+/// Passes over a transform's documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pass {
+    /// The pass that does the work.
+    First,
+    /// The pass that looks for what old code wrote meanwhile.
+    Late,
+}
+
+/// A place in a collection, by `_id`. A document of its own, for an `_id` may be null.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Position {
+    /// The last `_id` that was dealt with.
+    pub after: Bson,
+}
+
+impl Journal {
+    pub(super) fn parse(document: &RawDocument) -> Result<Self, String> {
+        let journal: Journal = mongodb::bson::deserialize_from_slice(document.as_bytes())
+            .map_err(|error| format!("its journal cannot be read ({error})"))?;
+        if journal.step > journal.steps.len() {
+            return Err(format!(
+                "its journal is at step {} of {}",
+                journal.step,
+                journal.steps.len()
+            ));
+        }
+        Version::parse(&journal.version).map_err(|error| format!("its journal: {error}"))?;
+        Ok(journal)
+    }
+
+    /// The journal of a version about to be applied in parts.
+    pub(crate) fn begin(id: String, unit: &Unit, from: JournalFrom, writer: &Writer) -> Self {
+        Journal {
+            id,
+            version: unit.version.to_string(),
+            code_version: writer.code_version.clone(),
+            started: DateTime::now(),
+            run_started: Some(unit.started()),
+            from,
+            seq: 0,
+            run_id: writer.run_id.clone(),
+            host: writer.host.clone(),
+            steps: steps_of(unit)
+                .into_iter()
+                .map(|(name, kind)| JournalStep {
+                    name,
+                    kind: kind.to_owned(),
+                    total: None,
+                    done: Done::default(),
+                })
+                .collect(),
+            step: 0,
+            pass: Pass::First,
+            position: None,
+            command: None,
+            preflight: Some(writer.code_version.clone()),
+        }
+    }
+
+    /// The time that the author's code sees.
+    pub(crate) fn run_started(&self) -> DateTime {
+        self.run_started.unwrap_or(self.started)
+    }
+
+    /// Whether `unit` has exactly the steps that the journal names.
+    pub(crate) fn belongs_to(&self, unit: &Unit) -> bool {
+        let steps = steps_of(unit);
+        steps.len() == self.steps.len()
+            && steps
+                .iter()
+                .zip(&self.steps)
+                .all(|((name, kind), j)| *name == j.name && *kind == j.kind)
+    }
+
+    /// Whether the journaled upgrade began from this state.
+    pub(crate) fn began_from(&self, state: &JournalFrom) -> bool {
+        self.from == *state
+    }
+}
+
+fn steps_of(unit: &Unit) -> Vec<(String, &'static str)> {
+    unit.steps().map(|step: &Step| (step.name(), step.kind())).collect()
+}
