@@ -3,6 +3,9 @@
 mod support;
 
 #[allow(dead_code)]
+#[path = "../examples/tenants.rs"]
+mod tenants;
+#[allow(dead_code)]
 #[path = "../examples/own-app/src/upgrades/mod.rs"]
 mod upgrades;
 
@@ -68,7 +71,9 @@ fn strangers(page: &str, files: &[String]) -> Vec<String> {
 fn the_code_of_the_pages_for_authors_is_that_of_the_examples() {
     let folders = ["examples/own-app", "examples/toolshed"].map(|name| Path::new(ROOT).join(name));
     let paths = folders.iter().flat_map(|folder| files(folder));
-    let paths = paths.chain([Path::new(ROOT).join("examples/other_app.rs")]);
+    let single =
+        ["examples/other_app.rs", "examples/tenants.rs"].map(|name| Path::new(ROOT).join(name));
+    let paths = paths.chain(single);
     let examples: Vec<_> = paths.filter_map(|path| fs::read_to_string(path).ok()).collect();
     for name in ["own-app.md", "writing-upgrades.md"] {
         let page = read(Path::new(ROOT).join("docs").join(name));
@@ -184,4 +189,59 @@ fn the_dockerfile_to_copy_makes_the_same_image_as_the_projects_own() {
         assert!(sent.lines().any(|line| line == needed), "{needed}");
     }
     assert!(commands("own-app-image").contains("--build-context upgrade-gate="));
+}
+
+async fn run_at(database: &support::Fresh, gate: Gate, mode: &str) -> upgrade_gate::Report {
+    let vars = [("GATE_MONGODB_URI", &*database.uri), ("GATE_MODE", mode)];
+    let vars = vars.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    gate.run(&Settings::from_vars(vars, &gate.check().unwrap()).unwrap()).await
+}
+
+async fn recorded(server: &Server, version: &str, history: Vec<Document>) -> support::Fresh {
+    let database = server.database().await;
+    let record = doc! { "_id": "clinic_schema_version", "version": version, "history": history };
+    database.collection("database_metadata").insert_one(record).await.unwrap();
+    for (tenant, n) in [("north", 3), ("south", 5)] {
+        let patient = |i: i32| doc! { "_id": i, "visits": (0..i).collect::<Vec<_>>() };
+        let patients = database.collection(&format!("patients_{tenant}"));
+        patients.insert_many((0..n).map(patient)).await.unwrap();
+    }
+    database
+}
+
+/// What the page says of a table that is built at run time, of `oldest`, of `formerly` and of no steps.
+#[tokio::test]
+async fn the_example_of_tenants_upgrades_each_and_knows_its_history() {
+    let standalone = Server::standalone().await;
+    for server in [Server::shared().await, &standalone] {
+        let gate = || tenants::gate(&["north", "south"]);
+        let began = doc! { "version": "2.9.0", "action": "initialise", "floor": "2.9.0" };
+        let database = recorded(server, "2.9.0", vec![began.clone()]).await;
+        let report = run_at(&database, gate(), "upgrade").await;
+        assert_eq!(report.exit_code, 0, "{}", report.to_json());
+        let counts = report.upgrades[0].actions.iter().map(|action| action.description.as_str());
+        let said =
+            ["Count visits of 3 patient(s) of north", "Count visits of 5 patient(s) of south"];
+        assert_eq!(counts.collect::<Vec<_>>(), said);
+        let south = database.collection::<Document>("patients_south");
+        let four = south.find_one(doc! { "_id": 4 }).await.unwrap().unwrap();
+        assert_eq!(four.get_i64("visit_count").unwrap(), 4);
+        // the upgrade without steps closes the database to the release before
+        let older = Gate::new("clinic", "3.1.0");
+        assert_eq!(run_at(&database, older, "check").await.exit_code, 12);
+
+        // below the oldest
+        let database = recorded(server, "2.8.0", vec![]).await;
+        let report = run_at(&database, gate(), "upgrade").await;
+        assert_eq!(report.exit_code, 12, "{}", report.to_json());
+        assert!(report.next.unwrap_or_default().contains("deploy 2.9.x first"));
+
+        // applied by an earlier release, which described it in other words; and the twin, in words of nobody
+        for (words, code) in [("count visits", 10), ("count the beds", 12)] {
+            let applied = doc! { "version": "3.0.0", "action": "upgrade", "floor": "3.0.0", "upgrades": [{ "name": words }] };
+            let database = recorded(server, "3.0.0", vec![began.clone(), applied]).await;
+            let report = run_at(&database, gate(), "check").await;
+            assert_eq!(report.exit_code, code, "{words}: {}", report.to_json());
+        }
+    }
 }

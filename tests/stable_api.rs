@@ -104,6 +104,16 @@ fn sent() -> Vec<(&'static str, Api, Document)> {
             "sort": { "_id": 1 }, "hint": { "_id": 1 }, "min": { "_id": 1 },
         })),
         ("look-ups", Stable, find(doc! { "filter": { "a": { "$in": [1] } }, "batchSize": 100 })),
+        ("documents that are not stored yet", Stable, doc! {
+            "aggregate": "y",
+            "pipeline": [
+                { "$limit": 1 }, { "$project": { "_id": 0, "d": { "$literal": [{ "_id": 1 }] } } },
+                { "$unwind": "$d" }, { "$replaceRoot": { "newRoot": "$d" } }, { "$match": {} },
+                { "$project": { "a": 1, "size": { "$bsonSize": "$$ROOT" } } },
+            ],
+            "cursor": { "batchSize": 100 },
+            "readConcern": { "level": "majority" },
+        }),
         ("look-ups in order", Outside, find(doc! {
             "filter": { "a": { "$in": [1] } }, "showRecordId": true,
         })),

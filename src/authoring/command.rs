@@ -25,9 +25,11 @@ pub enum Command {
     },
     /// Drops an index by name; done when there is none of that name.
     ///
-    /// A later step or upgrade may create another index under that name. The command may reach the server
-    /// late, after another run finished; it names the index by its keys, so that it does not hit one with
-    /// other keys. Where the new index has the same keys and only other options, give it another name.
+    /// A later step or upgrade may create another index under that name, or with those keys under another one. The
+    /// command may reach the server late, after another run finished: it names the index by its keys, or by its name
+    /// where the table later has an index of another name with them. So it does not hit one that differs in either.
+    /// One with the same name and keys, and only other options, has nothing but the lease to protect it, which is
+    /// verified just before.
     #[non_exhaustive]
     DropIndex {
         /// The collection.

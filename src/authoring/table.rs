@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use mongodb::IndexModel;
 use mongodb::bson::DateTime;
 use thiserror::Error;
 
 use crate::authoring::command::Command;
 use crate::authoring::condition::Condition;
+use crate::authoring::naming::Name;
 use crate::authoring::step::Step;
 use crate::authoring::upgrade::Upgrade;
 use crate::version::Version;
@@ -19,6 +21,8 @@ pub(crate) struct Unit {
     pub(crate) version: Version,
     pub(crate) upgrades: Vec<Upgrade>,
     started: Started,
+    /// The indexes that later versions create.
+    later_indexes: Arc<[(Name, IndexModel)]>,
 }
 
 /// When the run began that applies a version, in milliseconds: one time for all steps, retries and
@@ -39,6 +43,24 @@ impl Unit {
 
     pub(crate) fn conditions(&self) -> impl Iterator<Item = &Condition> {
         self.upgrades.iter().flat_map(|upgrade| &upgrade.conditions)
+    }
+
+    /// The indexes that this version's steps create.
+    fn indexes(&self) -> impl Iterator<Item = (&Name, &IndexModel)> {
+        self.steps().filter_map(|step| match step {
+            Step::Command(Command::CreateIndex { collection, index }) => Some((collection, index)),
+            _ => None,
+        })
+    }
+
+    /// The indexes of a collection that this version or a later one creates.
+    pub(crate) fn indexes_from_here<'a>(
+        &'a self,
+        collection: &'a str,
+    ) -> impl Iterator<Item = &'a IndexModel> {
+        let later = self.later_indexes.iter().map(|(name, index)| (name, index));
+        let all = self.indexes().chain(later);
+        all.filter(move |(name, _)| **name == collection).map(|(_, index)| index)
     }
 
     /// What the version's upgrades do, in a line.
@@ -105,6 +127,7 @@ impl Upgrades {
                     version,
                     upgrades: vec![upgrade],
                     started: Started::default(),
+                    later_indexes: Arc::new([]),
                 }),
             }
         }
@@ -122,6 +145,11 @@ impl Upgrades {
                     unit.version, pair[0]
                 )));
             }
+        }
+        let mut later: Vec<(Name, IndexModel)> = Vec::new();
+        for unit in units.iter_mut().rev() {
+            unit.later_indexes = later.clone().into();
+            later.extend(unit.indexes().map(|(name, index)| (name.clone(), index.clone())));
         }
         Ok(Upgrades { units, oldest: None })
     }

@@ -106,8 +106,9 @@ impl Transform {
 
     /// Names a collection that `edit` inserts into.
     ///
-    /// In the transform's own collection it meets what it inserted, where that sorts behind all documents
-    /// of the batch; give it an `_id` that does.
+    /// In the transform's own collection it meets what it inserted. A convergent one meets all of that, in
+    /// further passes where need be; another one only what sorts behind the documents of its batch, so give it an
+    /// `_id` that does. Documents that are added for ever are refused before the first write.
     pub fn inserts_into(mut self, collection: impl Into<Cow<'static, str>>) -> Self {
         self.inserts_into.push(collection.into());
         self

@@ -1,15 +1,17 @@
-//! Documents that a transform adds to other collections: two of one `_id` must be the same document.
+//! Documents that a transform adds: two of one `_id` must be the same document, also where one of them is stored.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
-use mongodb::bson::{RawDocument, RawDocumentBuf};
+use mongodb::bson::raw::cstr;
+use mongodb::bson::{Document, RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, rawdoc};
+use mongodb::{ClientSession, Database};
 
 use crate::authoring::table::Unit;
 use crate::authoring::transform::Transform;
-use crate::engine::batch::{Edited, id_bytes, is_same, place};
-use crate::engine::{author, failed_step};
+use crate::engine::batch::{Edited, Flow, In, PAUSE, each, id_bytes, is_same, place};
+use crate::engine::{Context, author, failed_step};
 use crate::server::stop::Halt;
 
 /// How many added documents a preflight remembers, in some 40 bytes each. What is beyond is compared when it
@@ -58,6 +60,13 @@ impl Added {
     }
 }
 
+/// A document to add, and the one that it is computed from.
+#[derive(Clone, Copy)]
+pub(crate) struct Addition<'a> {
+    pub(crate) document: &'a RawDocumentBuf,
+    source: &'a Edited,
+}
+
 /// The documents to add, by collection; each once.
 ///
 /// # Errors
@@ -66,26 +75,113 @@ impl Added {
 pub(crate) fn by_collection<'a>(
     unit: &Unit,
     transform: &Transform,
-    edited: &[&'a Edited],
-) -> Result<Vec<(&'a str, Vec<&'a RawDocumentBuf>)>, Halt> {
-    let mut collections: Vec<(&'a str, Vec<&'a RawDocumentBuf>)> = Vec::new();
+    edited: impl IntoIterator<Item = &'a Edited>,
+) -> Result<Vec<(&'a str, Vec<Addition<'a>>)>, Halt> {
+    let mut collections: Vec<(&'a str, Vec<Addition<'a>>)> = Vec::new();
     let mut seen: HashMap<(&'a str, Vec<u8>), &'a RawDocumentBuf> = HashMap::new();
-    for edited in edited {
-        for (name, document) in edited.inserts() {
+    for source in edited {
+        for (name, document) in source.inserts() {
             match seen.entry((name, id_bytes(document))) {
                 Entry::Occupied(other) if is_same(document, other.get()) => continue,
                 Entry::Occupied(_) => {
-                    return Err(two_of_one_id(unit, transform, edited, name, document));
+                    return Err(two_of_one_id(unit, transform, source, name, document));
                 }
                 Entry::Vacant(vacant) => vacant.insert(document),
             };
+            let addition = Addition { document, source };
             match collections.iter_mut().find(|(other, _)| *other == name) {
-                Some((_, documents)) => documents.push(document),
-                None => collections.push((name, vec![document])),
+                Some((_, additions)) => additions.push(addition),
+                None => collections.push((name, vec![addition])),
             }
         }
     }
     Ok(collections)
+}
+
+/// Makes sure, before anything is written, that what is to be added to these collections is not there with other
+/// contents.
+pub(crate) async fn find_taken(
+    context: &Context,
+    unit: &Unit,
+    transform: &Transform,
+    edited: &[Edited],
+    since: Option<Timestamp>,
+    collections: impl Fn(&str) -> bool,
+) -> Result<(), Halt> {
+    for (collection, additions) in by_collection(unit, transform, edited)? {
+        // one that is there may be on its way out, where the transform also deletes
+        if !collections(collection) || (collection == transform.collection && transform.deletes) {
+            continue;
+        }
+        let (database, concern) = (context.database(), In::Plain(since).read_concern());
+        let asking = async || {
+            let there =
+                there(database, None, unit, transform, collection, &additions, concern.as_ref());
+            context.stop.guard(there).await
+        };
+        context.patiently(PAUSE, asking).await?;
+    }
+    Ok(())
+}
+
+/// Which of the documents to add are there already, by their `_id`.
+///
+/// # Errors
+///
+/// One of them is there with other contents: what is to be added would be lost.
+pub(crate) async fn there(
+    database: &Database,
+    session: Option<&mut ClientSession>,
+    unit: &Unit,
+    transform: &Transform,
+    collection: &str,
+    additions: &[Addition<'_>],
+    concern: Option<&Document>,
+) -> Result<HashSet<Vec<u8>>, Halt> {
+    let mut ids = RawArrayBuf::new();
+    for addition in additions {
+        if let Some(id) = addition.document.get("_id")? {
+            ids.push(id);
+        }
+    }
+    let mut find = rawdoc! { "find": collection, "filter": { "_id": { "$in": ids } } };
+    if let Some(concern) = concern {
+        find.append(cstr!("readConcern"), RawDocumentBuf::try_from(concern)?);
+    }
+    let sent: HashMap<Vec<u8>, &Addition<'_>> =
+        additions.iter().map(|addition| (id_bytes(addition.document), addition)).collect();
+    let mut there = HashSet::new();
+    // one by one: those that are there may be much larger than those that are to be added
+    each(database, session, find, |stored| {
+        let id = id_bytes(stored);
+        let same = match sent.get(&id) {
+            Some(addition) if is_same(addition.document, stored) => true,
+            // or the server takes this one's `_id` for one of those: 1 is 1.0, and under a collation "a" may be "A"
+            Some(_) | None => false,
+        };
+        let source = sent.get(&id).copied().or(additions.first());
+        if !same && let Some(Addition { source, .. }) = source {
+            let id = author::id(stored).unwrap_or_default();
+            return Err(taken(unit, transform, source, collection, &id));
+        }
+        there.insert(id);
+        Ok(Flow::On)
+    })
+    .await?;
+    Ok(there)
+}
+
+fn taken(unit: &Unit, transform: &Transform, source: &Edited, collection: &str, id: &str) -> Halt {
+    failed_step(
+        unit,
+        &transform.step_name(),
+        &format!(
+            "{}: it adds the document {id} to {collection}, which is there already with other contents",
+            place(transform, &source.document)
+        ),
+        "see which of the two is right: move the one that is there out of the way if it is not, or deploy \
+         code that gives the added one another _id, then run it again",
+    )
 }
 
 fn two_of_one_id(

@@ -222,7 +222,7 @@ impl<'a> Work<'a> {
             .activity
             .doing(format!("{}: looking once more", at(unit, &transform.step_name())));
         reader.refresh().await?;
-        let mut after = None;
+        let (mut after, mut before) = (None, *late);
         loop {
             reader.seek(after.clone());
             let look = reader.next().await?;
@@ -238,7 +238,12 @@ impl<'a> Work<'a> {
                 after = last;
             }
             if after.is_none() {
-                return Ok(());
+                if !transform.meets_its_own() || *late == before {
+                    return Ok(());
+                }
+                // what it added to its own collection may be behind it
+                before = *late;
+                reader.refresh().await?;
             }
         }
     }
@@ -341,9 +346,8 @@ impl<'a> Work<'a> {
             .await;
         }
         let inserting = async || {
-            context.lock.verify(&context.stop).await?;
             context.reached(Point::BeforeCommit).await;
-            let inserting = seed::insert_guarded(context.database(), unit, seed, part);
+            let inserting = seed::insert_guarded(context, unit, seed, part);
             context.stop.guard_with_grace(inserting).await
         };
         let done = context.patiently(PAUSE, inserting).await?;
@@ -381,14 +385,17 @@ impl<'a> Work<'a> {
         let reader = Reader::new(context, unit, transform, purpose, after.clone()).sizes(sizes);
         // what depends on earlier steps is computed and verified before its own first write; by a run that
         // resumes it, as it is written
-        let (known, looks) = (estimate.knows(step), begins && !transform.meets_its_own());
-        let mut reader = if known || looks { reader } else { reader.verifying() };
+        let known = estimate.knows(step);
+        let verified = known || (begins && !transform.meets_its_own());
+        let mut reader = if verified { reader } else { reader.verifying() };
         reader.refresh().await?;
-        if !known && looks {
+        if !known && begins {
             documents = reader.preflight().await?;
         }
         let mut progress =
             Progress::new(&unit.version, &unit.description(), &transform.collection, documents);
+        // what the pass under way changed so far; of one that is gone on with, perhaps something
+        let mut changed_in_pass = u64::from(!begins);
         loop {
             let journal = self.journal()?;
             if journal.step != step {
@@ -397,6 +404,7 @@ impl<'a> Work<'a> {
             }
             if journal.pass != pass {
                 pass = journal.pass;
+                changed_in_pass = u64::from(journal.position.is_some());
                 let name = &transform.collection;
                 let late = Progress::new(&unit.version, "look once more", name, documents);
                 std::mem::replace(&mut progress, late).finish();
@@ -410,7 +418,8 @@ impl<'a> Work<'a> {
                     continue;
                 }
                 (None, Pass::First) => {
-                    self.batch_guarded(unit, transform, after.as_ref(), &mut reader).await?
+                    let place = (after.as_ref(), changed_in_pass);
+                    self.batch_guarded(unit, transform, place, &mut reader).await?
                 }
                 (session, _) => {
                     if pass == Pass::First {
@@ -426,16 +435,23 @@ impl<'a> Work<'a> {
                         continue;
                     }
                     if session.is_some() {
-                        let moved = past(context, transform);
+                        let moved = past(context, transform, changed_in_pass);
                         self.batch_in_transaction(unit, transform, &look, moved).await?
                     } else {
-                        self.batch_guarded(unit, transform, after.as_ref(), &mut reader).await?
+                        let place = (after.as_ref(), changed_in_pass);
+                        self.batch_guarded(unit, transform, place, &mut reader).await?
                     }
                 }
             };
             progress.advance(changed);
             context.activity.moved();
+            changed_in_pass += changed;
             after = last;
+            if after.is_none() && pass == Pass::Late && self.journal()?.step == step {
+                // once more: it added to its own collection
+                changed_in_pass = 0;
+                reader.refresh().await?;
+            }
         }
     }
 
@@ -475,7 +491,7 @@ impl<'a> Work<'a> {
         let writing = async {
             while let Some(batch) = foreseen.recv().await {
                 // what was wrong with this one comes after what is right before it
-                let (batch, moved) = (batch?, past(context, transform));
+                let (batch, moved) = (batch?, past(context, transform, 0));
                 let (changed, last) =
                     self.batch_in_transaction(unit, transform, &batch, moved).await?;
                 progress.advance(changed);
@@ -518,12 +534,13 @@ impl<'a> Work<'a> {
         .await
     }
 
-    /// One batch on a standalone: each edit onto what it was computed from, then its place in the journal.
+    /// One batch on a standalone: each edit onto what it was computed from, then its place in the journal; after
+    /// so many documents that the pass changed.
     async fn batch_guarded(
         &mut self,
         unit: &Unit,
         transform: &Transform,
-        after: Option<&Bson>,
+        (after, changed): (Option<&Bson>, u64),
         reader: &mut Reader<'_>,
     ) -> Result<(u64, Option<Bson>), Halt> {
         let context = self.context;
@@ -543,7 +560,7 @@ impl<'a> Work<'a> {
             }
         };
         let to = stored.advanced(&context.writer, |journal| {
-            journal.advance(&done, last.clone(), sweeps(context, transform));
+            journal.advance(&done, last.clone(), &passes(context, transform, changed));
         });
         self.settle(to).await?;
         context.reached(Point::Committed).await;
@@ -599,17 +616,30 @@ fn not_swept(unit: &Unit, transform: &Transform, reason: &str) -> String {
 
 /// Whether a transform is run once more for late writers.
 fn sweeps(context: &Context, transform: &Transform) -> bool {
-    transform.convergent && context.checkpoints.sweeps()
+    transform.convergent && (transform.meets_its_own() || context.checkpoints.sweeps())
 }
 
-/// What a batch makes of the record: the journal moves past it.
+/// What follows a pass of a transform.
+struct Passes {
+    sweeps: bool,
+    meets_its_own: bool,
+    /// How many documents the pass changed so far.
+    changed: u64,
+}
+
+fn passes(context: &Context, transform: &Transform, changed: u64) -> Passes {
+    Passes { sweeps: sweeps(context, transform), meets_its_own: transform.meets_its_own(), changed }
+}
+
+/// What a batch makes of the record: the journal moves past it, after so many documents that the pass changed.
 fn past(
     context: &Context,
     transform: &Transform,
+    changed: u64,
 ) -> impl Fn(&Record, &Done, Option<&Bson>) -> Record {
-    |stored, done, last| {
+    move |stored, done, last| {
         stored.advanced(&context.writer, |journal| {
-            journal.advance(done, last.cloned(), sweeps(context, transform));
+            journal.advance(done, last.cloned(), &passes(context, transform, changed));
         })
     }
 }
@@ -636,7 +666,7 @@ async fn edit_guarded(
             return Ok(batch.last);
         }
         context.reached(Point::BeforeCommit).await;
-        let writing = batch::write_guarded(context.database(), unit, transform, &batch);
+        let writing = batch::write_guarded(context, unit, transform, &batch);
         match context.stop.guard_with_grace(writing).await {
             Ok(written) if written.documents as usize == batch.edited.len() => {
                 done.add(&batch.done());
@@ -680,7 +710,7 @@ pub(crate) async fn in_transaction(
 ) -> Result<Option<Done>, Halt> {
     match step {
         Step::Transform(transform) => {
-            let (mut done, mut after) = (Done::default(), None);
+            let (mut done, mut after, mut before) = (Done::default(), None, 0);
             let (database, limit) = (context.database(), context.batch_documents);
             loop {
                 let place = after.as_ref();
@@ -694,8 +724,14 @@ pub(crate) async fn in_transaction(
                 if done.documents > most {
                     return Ok(None);
                 }
-                if after.is_none() {
+                // what it added to its own collection may be behind it
+                let again =
+                    transform.convergent && transform.meets_its_own() && done.documents > before;
+                if after.is_none() && !again {
                     return Ok(Some(done));
+                }
+                if after.is_none() {
+                    before = done.documents;
                 }
             }
         }
@@ -751,12 +787,14 @@ impl Journal {
     }
 
     /// Counts a batch and moves on: to its end, to the next pass, or to the next step.
-    fn advance(&mut self, done: &Done, last: Option<Bson>, convergent: bool) {
+    fn advance(&mut self, done: &Done, last: Option<Bson>, passes: &Passes) {
         self.count(done);
         self.position = last.map(|after| Position { after });
         if self.position.is_none() {
             match self.pass {
-                Pass::First if convergent => self.pass = Pass::Late,
+                Pass::First if passes.sweeps => self.pass = Pass::Late,
+                // what it added to its own collection may be behind it
+                Pass::Late if passes.meets_its_own && passes.changed + done.documents > 0 => {}
                 _ => self.next_step(),
             }
         }

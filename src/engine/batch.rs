@@ -1,6 +1,6 @@
 //! A batch of a transform: reading documents in `_id` order, computing their edits, and writing them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -21,10 +21,10 @@ use crate::authoring::lookup::{Found, Keys, Lookup};
 use crate::authoring::step_error::StepError;
 use crate::authoring::table::Unit;
 use crate::authoring::transform::Transform;
-use crate::engine::added::by_collection;
+use crate::engine::added::{by_collection, there};
 use crate::engine::author::{self, about, refused};
 use crate::engine::converge::{Verify, verify, verify_known};
-use crate::engine::{Halt, at, failed, failed_step};
+use crate::engine::{Context, Halt, at, failed_step};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::record::journal::Done;
@@ -42,7 +42,10 @@ pub(crate) const TRANSACTION_BYTES: usize = 12 * 1024 * 1024;
 const COMMAND_ITEMS: usize = 100_000;
 
 /// How many documents the server may send at once for a look-up; its default of 101 would ask twice.
-const LOOK_UP_BATCH: i32 = 100_000;
+pub(crate) const LOOK_UP_BATCH: i32 = 100_000;
+
+/// The first pause before documents are read again.
+pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 
 /// For how long documents that were read may be looked through before the run's other tasks get their turn.
 const TURN: Duration = Duration::from_millis(2);
@@ -191,6 +194,12 @@ impl Edited {
         inserts.chain(own).map(|document| document.as_bytes().len()).sum()
     }
 
+    /// The bytes that are held of it.
+    pub(crate) fn held(&self) -> usize {
+        let output = self.output().map_or(0, |output| output.as_bytes().len());
+        self.document.as_bytes().len() + self.beside() + output
+    }
+
     /// The bytes that are changed, at the most.
     pub(crate) fn bytes(&self) -> usize {
         self.effect.bytes
@@ -199,6 +208,16 @@ impl Edited {
     /// The documents that it adds, by collection.
     pub(crate) fn inserts(&self) -> impl Iterator<Item = (&str, &RawDocumentBuf)> {
         self.effect.inserts.iter().map(|(collection, document)| (&**collection, document))
+    }
+
+    /// What the document becomes, where that was to be kept and differs.
+    pub(crate) fn output(&self) -> Option<&RawDocument> {
+        self.effect.output.as_deref()
+    }
+
+    /// Whether the document is deleted.
+    pub(crate) fn deletes(&self) -> bool {
+        self.effect.deletes
     }
 
     fn id(&self) -> Option<Bson> {
@@ -463,7 +482,8 @@ fn computed(
             || effect(unit.started(), transform, &document, found, purpose, promise),
         )?;
         let Some(mut effect) = effect else { continue };
-        if let Some(output) = effect.output.take()
+        if promise == Verify::Output
+            && let Some(output) = effect.output.take()
             && let Some(output) = verify_known(unit, transform, output, found)?
         {
             held += output.as_bytes().len();
@@ -617,17 +637,23 @@ fn find_in_order(transform: &Transform, sizes: Sizes) -> Document {
         "sort": { "_id": 1 },
         "hint": { "_id": 1 },
     };
+    let projection = projection(transform, sizes);
+    if !projection.is_empty() {
+        find.insert("projection", projection);
+    }
+    find
+}
+
+/// The fields that the transform reads; empty where it reads whole documents.
+pub(crate) fn projection(transform: &Transform, sizes: Sizes) -> Document {
     let mut projection = doc! {};
     for field in &transform.fields {
         projection.insert(&**field, 1);
     }
-    if !projection.is_empty() {
-        if sizes == Sizes::Asked {
-            projection.insert(SIZE, doc! { "$bsonSize": "$$ROOT" });
-        }
-        find.insert("projection", projection);
+    if !projection.is_empty() && sizes == Sizes::Asked {
+        projection.insert(SIZE, doc! { "$bsonSize": "$$ROOT" });
     }
-    find
+    projection
 }
 
 /// Refuses an `_id` that repeats a field, or cannot be read: a journal cannot hold it, and would lose its
@@ -887,7 +913,7 @@ fn checked(
                 let reason = "it would grow beyond the server's limit of 16 MiB";
                 return Err(StepError::refused(reason));
             }
-            if promise == Verify::Output {
+            if promise != Verify::Nothing {
                 output = Some(RawDocumentBuf::from_bytes(bytes)?);
             }
             match purpose {
@@ -930,10 +956,12 @@ pub(crate) async fn write(
         let answer = database.run_raw_command(command).session(&mut *session).await?;
         fail_on_write_error(&answer, unit, transform, &deleted[first..])?;
     }
-    for (collection, documents) in by_collection(unit, transform, edited)? {
+    for (collection, documents) in by_collection(unit, transform, edited.iter().copied())? {
         let there =
-            there(database, Some(&mut *session), unit, transform, collection, &documents).await?;
-        let new = documents.iter().copied().filter(|d| !there.contains(&id_bytes(d)));
+            there(database, Some(&mut *session), unit, transform, collection, &documents, None)
+                .await?;
+        let new = documents.iter().map(|addition| addition.document);
+        let new = new.filter(|document| !there.contains(&id_bytes(document)));
         for (_, command) in commands("insert", collection, "documents", new, None) {
             let answer = database.run_raw_command(command).session(&mut *session).await?;
             if let Some(error) = write_errors(&answer).next() {
@@ -955,19 +983,21 @@ pub(crate) async fn write(
 }
 
 /// Writes a batch that was read outside transactions: each edit only onto the document that it was
-/// computed from.
+/// computed from. What it adds has no such guard, and a later version may have deleted it since: the lease is
+/// verified just before.
 pub(crate) async fn write_guarded(
-    database: &Database,
+    context: &Context,
     unit: &Unit,
     transform: &Transform,
     batch: &Batch,
 ) -> Result<Written, Halt> {
+    let database = context.database();
     let concern = rawdoc! { "w": "majority", "j": true };
     let edited: Vec<&Edited> = batch.edited.iter().collect();
-    for (collection, documents) in by_collection(unit, transform, &edited)? {
-        for (_, command) in
-            commands("insert", collection, "documents", documents.iter().copied(), Some(&concern))
-        {
+    for (collection, documents) in by_collection(unit, transform, &batch.edited)? {
+        let all = documents.iter().map(|addition| addition.document);
+        for (_, command) in commands("insert", collection, "documents", all, Some(&concern)) {
+            context.lock.verify(&context.stop).await?;
             let answer = database.run_raw_command(command).await?;
             // a document that is there already was added by an earlier try, if it is the same
             let is_there = |error: &Document| {
@@ -975,7 +1005,7 @@ pub(crate) async fn write_guarded(
                     && error.get_document("keyPattern").is_ok_and(|key| key.contains_key("_id"))
             };
             if write_errors(&answer).any(is_there) {
-                there(database, None, unit, transform, collection, &documents).await?;
+                there(database, None, unit, transform, collection, &documents, None).await?;
             }
             if let Some(error) = write_errors(&answer).find(|error| !is_there(error)) {
                 return Err(write_failure(
@@ -1030,53 +1060,6 @@ pub(crate) fn id_bytes(document: &RawDocument) -> Vec<u8> {
         Ok(Some(id)) => rawdoc! { "_id": id }.into_bytes(),
         _ => vec![],
     }
-}
-
-/// Which of the documents to add are there already, by their `_id`.
-///
-/// # Errors
-///
-/// One of them is there with other contents: what is to be added would be lost.
-async fn there(
-    database: &Database,
-    session: Option<&mut ClientSession>,
-    unit: &Unit,
-    transform: &Transform,
-    collection: &str,
-    documents: &[&RawDocumentBuf],
-) -> Result<HashSet<Vec<u8>>, Halt> {
-    let ids: Vec<Bson> = documents
-        .iter()
-        .filter_map(|document| document.get("_id").ok().flatten())
-        .map(Bson::try_from)
-        .collect::<Result<_, _>>()?;
-    let find = doc! { "find": collection, "filter": { "_id": { "$in": ids } } };
-    let find = RawDocumentBuf::try_from(&find)?;
-    let sent: HashMap<Vec<u8>, &RawDocumentBuf> =
-        documents.iter().map(|document| (id_bytes(document), *document)).collect();
-    let mut there = HashSet::new();
-    // one by one: those that are there may be much larger than those that are to be added
-    each(database, session, find, |stored| {
-        let id = id_bytes(stored);
-        if let Some(document) = sent.get(&id)
-            && !is_same(document, stored)
-        {
-            let id = author::id(document).unwrap_or_default();
-            return Err(failed(
-                format!(
-                    "{}: document {id} of {collection} is to be added, and is there already with \
-                     other contents",
-                    at(unit, &transform.step_name())
-                ),
-                "see which of the two is right, move the one that is there out of the way if it is not, \
-                 then run it again",
-            ));
-        }
-        there.insert(id);
-        Ok(Flow::On)
-    })
-    .await?;
-    Ok(there)
 }
 
 /// Whether a document is the one that was sent, byte for byte: the server moves the `_id` to the front.

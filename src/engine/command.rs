@@ -80,11 +80,16 @@ pub(crate) async fn probe(
                 Some(begun) if *begun != keys => return Ok(Probe::Done),
                 _ => {}
             }
-            // by its keys, where these name it alone: under its name there may be another one later
+            // by its keys, where these name it alone: under its name there may be another one later, unless it is
+            // one with these keys and another name
             let plain = keys.iter().all(|(_, kind)| !matches!(kind, Bson::String(_)));
             let same = |index: &&Document| index.get_document("key").is_ok_and(|key| *key == keys);
             let alone = stored.iter().filter(same).count();
-            Ok(Probe::Todo(if plain && alone == 1 {
+            let renamed = unit.indexes_from_here(collection).any(|index| {
+                let other = index.options.as_ref().and_then(|options| options.name.as_deref());
+                index_keys(&index.keys).0 == index_keys(&keys).0 && other != Some(name)
+            });
+            Ok(Probe::Todo(if plain && alone == 1 && !renamed {
                 doc! { KEYS: keys }
             } else {
                 doc! {}

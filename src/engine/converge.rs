@@ -12,10 +12,13 @@ use crate::authoring::transform::Transform;
 use crate::engine::{batch, failed_step};
 use crate::server::stop::Halt;
 
-/// Whether what a transform makes of documents is given to it once more.
+/// What is done with what a transform makes of documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verify {
+    /// It is given to the transform once more.
     Output,
+    /// It is kept, for a later step.
+    Kept,
     Nothing,
 }
 

@@ -11,12 +11,13 @@ use crate::authoring::command::Command;
 use crate::authoring::step::Step;
 use crate::authoring::table::Unit;
 use crate::authoring::transform::Transform;
-use crate::engine::added::Added;
+use crate::engine::added::{Added, find_taken};
 use crate::engine::apply::in_transaction;
 use crate::engine::batch::{Edited, Purpose, TRANSACTION_BYTES};
+use crate::engine::chain::Chain;
 use crate::engine::reader::Reader;
 use crate::engine::transact::abort;
-use crate::engine::{Context, at, command, in_step, seed, step_actions};
+use crate::engine::{Context, at, command, descendants, in_step, seed, step_actions};
 use crate::process::progress::Progress;
 use crate::record::journal::{Done, Journal, Pass};
 use crate::server::answer;
@@ -37,6 +38,16 @@ pub(crate) struct Estimate {
     /// The earlier version that the rest depends on, where not all is known: it can be looked at only after
     /// that one.
     pub(crate) depends_on: Option<Version>,
+    /// The steps that can be looked at only after earlier ones of the same version.
+    pub(crate) later: Vec<Later>,
+}
+
+/// A step that could not be looked at yet.
+#[derive(Debug)]
+pub(crate) struct Later {
+    pub(crate) step: String,
+    /// The earlier step of its version that changes what it reads.
+    pub(crate) after: String,
 }
 
 /// What was found out about one step.
@@ -136,7 +147,8 @@ pub(crate) async fn look(
         findings.push(match (step, begun) {
             (Step::Transform(transform), _) if alone => {
                 let begun = begun.filter(|journal| journal.step == *position);
-                let scanned = scan(context, unit, transform, begun, since).await;
+                let settled = |name: &str| !written.contains(name);
+                let scanned = scan(context, unit, transform, begun, since, settled).await;
                 let known = scanned.map_err(|halt| in_step(halt, unit, step))?;
                 // what it adds for itself to transform is not there yet
                 (!transform.meets_its_own()).then_some(known)
@@ -191,6 +203,17 @@ pub(crate) async fn look(
     {
         rehearse_into(context, session, &steps, finished, &mut findings).await?;
     }
+    // the one transaction of a single version verifies what it writes before it commits, where it comes to an end
+    let endless = |step: &Step| matches!(step, Step::Transform(step) if step.meets_its_own());
+    let verified = matches!((purpose, units), (Look::Upgrade, [unit])
+        if journal.is_none()
+            && !unit.steps().any(endless)
+            && fits_at_once(context, unit, &findings).await?);
+    if !verified {
+        let begun = journal.and_then(|_| steps.get(finished)).map(|(_, step, _)| *step);
+        let left = finished..steps.len();
+        follow_chains(context, &steps[left], begun, &mut findings[finished..], since).await?;
+    }
     let mut estimates = Vec::new();
     let mut findings = findings.as_slice();
     for (index, unit) in units.iter().enumerate() {
@@ -205,9 +228,50 @@ pub(crate) async fn look(
         let fits_at_once = fits_at_once(context, unit, own).await?;
         let unknown = own.iter().any(Option::is_none);
         let depends_on = unknown.then(|| newest_before(&units[..index], unit)).flatten();
-        estimates.push(Estimate { steps: steps.collect(), fits_at_once, depends_on });
+        let later = later(unit, own);
+        estimates.push(Estimate { steps: steps.collect(), fits_at_once, depends_on, later });
     }
     Ok(estimates)
+}
+
+/// Computes those steps that nothing is known of yet, where the documents that they find can be computed from those
+/// that are stored.
+async fn follow_chains(
+    context: &Context,
+    steps: &[(&Unit, &Step, usize)],
+    begun: Option<&Step>,
+    findings: &mut [Option<Known>],
+    since: Option<Timestamp>,
+) -> Result<(), Halt> {
+    let chained: Vec<(&Unit, &Step)> = steps.iter().map(|(unit, step, _)| (*unit, *step)).collect();
+    for (index, (unit, step)) in chained.iter().enumerate() {
+        if findings[index].is_some() {
+            continue;
+        }
+        let Some(chain) = Chain::of(&chained[..=index], begun) else { continue };
+        let _doing = context.activity.doing(format!("{}: looking", at(unit, &step.name())));
+        let followed = chain.follow(context, since).await;
+        findings[index] = followed.map_err(|halt| in_step(halt, unit, step))?;
+    }
+    Ok(())
+}
+
+/// The steps of a version of which nothing is known yet, for an earlier one of it changes what they read: each with
+/// that one.
+fn later(unit: &Unit, findings: &[Option<Known>]) -> Vec<Later> {
+    let steps: Vec<&Step> = unit.steps().collect();
+    let unknown = findings.iter().enumerate().filter(|(_, known)| known.is_none());
+    let later = unknown.filter_map(|(position, _)| {
+        let step = steps[position];
+        // a command is probed just before it is sent, always
+        let verified = !matches!(step, Step::Command(_));
+        let bears = |earlier: &&&Step| {
+            verified && step.reads().iter().any(|name| earlier.writes().contains(name))
+        };
+        let earlier = steps[..position].iter().rev().find(bears)?;
+        Some(Later { step: step.name(), after: earlier.name() })
+    });
+    later.collect()
 }
 
 /// The newest of some versions that changes what a later one reads.
@@ -286,18 +350,20 @@ async fn fits_at_once(
 }
 
 /// How many documents the collection of a transform holds, about.
-async fn all_of(context: &Context, transform: &Transform) -> Result<u64, Halt> {
+pub(crate) async fn all_of(context: &Context, transform: &Transform) -> Result<u64, Halt> {
     let collection = context.database().collection::<RawDocumentBuf>(&transform.collection);
     context.stop.guard(collection.estimated_document_count().into_future()).await
 }
 
-/// Computes every edit of a transform and throws it away.
+/// Computes every edit of a transform and throws it away. What it adds is compared with what is stored in the
+/// collections that no earlier step changes: `settled` says which.
 pub(crate) async fn scan(
     context: &Context,
     unit: &Unit,
     transform: &Transform,
     journal: Option<&Journal>,
     since: Option<Timestamp>,
+    settled: impl Fn(&str) -> bool,
 ) -> Result<Known, Halt> {
     // the late pass of a journaled step starts over from the first document
     let from = journal.filter(|journal| journal.pass == Pass::First);
@@ -307,25 +373,61 @@ pub(crate) async fn scan(
         Deployment::Standalone => Purpose::Guarded,
     };
     let mut reader = Reader::new(context, unit, transform, purpose, after).since(since).verifying();
-    let (mut known, mut largest) = (Known::default(), 0);
-    let mut added = Added::default();
+    let mut tally = Tally::default();
     let all = all_of(context, transform).await?;
     let mut progress = Progress::new(&unit.version, "look", &transform.collection, all);
     loop {
         let batch = reader.next().await?;
-        batch.edited.iter().try_for_each(|edited| added.take(unit, transform, edited))?;
-        known.done.add(&batch.done());
-        for bytes in batch.edited.iter().map(Edited::bytes) {
-            known.bytes += bytes;
-            largest = largest.max(bytes);
-        }
+        tally.take(context, unit, transform, &batch.edited, since, &settled).await?;
         progress.advance(batch.read);
         context.activity.moved();
         if batch.last.is_none() {
             progress.finish();
-            known.small = largest.saturating_mul(context.batch_documents) <= TRANSACTION_BYTES;
-            return Ok(known);
+            return Ok(tally.known(context));
         }
+    }
+}
+
+/// What a preflight of a transform has found so far.
+#[derive(Default)]
+pub(crate) struct Tally {
+    known: Known,
+    largest: usize,
+    added: Added,
+}
+
+impl Tally {
+    /// Takes what was computed of some documents.
+    ///
+    /// # Errors
+    ///
+    /// What they add cannot be added: to the collections that are `settled`, which no earlier step changes, it is
+    /// compared with what is stored.
+    pub(crate) async fn take(
+        &mut self,
+        context: &Context,
+        unit: &Unit,
+        transform: &Transform,
+        edited: &[Edited],
+        since: Option<Timestamp>,
+        settled: impl Fn(&str) -> bool,
+    ) -> Result<(), Halt> {
+        for edited in edited {
+            self.added.take(unit, transform, edited)?;
+            edited.count(&mut self.known.done);
+            self.known.bytes += edited.bytes();
+            self.largest = self.largest.max(edited.bytes());
+        }
+        find_taken(context, unit, transform, edited, since, settled).await?;
+        match transform.meets_its_own() {
+            true => descendants::follow(context, unit, transform, edited, since).await,
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn known(self, context: &Context) -> Known {
+        let small = self.largest.saturating_mul(context.batch_documents) <= TRANSACTION_BYTES;
+        Known { small, ..self.known }
     }
 }
 

@@ -1,27 +1,32 @@
 //! Doing what was decided: looking before writing, applying versions, and what both share.
 
+mod absent;
 mod added;
 mod apply;
 mod author;
 mod batch;
+mod chain;
 mod command;
 mod condition;
 mod converge;
+mod descendants;
 mod lifetime;
 mod look;
 mod reader;
 mod seed;
 mod transact;
+mod unstored;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use mongodb::Database;
 
+pub(crate) use absent::{Absent, absent};
 pub(crate) use apply::{Work, suits};
 pub(crate) use command::names_by_uuid;
 pub(crate) use condition::ask;
-pub(crate) use look::{Estimate, Look, look};
+pub(crate) use look::{Estimate, Later, Look, look};
 pub(crate) use transact::jittered;
 
 use crate::authoring::action::{ActionType, UpgradeAction};

@@ -1,20 +1,15 @@
 //! Reading a transform's documents outside transactions, the next ones while the last are worked on.
 
-use std::time::Duration;
-
 use mongodb::bson::{Bson, RawDocumentBuf, Timestamp};
 use tokio::task::JoinSet;
 
 use crate::authoring::table::Unit;
 use crate::authoring::transform::Transform;
-use crate::engine::batch::{self, Batch, Computed, Edited, Gathered, In, Purpose, Sizes};
+use crate::engine::batch::{self, Batch, Computed, Edited, Gathered, In, PAUSE, Purpose, Sizes};
 use crate::engine::converge::Verify;
 use crate::engine::look::scan;
 use crate::engine::{Context, Halt};
 use crate::server::connection;
-
-/// The first pause before documents are read again.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// How many bytes a batch should have, at about the most. Several are held at a time, and a pod has little
 /// memory: of large documents there are fewer in a batch.
@@ -120,7 +115,8 @@ impl<'a> Reader<'a> {
     /// Computes and verifies all that the step would do now, and throws it away; returns how many documents it
     /// would change.
     pub(crate) async fn preflight(&self) -> Result<u64, Halt> {
-        let known = scan(self.context, self.unit, self.transform, None, self.since).await?;
+        let known =
+            scan(self.context, self.unit, self.transform, None, self.since, |_| true).await?;
         Ok(known.done.documents)
     }
 

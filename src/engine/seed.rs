@@ -81,6 +81,17 @@ pub(crate) async fn scan(
     Ok((done(inserted), bytes))
 }
 
+/// The documents of a part that are not there.
+pub(crate) async fn missing_of(
+    context: &Context,
+    unit: &Unit,
+    seed: &Seed,
+    part: &[RawDocumentBuf],
+) -> Result<Vec<RawDocumentBuf>, Halt> {
+    let scanning = missing(context.database(), None, unit, seed, part);
+    Ok(context.stop.guard(scanning).await?.into_iter().cloned().collect())
+}
+
 /// Inserts what is missing of these documents in the session's transaction.
 pub(crate) async fn insert(
     database: &Database,
@@ -101,13 +112,15 @@ pub(crate) async fn insert(
     Ok(done(missing.len() as u64))
 }
 
-/// The same outside transactions. A document that somebody else inserts meanwhile is there.
+/// The same outside transactions. A document that somebody else inserts meanwhile is there. Nothing fences what is
+/// inserted: a later version may have deleted the document, so the lease is verified just before.
 pub(crate) async fn insert_guarded(
-    database: &Database,
+    context: &Context,
     unit: &Unit,
     seed: &Seed,
     part: &[RawDocumentBuf],
 ) -> Result<Done, Halt> {
+    let database = context.database();
     let concern = rawdoc! { "w": "majority", "j": true };
     let missing = missing(database, None, unit, seed, part).await?;
     let mut inserted = 0;
@@ -115,6 +128,7 @@ pub(crate) async fn insert_guarded(
     for (_, command) in
         commands("insert", &seed.collection, "documents", missing.iter().copied(), Some(&concern))
     {
+        context.lock.verify(&context.stop).await?;
         let answer = database.run_raw_command(command).await?;
         fail_on_write_concern(&answer)?;
         inserted += answer.get_i32("n").unwrap_or_default().max(0) as u64;

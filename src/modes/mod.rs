@@ -1,5 +1,6 @@
 //! One run: what it knows, and the modes that only read.
 
+mod absent;
 mod caught_up;
 mod doubt;
 mod prepare;
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 use crate::authoring::table::{Unit, Upgrades};
 use crate::decision::decide::{Decision, Word, decide};
 use crate::decision::terms::Terms;
-use crate::engine::{Estimate, Look, closed, jittered, look};
+use crate::engine::{Estimate, Later, Look, closed, jittered, look};
 use crate::process::activity::Activity;
 use crate::process::checkpoint::Checkpoints;
 use crate::process::exit::Outcome;
@@ -412,6 +413,7 @@ impl<'a> Run<'a> {
             self.check_server(&context, &units).await?;
             let since = self.documents_caught_up(&units).await?;
             self.ask_first_conditions(&context, &units, begun, since).await?;
+            self.warn_of_absent(&context, &units, journal.as_ref()).await;
             let mut session = self.session(&context).await?;
             let looked =
                 look(&context, session.as_mut(), &units, journal.as_ref(), since, Look::Plan).await;
@@ -432,6 +434,13 @@ impl<'a> Run<'a> {
                     self.warn(format!(
                         "{} could not be looked at yet: its preflight comes after {earlier}, which \
                          changes what it reads, and before its own first write",
+                        unit.version
+                    ));
+                }
+                for Later { step, after } in &estimate.later {
+                    self.warn(format!(
+                        "{}: step \"{step}\" could not be looked at yet: its preflight comes after step \
+                         \"{after}\", which changes what it reads, and before its own first write",
                         unit.version
                     ));
                 }
@@ -513,6 +522,7 @@ fn planned(unit: &Unit, estimate: &Estimate) -> UpgradeReport {
         actions: estimate.actions(),
         exact: Some(estimate.is_exact()),
         preflight_after: estimate.depends_on.as_ref().map(ToString::to_string),
+        preflight_later: estimate.later.iter().map(|later| later.step.clone()).collect(),
         late: None,
         duration_ms: None,
     }

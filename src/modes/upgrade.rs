@@ -23,11 +23,15 @@ use crate::record::journal::Journal;
 use crate::record::lock::{Attempt, foreign};
 use crate::record::observed::{Holder, Observed};
 use crate::server::answer;
+use crate::server::operations;
 use crate::server::stop::{Halt, Reason, caught, within};
 use crate::version::Version;
 
 /// How long releasing the lock may take; the lease ends by itself.
 const RELEASE: Duration = Duration::from_secs(2);
+
+/// How long it is waited for operations of a run whose lock was taken over.
+const FORMER: Duration = Duration::from_secs(5);
 
 /// How long a run that failed reads where that leaves the database.
 const STANDING: Duration = Duration::from_millis(400);
@@ -239,6 +243,9 @@ impl Run<'_> {
                 tracing::warn!(reason, "what that run sent may still take effect");
                 self.unanswered.former = true;
             }
+            let until = self.stop.time_left(Duration::from_secs(1), FORMER);
+            let (database, own) = (&self.store.database, &self.store.names.collection);
+            operations::end_former(database, &former.holder.run_id, own, until).await;
         }
         context.checkpoints.reached(Point::Locked).await;
         let watch = context.quiet.watch(self.lock.lease / 3, &self.stop);
@@ -413,6 +420,8 @@ impl Run<'_> {
     ) -> Result<Vec<Estimate>, Halt> {
         self.check_server(context, units).await?;
         self.check_privileges(units).await?;
+        let journal = work.stored().and_then(|record| record.journal.as_ref());
+        self.log_absent(context, units, journal).await;
         let estimates = self.look_at_all(context, work, units).await?;
         self.begin_applying(units, work.stored()).await?;
         match self.quiesce {
@@ -558,6 +567,7 @@ impl Run<'_> {
             actions: applied.actions,
             exact: None,
             preflight_after: None,
+            preflight_later: vec![],
             late: Some(applied.late),
             duration_ms: Some(applied.duration_ms.max(0) as u64),
         });

@@ -79,6 +79,10 @@ pub struct UpgradeReport {
     /// yet; its preflight comes after that one, and before its own first write.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preflight_after: Option<String>,
+    /// Of a plan: the steps that could not be looked at yet, because earlier steps of the same version change what
+    /// they read; each has its preflight before its own first write.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub preflight_later: Vec<String>,
     /// Documents that were found and changed after the last write, for old code had written them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub late: Option<u64>,

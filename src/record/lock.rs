@@ -251,13 +251,19 @@ impl Lock {
         }))
     }
 
-    /// Makes sure of the lease just before a command, which has no fence.
+    /// Makes sure of the lease just before something is sent that has no fence. An answer that was long under way, as
+    /// where this run was paused, may tell of a lease that is over: it is asked again.
     pub(crate) async fn verify(&self, stop: &Stop) -> Result<(), Halt> {
-        if stop.guard(self.renew()).await? {
-            return Ok(());
+        loop {
+            let asked = Instant::now();
+            if !stop.guard(self.renew()).await? {
+                stop.raise(Reason::LeaseLost);
+                return stop.check();
+            }
+            if asked.elapsed() < self.lease / 2 {
+                return Ok(());
+            }
         }
-        stop.raise(Reason::LeaseLost);
-        stop.check()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The record's place in the database: reading it with the lock in one query, and moving it from
 //! exactly one state to another.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -164,6 +165,17 @@ impl Store {
             }
         }
         Ok(None)
+    }
+
+    /// The names of all collections and views that the user may see.
+    pub(crate) async fn seen_collections(&self) -> Result<HashSet<String>, Error> {
+        let list = doc! { "listCollections": 1, "nameOnly": true, "authorizedCollections": true };
+        let mut found = self.database.run_cursor_command(list).await?;
+        let mut names = HashSet::new();
+        while found.advance().await? {
+            names.insert(found.current().get_str("name")?.to_owned());
+        }
+        Ok(names)
     }
 
     /// The `_id`s of the gate's own documents.

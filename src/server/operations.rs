@@ -1,4 +1,5 @@
-//! Operations of this run that are still under way on the server when the run ends: they are ended there too.
+//! Operations that are still under way on the server, of this run when it ends and of one whose lock it took over:
+//! they are ended there too.
 
 use std::time::Duration;
 
@@ -21,24 +22,65 @@ pub(crate) fn mark(run_id: &str) -> String {
 /// A user may end operations of their own without any privilege. Commits and definitions of collections and
 /// indexes are left alone: they take effect or do not.
 pub(crate) async fn end(database: &Database, run_id: &str, own: &str, until: Instant) {
+    if end_all(database, run_id, own, DOCUMENTS, until).await == Ended::NotInTime {
+        tracing::warn!("an operation of this run may still be under way on the server");
+    }
+}
+
+/// The same of a run whose lock was taken over, and of its changes of indexes, validators and options as well: what
+/// is carried out late may undo what comes after it. Indexes that it builds go on; whoever needs them waits for them.
+pub(crate) async fn end_former(database: &Database, run_id: &str, own: &str, until: Instant) {
+    let all: Vec<&str> = DOCUMENTS.iter().chain(DEFINITIONS).copied().collect();
+    if end_all(database, run_id, own, &all, until).await == Ended::NotInTime {
+        tracing::warn!("an operation of that run is still under way on the server");
+    }
+}
+
+/// Commands that read or write documents.
+const DOCUMENTS: &[&str] =
+    &["aggregate", "count", "delete", "find", "findAndModify", "getMore", "insert", "update"];
+
+/// Commands that change what a name stands for, and have no UUID that would tell which one was meant.
+const DEFINITIONS: &[&str] = &["collMod", "create", "deleteIndexes", "dropIndexes"];
+
+/// How ending operations went.
+#[derive(PartialEq, Eq)]
+enum Ended {
+    AsFarAsKnown,
+    NotInTime,
+}
+
+async fn end_all(
+    database: &Database,
+    run_id: &str,
+    own: &str,
+    commands: &[&str],
+    until: Instant,
+) -> Ended {
     let ending = async {
-        while end_once(database, run_id, own).await? {
+        while end_once(database, run_id, own, commands).await? {
             tokio::time::sleep(PAUSE).await;
         }
         Ok::<_, Error>(())
     };
     match tokio::time::timeout_at(until, ending).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(())) => Ended::AsFarAsKnown,
         Ok(Err(error)) => {
             let error = crate::server::answer::describe(&error);
             tracing::debug!(error, "operations on the server were not ended");
+            Ended::AsFarAsKnown
         }
-        Err(_) => tracing::warn!("an operation of this run may still be under way on the server"),
+        Err(_) => Ended::NotInTime,
     }
 }
 
 /// Whether anything was still under way.
-async fn end_once(database: &Database, run_id: &str, own: &str) -> Result<bool, Error> {
+async fn end_once(
+    database: &Database,
+    run_id: &str,
+    own: &str,
+    commands: &[&str],
+) -> Result<bool, Error> {
     let admin = database.client().database("admin");
     let ask = doc! {
         "aggregate": 1,
@@ -60,7 +102,7 @@ async fn end_once(database: &Database, run_id: &str, own: &str) -> Result<bool, 
         let Some(opid) = operation.get("opid") else { continue };
         if operation.get_str("driver").is_ok_and(|driver| driver.ends_with(&mark))
             && operation.get_str("ns").is_ok_and(|ns| is_in(ns, database.name()) && ns != own)
-            && reads_or_writes(operation)
+            && is_one_of(operation, commands)
         {
             any = true;
             admin.run_command(doc! { "killOp": 1, "op": opid }).await?;
@@ -73,8 +115,8 @@ fn is_in(namespace: &str, database: &str) -> bool {
     namespace.strip_prefix(database).is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// Whether an operation reads or writes documents.
-fn reads_or_writes(operation: &Document) -> bool {
+/// Whether an operation is one of these commands; a read or a write of documents always is.
+fn is_one_of(operation: &Document, commands: &[&str]) -> bool {
     if operation.get_str("op").is_ok_and(|op| op != "command" && op != "none") {
         return true;
     }
@@ -85,6 +127,5 @@ fn reads_or_writes(operation: &Document) -> bool {
         (Err(_), Some(name)) => name,
         (Err(_), None) => return false,
     };
-    ["aggregate", "count", "delete", "find", "findAndModify", "getMore", "insert", "update"]
-        .contains(&name)
+    commands.contains(&name)
 }

@@ -1,9 +1,11 @@
 //! Wrong upgrades, third part: what their code makes of documents.
 
 use mongodb::bson::{Document, doc, rawdoc};
-use upgrade_gate::{ActionType, Condition, Keys, Lookup, Seed, Upgrade};
+use upgrade_gate::{
+    ActionType, Condition, Keys, Lookup, Seed, Transform, Upgrade, derived_object_id,
+};
 
-use crate::On::Both;
+use crate::On::{Both, ReplicaSet};
 use crate::{Code, SECRET, Wrong, convergent, wrong};
 
 const HERE: &str = "upgrade 0.8.0: step \"transform things\": document 0 of things";
@@ -189,6 +191,121 @@ pub(crate) fn inserts() -> Vec<Wrong> {
                 Ok(())
             },
             &[HERE, "`_id` of a wrong type"],
+        ),
+        wrong(
+            "adds a document whose _id is there",
+            Both,
+            14,
+            [convergent(|thing, _, edits| {
+                if thing.get("owner")?.is_some() {
+                    edits.unset("owner");
+                    edits.insert("people", rawdoc! { "_id": thing.get_i32("_id")?, "name": "new" });
+                }
+                Ok(())
+            })
+            .inserts_into("people")
+            .into()],
+            &[HERE, "it adds the document 0 to people, which is there already with other contents"],
+        ),
+        wrong(
+            "adds a document whose _id is there as another type of number",
+            Both,
+            14,
+            [convergent(|thing, _, edits| {
+                if thing.get("odd")?.is_none() && thing.get_i32("_id")? == 2 {
+                    edits.set("odd", false);
+                    edits.insert("people", rawdoc! { "_id": 2.0, "name": "new" });
+                }
+                Ok(())
+            })
+            .inserts_into("people")
+            .into()],
+            &["document 2 of things: it adds the document 2 to people, which is there already"],
+        ),
+    ]
+}
+
+/// Documents that a transform adds to its own collection, where it meets them.
+pub(crate) fn descendants() -> Vec<Wrong> {
+    const ENDLESS: &[&str] = &[
+        HERE,
+        "the documents it adds to things match its own filter, and add further ones",
+        "give the documents that the step adds something that its filter leaves out",
+    ];
+    let add = |name, on, step: Transform, says| {
+        wrong(name, on, 14, [step.inserts_into("things").into()], says)
+    };
+    let unmarked = doc! { "made": { "$exists": false } };
+    let copies: Code = |thing, _, edits| {
+        if let (Some(id), None) = (thing.get("_id")?, thing.get("made")?) {
+            edits.insert("things", rawdoc! { "_id": derived_object_id("copy", [id]), "n": 1 });
+            edits.set("made", true);
+        }
+        Ok(())
+    };
+    let twins: Code = |thing, _, edits| {
+        if let (Some(id), None) = (thing.get("_id")?, thing.get("made")?) {
+            for which in ["left", "right"] {
+                edits.insert("things", rawdoc! { "_id": derived_object_id(which, [id]), "n": 1 });
+            }
+            edits.set("made", true);
+        }
+        Ok(())
+    };
+    vec![
+        add(
+            "adds a copy of each document, its own copies included",
+            Both,
+            convergent(copies).filter(unmarked.clone()),
+            ENDLESS,
+        ),
+        add(
+            "adds copies for ever, reading only a mark",
+            Both,
+            convergent(copies).filter(unmarked.clone()).fields(["made"]),
+            ENDLESS,
+        ),
+        add(
+            "adds copies for ever without being convergent",
+            ReplicaSet,
+            crate::things(copies).filter(unmarked.clone()),
+            ENDLESS,
+        ),
+        add("adds two for each for ever", Both, convergent(twins), ENDLESS),
+        add(
+            "adds a document to its own collection that it refuses",
+            Both,
+            convergent(|thing, _, edits| {
+                let owner = thing.get_str("owner")?;
+                if thing.get("made")?.is_none() && owner == "person 1" {
+                    edits.set("made", true);
+                    edits.insert("things", rawdoc! { "_id": "added", "n": 1 });
+                }
+                Ok(())
+            }),
+            &[
+                "document \"added\" of things: field `owner` is missing",
+                "(the step adds that document itself, for document 1 of things)",
+            ],
+        ),
+        add(
+            "adds a document to its own collection and changes that again and again",
+            Both,
+            convergent(|thing, _, edits| match thing.get_i32("round") {
+                Ok(round) => {
+                    edits.set("round", round + 1);
+                    Ok(())
+                }
+                Err(_) => {
+                    if thing.get("made")?.is_none() {
+                        edits.set("made", true);
+                        edits
+                            .insert("things", rawdoc! { "_id": "added", "made": true, "round": 0 });
+                    }
+                    Ok(())
+                }
+            }),
+            &["document \"added\" of things: the step is declared convergent", "`round`"],
         ),
     ]
 }

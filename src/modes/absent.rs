@@ -1,0 +1,49 @@
+//! Says which collections that pending upgrades name do not exist: a plan as warnings, for the author who misspelt
+//! one; a run in its log alone, because a database may well never have had them.
+
+use std::collections::HashSet;
+
+use crate::authoring::table::Unit;
+use crate::engine::{Absent, Context, absent};
+use crate::modes::Run;
+use crate::record::document::Journal;
+
+impl Run<'_> {
+    pub(super) async fn warn_of_absent(
+        &mut self,
+        context: &Context,
+        units: &[&Unit],
+        journal: Option<&Journal>,
+    ) {
+        for Absent { version, by, collection, so } in self.absent(context, units, journal).await {
+            self.warn(format!("{version}: {by}: collection {collection} does not exist: {so}"));
+        }
+    }
+
+    pub(super) async fn log_absent(
+        &self,
+        context: &Context,
+        units: &[&Unit],
+        journal: Option<&Journal>,
+    ) {
+        for Absent { version, by, collection, so } in self.absent(context, units, journal).await {
+            tracing::info!(%version, by, collection, so, "a collection does not exist");
+        }
+    }
+
+    /// Best effort: nothing depends on it.
+    async fn absent(
+        &self,
+        context: &Context,
+        units: &[&Unit],
+        journal: Option<&Journal>,
+    ) -> Vec<Absent> {
+        let finished = journal.map_or(0, |journal| journal.step);
+        let listing = context.store.seen_collections();
+        let existing: HashSet<String> = match context.stop.guard(listing).await {
+            Ok(existing) => existing,
+            Err(_) => return vec![],
+        };
+        absent(units, finished, &existing)
+    }
+}
