@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use crate::authoring::table::Unit;
 use crate::engine::{Absent, Context, absent};
 use crate::modes::Run;
-use crate::record::document::Journal;
+use crate::record::journal::Journal;
 
 impl Run<'_> {
     pub(super) async fn warn_of_absent(
