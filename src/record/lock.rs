@@ -260,7 +260,7 @@ impl Lock {
                 stop.raise(Reason::LeaseLost);
                 return stop.check();
             }
-            if asked.elapsed() < self.lease / 2 {
+            if asked.elapsed() < self.lease * 3 / 4 {
                 return Ok(());
             }
         }
