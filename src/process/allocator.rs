@@ -19,7 +19,7 @@ const GIVEN_BACK: &str = "glibc.malloc.mmap_threshold=262144";
 
 /// Starts the program once more, as the same process, where its environment does not say yet how glibc is to deal
 /// with large blocks: modes that work on documents are to stay within a pod's memory. Without glibc, or where that
-/// is not possible, all stays as it is.
+/// is not possible, all stays as it is. It takes 2 to 3 ms, which an image spares by setting the variable.
 pub(crate) fn settle(mode: Option<Mode>) {
     if !cfg!(all(target_os = "linux", target_env = "gnu"))
         || !reads_documents(mode)
