@@ -13,8 +13,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 CARGO = shlex.split(os.environ.get("CARGO") or "cargo")
 
-# Tests mostly wait, for servers to start and leases to end: three binaries keep two cores busy.
-JOBS = int(os.environ.get("TEST_JOBS") or max(3, os.cpu_count() or 1))
+# Tests mostly wait, for servers to start and leases to end. Each binary has as many threads as there are cores, so
+# that three keep any machine busy.
+JOBS = int(os.environ.get("TEST_JOBS") or 3)
+
+UNIT_TESTS = {"upgrade_gate": ["--lib"], "datalab-upgrade": ["--bins"]}
 
 # What takes longest begins first, so that nothing long is left when all else has ended.
 LONGEST = (
@@ -53,14 +56,15 @@ class Job:
         return self
 
 
-def build(*arguments):
-    """The test binaries that cargo makes for these arguments, by name."""
+def build(names=()):
+    """The test binaries, by name: all that `cargo test` runs, or these."""
     command = [*CARGO, "test", "--locked", "--no-run", "--message-format=json-render-diagnostics"]
-    built = subprocess.run([*command, *arguments], cwd=ROOT, stdout=subprocess.PIPE, check=False)
+    for name in names:
+        command += UNIT_TESTS.get(name) or ["--test", name]
+    built = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=False)
     if built.returncode != 0:
         sys.exit(built.returncode)
     messages = map(json.loads, built.stdout.decode().splitlines())
-    # a library and a program have unit tests under their own names
     return {
         message["target"]["name"]: message["executable"]
         for message in messages
