@@ -174,8 +174,9 @@ fn the_dockerfile_to_copy_makes_the_same_image_as_the_projects_own() {
     let last = |dockerfile: &str| -> Vec<String> {
         let lines = instructions(dockerfile);
         let from = lines.iter().position(|line| *line == "FROM scratch").unwrap();
-        let kept =
-            |line: &&&str| ["FROM", "COPY", "ENV", "USER"].contains(&line.split(' ').next().unwrap());
+        let kept = |line: &&&str| {
+            ["FROM", "COPY", "ENV", "USER"].contains(&line.split(' ').next().unwrap())
+        };
         let lines = lines[from..].iter().filter(kept);
         lines.map(|line| line.replace("/datalab-upgrade", "/upgrade")).collect()
     };
