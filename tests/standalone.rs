@@ -481,7 +481,7 @@ async fn a_change_of_what_was_moved_on_a_standalone_ends_the_run_before_it_is_lo
     let (database, run) = changed_while_moved(standalone().await).await;
     assert_code(&run, 14);
     let message = run.report["message"].as_str().unwrap();
-    assert!(message.contains("document 3 of blocks"), "{run}");
+    assert!(message.contains("document 3 of things: it adds the document 3 to blocks"), "{run}");
     let kept = doc! { "_id": 3, "block.text": "the user's" };
     assert_eq!(count(&database, "things", kept).await, 1, "{run}");
     // out of the way, as the report says
