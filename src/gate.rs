@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::authoring::table::Upgrades;
 use crate::authoring::upgrade::Upgrade;
-use crate::engine::{closed, jittered};
+use crate::engine::closed;
 use crate::modes::{POLL, Quiesce, Run, SAY};
 use crate::process::activity::Activity;
 use crate::process::checkpoint::{Checkpoints, NoCheckpoints};
@@ -32,6 +32,7 @@ use crate::record::stamp::Place;
 use crate::record::store::Store;
 use crate::server::connection::{Connected, connect};
 use crate::server::diagnosis::{explained, no_name_server};
+use crate::server::retry::jittered;
 use crate::server::stop::{Stop, caught, within};
 use crate::version::Version;
 

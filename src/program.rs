@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use crate::engine::{closed, jittered};
+use crate::engine::closed;
 use crate::gate::Gate;
 use crate::modes::{POLL, SAY};
 use crate::process::exit::Outcome;
@@ -19,6 +19,7 @@ use crate::process::settings::{
     Arguments, LogFormat, Mode, Settings, Unread, arguments, default_report_file, help,
 };
 use crate::process::{allocator, blocking};
+use crate::server::retry::jittered;
 use crate::server::stop::Stop;
 use crate::version::Version;
 

@@ -10,7 +10,7 @@ use mongodb::{ClientSession, Database};
 
 use crate::authoring::table::Unit;
 use crate::authoring::transform::Transform;
-use crate::engine::batch::{Edited, Flow, In, PAUSE, each, id_bytes, is_same, place};
+use crate::engine::batch::{Edited, Flow, In, each, id_bytes, is_same, place};
 use crate::engine::{Context, author, failed_step};
 use crate::server::stop::Halt;
 
@@ -119,7 +119,7 @@ pub(crate) async fn find_taken(
                 there(database, None, unit, transform, collection, &additions, concern.as_ref());
             context.stop.guard(there).await
         };
-        context.patiently(PAUSE, asking).await?;
+        context.retry(asking).await?;
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ use crate::engine::author::{self, panicked};
 use crate::engine::batch::{self, Batch, Edited, Purpose, Sizes};
 use crate::engine::lifetime::Lifetime;
 use crate::engine::reader::Reader;
-use crate::engine::transact::{PATIENCE, jittered, together};
+use crate::engine::transact::{PATIENCE, together};
 use crate::engine::{Context, Estimate, actions, at, closed, command, failed, in_step, seed};
 use crate::process::checkpoint::Point;
 use crate::process::failure::Failure;
@@ -32,13 +32,11 @@ use crate::record::journal::{Done, Journal, Pass, Position};
 use crate::server::answer;
 use crate::server::connection::Deployment;
 use crate::server::errors;
+use crate::server::retry::jittered;
 use crate::server::stop::{Halt, caught};
 
 /// How long a version is tried at once before it is tried in parts.
 const AT_ONCE: Duration = Duration::from_secs(15);
-
-/// The first pause before documents of a seed are sent again.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// How many batches that were read and computed may wait for the one that is written.
 const FORESEEN: usize = 1;
@@ -350,7 +348,7 @@ impl<'a> Work<'a> {
             let inserting = seed::insert_guarded(context, unit, seed, part);
             context.stop.guard_with_grace(inserting).await
         };
-        let done = context.patiently(PAUSE, inserting).await?;
+        let done = context.retry(inserting).await?;
         context.reached(Point::Edited).await;
         let to = base(self.stored.as_ref(), None)?
             .advanced(&context.writer, |journal| count(journal, &done));

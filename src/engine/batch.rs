@@ -44,9 +44,6 @@ const COMMAND_ITEMS: usize = 100_000;
 /// How many documents the server may send at once for a look-up; its default of 101 would ask twice.
 pub(crate) const LOOK_UP_BATCH: i32 = 100_000;
 
-/// The first pause before documents are read again.
-pub(crate) const PAUSE: Duration = Duration::from_millis(50);
-
 /// For how long documents that were read may be looked through before the run's other tasks get their turn.
 const TURN: Duration = Duration::from_millis(2);
 

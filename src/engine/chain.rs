@@ -9,7 +9,7 @@ use crate::authoring::seed::Seed;
 use crate::authoring::step::Step;
 use crate::authoring::table::Unit;
 use crate::authoring::transform::Transform;
-use crate::engine::batch::{self, Edited, In, PAUSE, Sizes, id_bytes};
+use crate::engine::batch::{self, Edited, In, Sizes, id_bytes};
 use crate::engine::converge::Verify;
 use crate::engine::look::{Known, Tally, all_of};
 use crate::engine::unstored::{self, Made};
@@ -206,7 +206,7 @@ async fn read(
         let finds = batch::finds(whole, after, limit, In::Plain(since), Sizes::NotAsked);
         context.stop.guard(batch::documents(context.database(), None, finds)).await
     };
-    context.patiently(PAUSE, reading).await
+    context.retry(reading).await
 }
 
 /// A whole document after a transform made this of the fields that it reads.

@@ -1,7 +1,6 @@
 //! Commands: probing whether one is done, and carrying it out so that a late duplicate does no harm.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::error::Error;
@@ -26,9 +25,6 @@ const IN_THE_WAY: &str = "look at the collections, move what is in the way, then
 
 /// The key that says that what a command is to change is not there.
 const MISSING: &str = "missing";
-
-/// The first pause before a command or a probe is sent again.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// What a probe found.
 pub(crate) enum Probe {
@@ -253,7 +249,7 @@ pub(crate) async fn find_twin(
 ) -> Result<(), Halt> {
     let Command::CreateIndex { collection, index } = command else { return Ok(()) };
     let listing = async || stored_indexes(context.database(), collection).await;
-    let stored = context.patiently(PAUSE, async || context.stop.guard(listing()).await).await?;
+    let stored = context.retry(async || context.stop.guard(listing()).await).await?;
     let twin = stored.iter().find(|stored| {
         !stored.contains_key("collation")
             && stored.get_str("name").is_ok_and(|name| name != command.index_name())
@@ -285,7 +281,7 @@ pub(crate) async fn find_out(
     identity: Option<&Document>,
 ) -> Result<Probe, Halt> {
     let probing = || context.stop.guard(probe(context.database(), unit, command, identity));
-    context.patiently(PAUSE, async || probing().await).await
+    context.retry(async || probing().await).await
 }
 
 /// Carries out a command that the journal names, unless it is done.
@@ -316,7 +312,7 @@ pub(crate) async fn run(
         context.reached(Point::BeforeCommand).await;
         context.stop.guard(send(context.database(), command, identity)).await
     };
-    match context.patiently(PAUSE, sending).await {
+    match context.retry(sending).await {
         Ok(()) => {}
         // the collection is not the one that was probed, or not there: the probe says what that means
         Err(Halt::Driver(error)) if matches!(answer::code(&error), Some(26 | 27 | 361)) => {}

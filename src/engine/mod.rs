@@ -21,13 +21,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mongodb::Database;
+use tokio::time::Instant;
 
 pub(crate) use absent::{Absent, absent};
 pub(crate) use apply::{Work, suits};
 pub(crate) use command::names_by_uuid;
 pub(crate) use condition::ask;
 pub(crate) use look::{Estimate, Later, Look, look};
-pub(crate) use transact::jittered;
 
 use crate::authoring::action::{ActionType, UpgradeAction};
 use crate::authoring::step::Step;
@@ -45,10 +45,11 @@ use crate::record::store::Store;
 use crate::server::answer;
 use crate::server::connection::Server;
 use crate::server::errors;
+use crate::server::retry::Retry;
 use crate::server::stop::{Halt, Stop};
 
-/// How often something is done again after errors that may pass.
-const TRIES: u32 = 5;
+/// How long something is tried again after errors that may pass.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What every part of the engine needs, and none changes.
 pub(crate) struct Context {
@@ -74,20 +75,10 @@ impl Context {
         self.checkpoints.reached(point).await;
     }
 
-    /// Does something, and again after errors that may pass, with a longer pause each time.
-    async fn patiently<T>(
-        &self,
-        pause: Duration,
-        mut attempt: impl AsyncFnMut() -> Result<T, Halt>,
-    ) -> Result<T, Halt> {
-        let mut tries = 0;
-        loop {
-            match attempt().await {
-                Err(Halt::Driver(error)) if errors::passing(&error) && tries < TRIES => tries += 1,
-                ended => return ended,
-            }
-            self.stop.sleep(pause * tries).await?;
-        }
+    /// Does something, and again after errors that may pass.
+    async fn retry<T>(&self, attempt: impl AsyncFnMut() -> Result<T, Halt>) -> Result<T, Halt> {
+        let until = Some(Instant::now() + PATIENCE);
+        Retry { until, stop: Some(&self.stop), ..Retry::default() }.run(attempt).await
     }
 }
 

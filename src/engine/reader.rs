@@ -5,7 +5,7 @@ use tokio::task::JoinSet;
 
 use crate::authoring::table::Unit;
 use crate::authoring::transform::Transform;
-use crate::engine::batch::{self, Batch, Computed, Edited, Gathered, In, PAUSE, Purpose, Sizes};
+use crate::engine::batch::{self, Batch, Computed, Edited, Gathered, In, Purpose, Sizes};
 use crate::engine::converge::Verify;
 use crate::engine::look::scan;
 use crate::engine::{Context, Halt};
@@ -107,7 +107,7 @@ impl<'a> Reader<'a> {
         let (context, collection) = (self.context, &*self.transform.collection);
         let asking =
             || context.stop.guard(connection::operation_time(context.database(), collection));
-        self.since = context.patiently(PAUSE, async || asking().await).await?;
+        self.since = context.retry(async || asking().await).await?;
         self.restart(self.after.clone());
         Ok(())
     }
@@ -210,7 +210,7 @@ impl<'a> Reader<'a> {
             let all = batch::verify_all(database, None, unit, transform, outputs, place);
             context.stop.guard(all).await
         };
-        context.patiently(PAUSE, verifying).await?;
+        context.retry(verifying).await?;
         self.beside = (batch.edited.iter().map(Edited::beside).sum::<usize>() + found)
             .checked_div(batch.read as usize)
             .or(self.beside);
@@ -242,7 +242,7 @@ impl<'a> Reader<'a> {
             }
             read
         };
-        context.patiently(PAUSE, reading).await
+        context.retry(reading).await
     }
 
     async fn try_to_read(&mut self) -> Result<Gathered, Halt> {

@@ -15,6 +15,7 @@ use crate::record::doubt::Sent;
 use crate::record::moves::Move;
 use crate::server::answer;
 use crate::server::errors;
+use crate::server::retry::jittered;
 use crate::server::stop::Halt;
 
 /// How long a transaction that makes no progress is tried again. Longer than the minute for which the
@@ -106,11 +107,6 @@ pub(crate) async fn together<T>(
         context.stop.sleep(jittered(pause)).await?;
         pause = (pause * 2).min(Duration::from_secs(1));
     }
-}
-
-/// Between half and one and a half times a pause, so that runs do not stay in step.
-pub(crate) fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(0.5 + fastrand::f64())
 }
 
 async fn attempt<T>(

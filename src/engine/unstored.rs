@@ -43,7 +43,7 @@ pub(crate) async fn compute(
         Deployment::Standalone => Purpose::Guarded,
     };
     let reading = async || context.stop.guard(read(database, transform, documents, place)).await;
-    let Some(mut left) = context.patiently(batch::PAUSE, reading).await? else {
+    let Some(mut left) = context.retry(reading).await? else {
         return Ok(Made::Unknown);
     };
     let (mut all, mut held) = (Vec::new(), 0);
@@ -63,7 +63,7 @@ pub(crate) async fn compute(
             };
             context.stop.guard(computing).await
         };
-        let computed = context.patiently(batch::PAUSE, computing).await?;
+        let computed = context.retry(computing).await?;
         left = computed.rest;
         held += computed.batch.edited.iter().map(Edited::held).sum::<usize>();
         all.extend(computed.batch.edited);

@@ -7,7 +7,6 @@ use mongodb::ClientSession;
 use mongodb::bson::Document;
 use tokio::time::Instant;
 
-use crate::engine::jittered;
 use crate::modes::Run;
 use crate::modes::quiesce::RESTORE;
 use crate::process::exit::Outcome;
@@ -20,15 +19,12 @@ use crate::record::moves::Move;
 use crate::record::observed::Observed;
 use crate::server::answer;
 use crate::server::connection::Deployment;
-use crate::server::errors;
+use crate::server::retry::Retry;
 use crate::server::stop::{Halt, within};
 use crate::version::Version;
 
 /// How long a run that ends by itself asks what became of its last commit.
 const ASKING: Duration = Duration::from_secs(3);
-
-/// The pause before a move that was not answered is sent once more.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// How long after a signal it does.
 const AFTER_SIGNAL: Duration = Duration::from_millis(750);
@@ -94,21 +90,13 @@ impl Run<'_> {
     /// else could end a write that is still under way. Whichever arrives first takes effect, and the other
     /// one finds the record elsewhere. False where it was not sent, because another run has the lock.
     async fn send_again(&self, change: &Move) -> Result<bool, Halt> {
-        loop {
-            let sending = async {
-                Ok(self.lock.renew().await? && {
-                    self.store.attempt(change, None).await?;
-                    true
-                })
-            };
-            match sending.await {
-                Err(Halt::Driver(error)) if errors::passing(&error) => {
-                    tracing::debug!(error = answer::describe(&error), "it is sent once more");
-                    tokio::time::sleep(jittered(PAUSE)).await;
-                }
-                ended => return ended,
-            }
-        }
+        let sending = async || -> Result<bool, Halt> {
+            Ok(self.lock.renew().await? && {
+                self.store.attempt(change, None).await?;
+                true
+            })
+        };
+        Retry::default().run(sending).await
     }
 
     /// Takes note of what a majority's record says about a commit that was not answered.

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::authoring::table::{Unit, Upgrades};
 use crate::decision::decide::{Decision, Word, decide};
 use crate::decision::terms::Terms;
-use crate::engine::{Estimate, Later, Look, closed, jittered, look};
+use crate::engine::{Estimate, Later, Look, closed, look};
 use crate::process::activity::Activity;
 use crate::process::checkpoint::Checkpoints;
 use crate::process::exit::Outcome;
@@ -32,6 +32,7 @@ use crate::record::observed::{Holder, Observed};
 use crate::record::store::Store;
 use crate::server::operations;
 use crate::server::privileges::{self, Need};
+use crate::server::retry::{Retry, jittered};
 use crate::server::stop::{Halt, Stop, within};
 use crate::version::Version;
 
@@ -173,26 +174,16 @@ impl<'a> Run<'a> {
         ask: impl AsyncFn() -> Result<T, E>,
     ) -> Result<T, Halt> {
         let _doing = self.activity.doing(doing);
-        let (now, patience, mut last) = (Instant::now(), self.settings.patience(), None);
+        let (now, patience) = (Instant::now(), self.settings.patience());
         // with the lock in hand it is work, which GATE_TIMEOUT does not bound
         let bound = self.deadline.filter(|_| !self.took_lock).map(|deadline| deadline.max(now));
         let until = bound.map_or(now + patience, |bound| bound.min(now + patience));
         // mode wait says why, and asks again by itself
         let again = self.settings.mode != Mode::Wait && self.settings.asking == Asking::Again;
-        let asking = async {
-            loop {
-                match ask().await.map_err(Into::into) {
-                    Err(halt) if again && halt.may_pass() && Instant::now() < until => {
-                        last = Some(halt);
-                    }
-                    ended => return ended,
-                }
-                tokio::time::sleep(jittered(POLL / 4)).await;
-            }
-        };
-        match within(Some(until + UNDER_WAY), asking).await {
+        let mut retry = Retry { until: Some(if again { until } else { now }), ..Retry::default() };
+        match within(Some(until + UNDER_WAY), retry.run(ask)).await {
             Some(ended) => ended,
-            None => Err(last.unwrap_or_else(|| no_answer(doing, patience).into())),
+            None => Err(retry.last.unwrap_or_else(|| no_answer(doing, patience).into())),
         }
     }
 

@@ -8,7 +8,7 @@ use mongodb::bson::Document;
 use tokio::time::{Instant, timeout_at};
 
 use crate::decision::decide::Decision;
-use crate::engine::{closed, jittered};
+use crate::engine::closed;
 use crate::modes::upgrade::{Under, Waiting};
 use crate::modes::{POLL, Run};
 use crate::process::exit::Outcome;
@@ -23,6 +23,7 @@ use crate::record::observed::Observed;
 use crate::record::remembered::{Entry, Memory, Remembered};
 use crate::server::answer;
 use crate::server::errors;
+use crate::server::retry::jittered;
 use crate::server::stop::Halt;
 
 /// How long restoring may take, also after a signal.

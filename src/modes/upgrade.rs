@@ -7,9 +7,7 @@ use tokio::time::Instant;
 
 use crate::authoring::table::Unit;
 use crate::decision::decide::Decision;
-use crate::engine::{
-    Context, Estimate, Look, Work, closed, closed_by, closed_looking, jittered, look,
-};
+use crate::engine::{Context, Estimate, Look, Work, closed, closed_by, closed_looking, look};
 use crate::modes::{LOOKING, POLL, Run, SAY, held};
 use crate::process::checkpoint::Point;
 use crate::process::exit::Outcome;
@@ -24,6 +22,7 @@ use crate::record::lock::{Attempt, foreign};
 use crate::record::observed::{Holder, Observed};
 use crate::server::answer;
 use crate::server::operations;
+use crate::server::retry::jittered;
 use crate::server::stop::{Halt, Reason, caught, within};
 use crate::version::Version;
 

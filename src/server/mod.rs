@@ -4,6 +4,7 @@
 //!   `compatibility`: what an old server, or a lower feature compatibility version, lacks.
 //! - `answer`: what an answer says. `redact`: what may be shown of its message. `errors`: which exit code,
 //!   cause and remedy each error code has. `diagnosis`: why no server is reached.
+//! - `retry`: trying again after errors that may pass.
 //! - `stop`: what ends a run before its work is done. `operations`: ends what a server is still busy with.
 
 pub(crate) mod answer;
@@ -14,4 +15,5 @@ pub(crate) mod errors;
 pub(crate) mod operations;
 pub(crate) mod privileges;
 pub(crate) mod redact;
+pub(crate) mod retry;
 pub(crate) mod stop;

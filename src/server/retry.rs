@@ -1,0 +1,53 @@
+//! Trying again after errors that may pass: one policy for all that ask a server.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::server::stop::{Halt, Stop};
+
+/// The first pause; each later one is twice as long as the one before.
+const FIRST: Duration = Duration::from_millis(50);
+
+/// No pause is longer.
+const LONGEST: Duration = Duration::from_millis(400);
+
+/// Between half and one and a half times a pause, so that runs do not stay in step.
+pub(crate) fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.5 + fastrand::f64())
+}
+
+/// One thing that is tried until it succeeds, fails for good, or its time is over.
+#[derive(Default)]
+pub(crate) struct Retry<'a> {
+    /// After this time nothing is tried again; none is without end.
+    pub(crate) until: Option<Instant>,
+    /// What ends a pause, where the caller does not end the whole.
+    pub(crate) stop: Option<&'a Stop>,
+    /// Why the last attempt failed, for a caller that gives up an attempt under way.
+    pub(crate) last: Option<Halt>,
+}
+
+impl Retry<'_> {
+    pub(crate) async fn run<T, E: Into<Halt>>(
+        &mut self,
+        mut attempt: impl AsyncFnMut() -> Result<T, E>,
+    ) -> Result<T, Halt> {
+        let mut pause = FIRST;
+        loop {
+            match attempt().await.map_err(Into::into) {
+                Err(halt)
+                    if halt.may_pass() && self.until.is_none_or(|until| Instant::now() < until) =>
+                {
+                    self.last = Some(halt);
+                }
+                ended => return ended,
+            }
+            match self.stop {
+                Some(stop) => stop.sleep(jittered(pause)).await?,
+                None => tokio::time::sleep(jittered(pause)).await,
+            }
+            pause = (pause * 2).min(LONGEST);
+        }
+    }
+}
