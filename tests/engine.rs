@@ -920,7 +920,7 @@ async fn a_fault_after_the_commit_never_applies_a_version_twice() {
     admin.run_command(waiting(1)).await.unwrap();
     // the look for late writers meets errors until it gives up
     fill(&database, "things", [doc! { "_id": "late", "a": 1 }]).await;
-    let fault = Fault::new(&database, &["find"], doc! { "errorCode": 112 }, 8).await;
+    let fault = Fault::new(&database, &["find"], doc! { "errorCode": 112 }, 1000).await;
     admin.run_command(hang("off")).await.unwrap();
     let run = running.wait().await;
     fault.end().await;

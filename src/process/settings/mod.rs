@@ -12,7 +12,6 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
 use strum::{Display, EnumString, IntoStaticStr, VariantNames};
 use tracing_subscriber::filter::Targets;
 
@@ -21,6 +20,7 @@ use crate::process::failure::Failure;
 use crate::version::Version;
 
 pub use help::{Arguments, arguments, help};
+use table::Raw;
 #[cfg(test)]
 pub(crate) use table::markdown_table;
 pub use table::{Fallback, SETTINGS, Scope};
@@ -326,42 +326,6 @@ impl From<Failure> for Unread {
     fn from(failure: Failure) -> Self {
         Unread { failure, waits: None }
     }
-}
-
-/// The settings as texts. A field is the setting of its name, and has a text if the table has one.
-#[derive(Deserialize)]
-#[cfg_attr(test, derive(Default, serde::Serialize))]
-struct Raw {
-    mongodb_uri: Option<String>,
-    mongodb_uri_source: Option<String>,
-    mongodb_uri_file: Option<String>,
-    database: Option<String>,
-    mode: String,
-    initialise: String,
-    from_version: Option<String>,
-    target_version: Option<String>,
-    app_version: Option<String>,
-    skip_conditions: String,
-    timeout: Option<String>,
-    connect_timeout: String,
-    lock_wait: String,
-    lock_lease: String,
-    batch_documents: String,
-    log: String,
-    log_format: Option<String>,
-    report_file: Option<PathBuf>,
-    record_version: Option<String>,
-    expect_version: Option<String>,
-    discard_journal: Option<String>,
-    events: String,
-    quiesce: Option<String>,
-    quiesce_timeout: String,
-    resume: String,
-    namespace: Option<String>,
-    pod_name: Option<String>,
-    pod_uid: Option<String>,
-    job_name: Option<String>,
-    job_uid: Option<String>,
 }
 
 impl Raw {

@@ -1,5 +1,9 @@
 //! The table of settings, from which `--help`, the guide and the known names are made.
 
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
 use super::{Mode, TERMINATION_LOG};
 use Fallback::{Value, Words};
 
@@ -34,82 +38,96 @@ pub enum Scope {
     Only(&'static [Mode]),
 }
 
-/// Every setting, in the order in which users meet them.
-#[rustfmt::skip]
-pub const SETTINGS: &[Setting] = &[
-    always("GATE_MONGODB_URI", Words("this or the file"),
+/// The table, and the texts that are read by it: a field is the setting of its name, and has a text if the
+/// table has one.
+macro_rules! settings {
+    ($($field:ident: $text:ty = $setting:expr,)*) => {
+        /// Every setting, in the order in which users meet them.
+        pub const SETTINGS: &[Setting] = &[$($setting),*];
+
+        #[derive(Deserialize)]
+        #[cfg_attr(test, derive(Default, serde::Serialize))]
+        pub(super) struct Raw {
+            $(pub(super) $field: $text,)*
+        }
+    };
+}
+
+settings! {
+    mongodb_uri: Option<String> = always("GATE_MONGODB_URI", Words("this or the file"),
         "connection string, with the database in its path"),
-    always("GATE_MONGODB_URI_SOURCE", Words(""),
+    mongodb_uri_source: Option<String> = always("GATE_MONGODB_URI_SOURCE", Words(""),
         "where that comes from, for messages, as in `key uri of Secret mongodb`"),
-    always("GATE_MONGODB_URI_FILE", Words(""),
+    mongodb_uri_file: Option<String> = always("GATE_MONGODB_URI_FILE", Words(""),
         "file that holds the connection string, for mounted secrets"),
-    always("GATE_DATABASE", Words("from the URI"),
+    database: Option<String> = always("GATE_DATABASE", Words("from the URI"),
         "the application's database"),
-    always("GATE_MODE", Value("upgrade"),
+    mode: String = always("GATE_MODE", Value("upgrade"),
         "`upgrade`: bring the database up to date, then open; `check`: say whether it is open; \
          `wait`: check until it is open; `plan`: list what an upgrade would do; `record`: repair \
          the record; `resume`: where it is open, give stopped workloads their replicas back. Only \
          `upgrade` and `record` write to the application's data and the record"),
-    always("GATE_INITIALISE", Value("no"),
+    initialise: String = always("GATE_INITIALISE", Value("no"),
         "`fresh`: record the code version in an unrecorded database that holds no documents"),
-    always("GATE_FROM_VERSION", Words(""),
+    from_version: Option<String> = always("GATE_FROM_VERSION", Words(""),
         "the version that an unrecorded, existing database last ran"),
-    only(&[Mode::Upgrade, Mode::Plan], "GATE_TARGET_VERSION", Words("the code version"),
+    target_version: Option<String> = only(&[Mode::Upgrade, Mode::Plan], "GATE_TARGET_VERSION",
+        Words("the code version"),
         "an earlier version to stop at"),
-    always("GATE_APP_VERSION", Words(""),
+    app_version: Option<String> = always("GATE_APP_VERSION", Words(""),
         "the version of the application that is about to start; other than the code version it is \
          refused (16)"),
-    always("GATE_SKIP_CONDITIONS", Value("false"),
+    skip_conditions: String = always("GATE_SKIP_CONDITIONS", Value("false"),
         "`true`: skip those conditions that declare themselves skippable"),
-    always("GATE_TIMEOUT", Words("5m, none in wait"),
+    timeout: Option<String> = always("GATE_TIMEOUT", Words("5m, none in wait"),
         "how long to wait for the server, the lock and an open gate; never cuts work short. `0s` asks \
          once"),
-    always("GATE_CONNECT_TIMEOUT", Value("30s"),
+    connect_timeout: String = always("GATE_CONNECT_TIMEOUT", Value("30s"),
         "how long to wait for a server that can be used"),
-    always("GATE_LOCK_WAIT", Value("4m"),
+    lock_wait: String = always("GATE_LOCK_WAIT", Value("4m"),
         "how long to wait for another run's lock"),
-    always("GATE_LOCK_LEASE", Value("30s"),
+    lock_lease: String = always("GATE_LOCK_LEASE", Value("30s"),
         "how long a lock lives that its holder does not renew; at most `1h`"),
-    always("GATE_BATCH_DOCUMENTS", Value("2000"),
+    batch_documents: String = always("GATE_BATCH_DOCUMENTS", Value("2000"),
         "documents changed in one transaction, at most 100000; larger upgrades go in batches, \
         smaller ones of large documents"),
-    always("GATE_LOG", Value("info"),
+    log: String = always("GATE_LOG", Value("info"),
         "`error`, `warn`, `info`, `debug`, `trace` or `off`; also by module, as in \
          `info,upgrade_gate=debug`"),
-    always("GATE_LOG_FORMAT", Words("json, not on a terminal"),
+    log_format: Option<String> = always("GATE_LOG_FORMAT", Words("json, not on a terminal"),
         "`json` or `text`"),
-    always("GATE_REPORT_FILE", Words(TERMINATION_LOG),
+    report_file: Option<PathBuf> = always("GATE_REPORT_FILE", Words(TERMINATION_LOG),
         "file for the final report, cut to 4 KiB where it is longer; stdout has the whole. The default \
          only where it exists"),
-    only(&[Mode::Record], "GATE_RECORD_VERSION", Words("required"),
+    record_version: Option<String> = only(&[Mode::Record], "GATE_RECORD_VERSION", Words("required"),
         "the version to record"),
-    only(&[Mode::Record], "GATE_EXPECT_VERSION", Words("required"),
+    expect_version: Option<String> = only(&[Mode::Record], "GATE_EXPECT_VERSION", Words("required"),
         "the stored value that it replaces, as text"),
-    only(&[Mode::Record], "GATE_DISCARD_JOURNAL", Words(""),
+    discard_journal: Option<String> = only(&[Mode::Record], "GATE_DISCARD_JOURNAL", Words(""),
         "id of the unfinished upgrade to give up, as exits 12 and 14 print it"),
-    always("GATE_EVENTS", Value("false"),
+    events: String = always("GATE_EVENTS", Value("false"),
         "`true`: tell the gate's Kubernetes Job, or else its pod, by Events how the run goes"),
-    always("GATE_QUIESCE", Words("off"),
+    quiesce: Option<String> = always("GATE_QUIESCE", Words("off"),
         "workloads of the gate's namespace to stop while upgrades are applied, as in \
          `deployment/web,statefulset/worker`; `resume` gives their replicas back"),
-    always("GATE_QUIESCE_TIMEOUT", Value("2m"),
+    quiesce_timeout: String = always("GATE_QUIESCE_TIMEOUT", Value("2m"),
         "how long to wait for their pods to stop, and after `resume` for pods to be ready; at most \
          `1h`"),
-    always("GATE_RESUME", Value("false"),
+    resume: String = always("GATE_RESUME", Value("false"),
         "`true`: a run that opens the gate gives the replicas back at its end, as mode `resume` does; \
          for runs that no release follows"),
-    always("GATE_NAMESPACE", Words("the service account's"),
+    namespace: Option<String> = always("GATE_NAMESPACE", Words("the service account's"),
         "the gate's own namespace: `metadata.namespace` of the downward API"),
-    always("GATE_POD_NAME", Words("the host's name"),
+    pod_name: Option<String> = always("GATE_POD_NAME", Words("the host's name"),
         "the gate's own pod: `metadata.name`"),
-    always("GATE_POD_UID", Words(""),
+    pod_uid: Option<String> = always("GATE_POD_UID", Words(""),
         "and its `metadata.uid`"),
-    always("GATE_JOB_NAME", Words(""),
+    job_name: Option<String> = always("GATE_JOB_NAME", Words(""),
         "the Job that Events are for, where there is one: the pod's label \
          `batch.kubernetes.io/job-name`"),
-    always("GATE_JOB_UID", Words(""),
+    job_uid: Option<String> = always("GATE_JOB_UID", Words(""),
         "and its UID: the pod's label `batch.kubernetes.io/controller-uid`"),
-];
+}
 
 const fn always(name: &'static str, default: Fallback, meaning: &'static str) -> Setting {
     Setting { name, default, scope: Scope::Always, meaning }
