@@ -1,13 +1,17 @@
 //! What an author's transform does to one document, and the statements that do so on the server.
 
+mod touched;
+
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt::{self, Write};
 
 use mongodb::bson::raw::{BindRawBsonRef, cstr};
 use mongodb::bson::spec::ElementType;
-use mongodb::bson::{DateTime, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
+use mongodb::bson::{DateTime, RawBson, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 use thiserror::Error;
+
+pub(crate) use touched::{CHANGED, Touched};
 
 use crate::authoring::naming::Name;
 use crate::authoring::step_error::StepError;
@@ -354,17 +358,35 @@ impl Changes<'_> {
     /// and compare as equal without any collation; inside arrays and documents the server takes 1 for 1.0
     /// and a string for a symbol, where they have the same size or are not set as a whole. Where a collection
     /// has a collation, an `_id` with a string is found without an index.
+    ///
+    /// None where it would be larger than a statement may be; `after` is what the document becomes.
     pub(crate) fn guarded_statement(
         &self,
         document: &RawDocument,
         extent: Extent,
-    ) -> Result<RawDocumentBuf, EditError> {
+        after: &RawDocument,
+    ) -> Result<Option<RawDocumentBuf>, EditError> {
         let q = rawdoc! { "_id": { "$eq": id(document)? } };
         let assignments = Assignments::of(document, self.tree(), extent)?;
-        embedded(|out| {
+        // before it takes the memory
+        let size = assignments.size(document, after, self.edits)?;
+        if size > MAX_DOCUMENT_SIZE {
+            return Ok(None);
+        }
+        let statement = embedded_in(size + size / 8, |out| {
             assignments.push_query_to(out, &q, document)?;
             assignments.push_to(out, document, self.tree())
-        })
+        })?;
+        Ok((statement.as_bytes().len() <= MAX_DOCUMENT_SIZE).then_some(statement))
+    }
+
+    /// The top-level fields that the edits touch, before and after.
+    pub(crate) fn touched(
+        &self,
+        document: &RawDocument,
+        after: &RawDocument,
+    ) -> Result<Touched, EditError> {
+        Touched::new(document, after, self.edits.fields())
     }
 }
 
@@ -740,6 +762,24 @@ impl<'a> Element<'a> {
 }
 
 impl Value<'_> {
+    /// Whether it is a number that compares as equal to others of its type: a zero, or a decimal with its digits.
+    fn equals_others(self) -> bool {
+        let is_zero =
+            |bytes: &[u8]| bytes == 0.0_f64.to_le_bytes() || bytes == (-0.0_f64).to_le_bytes();
+        self.kind == ElementType::Decimal128 as u8
+            || self.kind == ElementType::Double as u8 && is_zero(self.bytes)
+    }
+
+    /// The expression that stands for it.
+    fn literal(self) -> RawDocumentBuf {
+        let mut out = Vec::new();
+        let filled = enclose(&mut out, |out| {
+            self.push_to(out, "$literal");
+            Ok(())
+        });
+        filled.ok().and_then(|()| RawDocumentBuf::from_bytes(out).ok()).unwrap_or_default()
+    }
+
     fn push_to(self, out: &mut Vec<u8>, name: &str) {
         push_name(out, self.kind, name);
         out.extend(self.bytes);
@@ -792,11 +832,20 @@ fn nested(
 fn embedded(
     fill: impl FnOnce(&mut Vec<u8>) -> Result<(), EditError>,
 ) -> Result<RawDocumentBuf, EditError> {
-    let mut out = Vec::new();
-    enclose(&mut out, fill)?;
-    if out.len() > MAX_DOCUMENT_SIZE {
-        return Err(EditError::new("", "the update needs more than 16 MiB"));
+    let statement = embedded_in(0, fill)?;
+    match statement.as_bytes().len() > MAX_DOCUMENT_SIZE {
+        true => Err(EditError::new("", "the update needs more than 16 MiB")),
+        false => Ok(statement),
     }
+}
+
+/// A document of about so many bytes, by what fills it.
+fn embedded_in(
+    capacity: usize,
+    fill: impl FnOnce(&mut Vec<u8>) -> Result<(), EditError>,
+) -> Result<RawDocumentBuf, EditError> {
+    let mut out = Vec::with_capacity(capacity);
+    enclose(&mut out, fill)?;
     RawDocumentBuf::from_bytes(out).map_err(|_| EditError::malformed())
 }
 
@@ -817,6 +866,25 @@ fn id(document: &RawDocument) -> Result<RawBsonRef<'_>, EditError> {
         .get("_id")
         .map_err(|_| EditError::malformed())?
         .ok_or_else(|| EditError::new("_id", "is missing"))
+}
+
+/// The bytes of the value at a path.
+fn size_at(document: &RawDocument, path: &str) -> Result<usize, EditError> {
+    let (name, rest) = match path.split_once('.') {
+        Some((name, rest)) => (name, Some(rest)),
+        None => (path, None),
+    };
+    for element in elements(document) {
+        let element = element?;
+        if element.name == name {
+            return match (rest, element.container()?) {
+                (Some(rest), Some((inner, _))) => size_at(inner, rest),
+                (Some(_), None) => Ok(0),
+                (None, _) => Ok(element.value.len()),
+            };
+        }
+    }
+    Ok(0)
 }
 
 /// What a statement assigns, and what that depends on.
@@ -876,6 +944,26 @@ impl<'a> Assignments<'a> {
             all.collect(document, tree, top)?;
         }
         Ok(all)
+    }
+
+    /// How many bytes the guarded statement has at least; `after` is what the document becomes.
+    fn size(
+        &self,
+        document: &RawDocument,
+        after: &RawDocument,
+        edits: &Edits,
+    ) -> Result<usize, EditError> {
+        if self.extent == Assigned::Document {
+            return Ok(document.as_bytes().len() + after.as_bytes().len());
+        }
+        let old = self.guards.iter().filter_map(|guard| Some(guard.element.as_ref()?.value.len()));
+        let single =
+            |index: &usize| Some(edits.path(*index).len() + edits.value(*index)?.bytes.len());
+        let mut size = old.sum::<usize>() + self.singles.iter().filter_map(single).sum::<usize>();
+        for (path, ..) in &self.wholes {
+            size += size_at(after, path)?;
+        }
+        Ok(size)
     }
 
     /// Collects what is assigned below a document or an array.
@@ -1068,6 +1156,10 @@ impl Conditions<'_> {
                     Strength::Equal => self.equal(&field, value),
                     Strength::Same => self.same(&field, value),
                 }
+                if value.equals_others() {
+                    let kind = type_name(element.kind);
+                    self.text(&field, kind, value.literal().into());
+                }
             }
         }
         // A path reads as missing below a scalar, and as an array below an array.
@@ -1096,6 +1188,18 @@ impl Conditions<'_> {
                 })
             })
         });
+    }
+
+    /// That a number reads the same, if it has this type: other numbers compare as equal.
+    fn text(&mut self, field: &str, kind: &str, old: RawBson) {
+        let old = rawdoc! { "$toString": old };
+        // what is no number may have no text
+        let same = rawdoc! { "$cond": [
+            { "$eq": [{ "$type": field }, kind] },
+            { "$eq": [{ "$toString": field }, old] },
+            false,
+        ] };
+        self.push(same.as_bytes());
     }
 
     /// That it is equal and has as many bytes, so that no number in it has another type: by the server's own

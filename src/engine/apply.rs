@@ -19,6 +19,7 @@ use crate::authoring::transaction::Transaction;
 use crate::authoring::transform::Transform;
 use crate::engine::author::{self, panicked};
 use crate::engine::batch::{self, Batch, Edited, Purpose, Sizes};
+use crate::engine::large::{self, Collation};
 use crate::engine::lifetime::Lifetime;
 use crate::engine::reader::Reader;
 use crate::engine::transact::{PATIENCE, together};
@@ -663,6 +664,7 @@ async fn edit_guarded(
         if batch.edited.is_empty() {
             return Ok(batch.last);
         }
+        large::check(context, unit, transform, &batch.edited, Collation::Checked).await?;
         context.reached(Point::BeforeCommit).await;
         let writing = batch::write_guarded(context, unit, transform, &batch);
         match context.stop.guard_with_grace(writing).await {

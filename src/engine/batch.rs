@@ -15,7 +15,7 @@ use mongodb::{ClientSession, Database};
 use tokio::task::JoinError;
 
 use crate::authoring::edit::{
-    Counts, Edits, Extent, Inserts, MAX_DOCUMENT_SIZE, deletion, guarded_deletion,
+    Counts, Edits, Extent, Inserts, MAX_DOCUMENT_SIZE, Touched, deletion, guarded_deletion,
 };
 use crate::authoring::lookup::{Found, Keys, Lookup};
 use crate::authoring::step_error::StepError;
@@ -24,6 +24,7 @@ use crate::authoring::transform::Transform;
 use crate::engine::added::{by_collection, there};
 use crate::engine::author::{self, about, refused};
 use crate::engine::converge::{Verify, verify, verify_known};
+use crate::engine::large::{self, Exchange};
 use crate::engine::{Context, Halt, at, failed_step};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
@@ -105,8 +106,11 @@ struct Effect {
     deletes: bool,
     counts: Counts,
     inserts: Inserts,
-    /// What edits the document on the server; none where it is not itself to be written.
+    /// What edits the document on the server; none where it is not itself to be written, or not by one
+    /// statement.
     statement: Option<RawDocumentBuf>,
+    /// What is to become of its fields, where one statement cannot hold that and what they are.
+    large: Option<Touched>,
     /// What deletes it there; none where it stays.
     deletion: Option<RawDocumentBuf>,
     /// The bytes of the document before or after, whichever are more, as far as its size was asked for, and
@@ -188,7 +192,13 @@ impl Edited {
     pub(crate) fn beside(&self) -> usize {
         let inserts = self.effect.inserts.iter().map(|(_, document)| document);
         let own = self.effect.statement.iter().chain(&self.effect.deletion);
-        inserts.chain(own).map(|document| document.as_bytes().len()).sum()
+        let bytes: usize = inserts.chain(own).map(|document| document.as_bytes().len()).sum();
+        bytes + self.effect.large.as_ref().map_or(0, Touched::bytes)
+    }
+
+    /// What is to become of its fields, where that is too large for one statement.
+    pub(crate) fn large(&self) -> Option<&Touched> {
+        self.effect.large.as_ref()
     }
 
     /// The bytes that are held of it.
@@ -899,6 +909,7 @@ fn checked(
     };
     let changes = edits.changes()?;
     let extent = if transform.fields.is_empty() { Extent::Whole } else { Extent::Fields };
+    let mut large = None;
     let statement = match &changes {
         Some(changes) => {
             let bytes = changes.apply(document)?;
@@ -910,14 +921,22 @@ fn checked(
                 let reason = "it would grow beyond the server's limit of 16 MiB";
                 return Err(StepError::refused(reason));
             }
-            if promise != Verify::Nothing {
-                output = Some(RawDocumentBuf::from_bytes(bytes)?);
-            }
-            match purpose {
+            let becomes = RawDocumentBuf::from_bytes(bytes)?;
+            let statement = match purpose {
                 Purpose::Look => None,
                 Purpose::Write => Some(changes.statement(document, extent)?),
-                Purpose::Guarded => Some(changes.guarded_statement(document, extent)?),
+                Purpose::Guarded => {
+                    let statement = changes.guarded_statement(document, extent, &becomes)?;
+                    if statement.is_none() {
+                        large = Some(changes.touched(document, &becomes)?);
+                    }
+                    statement
+                }
+            };
+            if promise != Verify::Nothing {
+                output = Some(becomes);
             }
+            statement
         }
         None => {
             // what only adds others is its own output
@@ -930,7 +949,17 @@ fn checked(
     let changes = changes.is_some();
     let (counts, inserts) = edits.into_counts_and_inserts();
     let bytes = before.max(after) + inserted;
-    Ok(Some(Effect { changes, deletes, counts, inserts, statement, deletion, bytes, output }))
+    Ok(Some(Effect {
+        changes,
+        deletes,
+        counts,
+        inserts,
+        statement,
+        large,
+        deletion,
+        bytes,
+        output,
+    }))
 }
 
 /// A document by its collection and `_id`, and nothing of its contents.
@@ -1017,7 +1046,9 @@ pub(crate) async fn write_guarded(
     }
     let (changed, statements) = statements(&edited);
     let (deleted, deletions) = deletions(&edited);
-    let unchanged = (edited.len() - changed.len() - deleted.len()) as u64;
+    let large: Vec<(&Edited, &Touched)> =
+        edited.iter().filter_map(|edited| Some((*edited, edited.large()?))).collect();
+    let unchanged = (edited.len() - changed.len() - deleted.len() - large.len()) as u64;
     let mut written = Written { documents: unchanged, refusal: None };
     for (first, command) in
         commands("update", &transform.collection, "updates", statements, Some(&concern))
@@ -1038,7 +1069,17 @@ pub(crate) async fn write_guarded(
         written.documents += answer.get_i32("n").unwrap_or_default().max(0) as u64;
         if let Err(refusal) = fail_on_write_error(&answer, unit, transform, &deleted[first..]) {
             written.refusal = Some(refusal);
-            break;
+            return Ok(written);
+        }
+    }
+    for (edited, touched) in large {
+        match large::write(context, unit, transform, edited, touched).await? {
+            Exchange::Made => written.documents += 1,
+            Exchange::Missed => {}
+            Exchange::Refused(refusal) => {
+                written.refusal = Some(refusal);
+                return Ok(written);
+            }
         }
     }
     Ok(written)

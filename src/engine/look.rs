@@ -15,6 +15,7 @@ use crate::engine::added::{Added, find_taken};
 use crate::engine::apply::in_transaction;
 use crate::engine::batch::{Edited, Purpose, TRANSACTION_BYTES};
 use crate::engine::chain::Chain;
+use crate::engine::large::{self, Collation};
 use crate::engine::reader::Reader;
 use crate::engine::transact::abort;
 use crate::engine::{Context, at, command, descendants, in_step, seed, step_actions};
@@ -394,6 +395,7 @@ pub(crate) struct Tally {
     known: Known,
     largest: usize,
     added: Added,
+    collation: Collation,
 }
 
 impl Tally {
@@ -412,6 +414,7 @@ impl Tally {
         since: Option<Timestamp>,
         settled: impl Fn(&str) -> bool,
     ) -> Result<(), Halt> {
+        self.collation = large::check(context, unit, transform, edited, self.collation).await?;
         for edited in edited {
             self.added.take(unit, transform, edited)?;
             edited.count(&mut self.known.done);

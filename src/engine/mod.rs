@@ -10,6 +10,7 @@ mod command;
 mod condition;
 mod converge;
 mod descendants;
+mod large;
 mod lifetime;
 mod look;
 mod reader;
@@ -41,6 +42,7 @@ use crate::quiesce::quiet::Quiet;
 use crate::record::history::Writer;
 use crate::record::journal::Done;
 use crate::record::lock::Lock;
+use crate::record::staged::Own;
 use crate::record::store::Store;
 use crate::server::answer;
 use crate::server::connection::Server;
@@ -64,6 +66,8 @@ pub(crate) struct Context {
     pub(crate) activity: Activity,
     /// What must not run when a version moves.
     pub(crate) quiet: Quiet,
+    /// What this run has stored next to the record for as long as an edit takes.
+    pub(crate) staged: Own,
 }
 
 impl Context {

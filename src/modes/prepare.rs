@@ -12,6 +12,7 @@ use crate::modes::Run;
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::process::settings::{Conditions, Initialise};
+use crate::record::staged::Own;
 use crate::server::answer;
 use crate::server::compatibility::NamingByUuid;
 use crate::server::connection::{Deployment, Server};
@@ -33,6 +34,7 @@ impl Run<'_> {
             checkpoints: self.checkpoints.clone(),
             activity: self.activity.clone(),
             quiet: self.quiesce.as_ref().map(|quiesce| quiesce.quiet.clone()).unwrap_or_default(),
+            staged: Own::default(),
         })
     }
 

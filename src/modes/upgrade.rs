@@ -20,6 +20,7 @@ use crate::record::history::Applied;
 use crate::record::journal::Journal;
 use crate::record::lock::{Attempt, foreign};
 use crate::record::observed::{Holder, Observed};
+use crate::record::staged;
 use crate::server::answer;
 use crate::server::operations;
 use crate::server::retry::jittered;
@@ -34,6 +35,9 @@ const FORMER: Duration = Duration::from_secs(5);
 
 /// How long a run that failed reads where that leaves the database.
 const STANDING: Duration = Duration::from_millis(400);
+
+/// How long after a stop it removes what it stored next to the record.
+const STAGED: Duration = Duration::from_millis(700);
 
 /// How often a run decides anew because the record moved under it.
 const DECISIONS: u32 = 20;
@@ -249,6 +253,9 @@ impl Run<'_> {
         context.checkpoints.reached(Point::Locked).await;
         let watch = context.quiet.watch(self.lock.lease / 3, &self.stop);
         let ended = caught(async {
+            if let Under::Upgrade | Under::Repair(_) = under {
+                self.remove_leftovers().await?;
+            }
             match under {
                 Under::Upgrade => Box::pin(self.work(&context, &mut session)).await,
                 Under::Repair(repair) => self.repair(repair, session.as_mut()).await,
@@ -266,6 +273,7 @@ impl Run<'_> {
         };
         drop(watch);
         self.end_operations().await;
+        self.remove_staged(&context).await;
         self.find_out(id.as_ref(), session.as_mut()).await;
         let ended = ended.map_err(|failure| self.in_doubt(failure, context.server.deployment));
         let ended = self.start_workloads(ended, id.as_ref()).await;
@@ -273,6 +281,32 @@ impl Run<'_> {
         drop(keeper);
         self.release(session).await;
         ended.map(Some)
+    }
+
+    /// Removes what killed runs left next to the record.
+    async fn remove_leftovers(&self) -> Result<(), Failure> {
+        let doing = "removing what a killed run left";
+        let (database, records) = (&self.store.database, &self.lock.collection);
+        let removing = || staged::remove_leftovers(database, records);
+        match self.ask(doing, removing).await {
+            Ok(_) => Ok(()),
+            Err(halt) => Err(closed(halt, doing)),
+        }
+    }
+
+    /// Removes what this run left there, best effort: the next one does too.
+    async fn remove_staged(&self, context: &Context) {
+        let until = self.stop.time_left(STAGED, RELEASE);
+        let (database, records) = (&self.store.database, &self.lock.collection);
+        let removing = async {
+            while let Err(error) = context.staged.remove(database, records).await {
+                tracing::debug!(error = answer::describe(&error), "old values are removed again");
+                tokio::time::sleep(jittered(Duration::from_millis(50))).await;
+            }
+        };
+        if within(Some(until), removing).await.is_none() {
+            tracing::warn!("old values stay next to the record until the next run removes them");
+        }
     }
 
     /// Gives the lock up; tries again after any error, for it is the last thing to do.

@@ -12,6 +12,9 @@ pub enum Point {
     Journaled,
     /// A transaction's data is written, but not committed; on a standalone, not yet sent.
     BeforeCommit,
+    /// The old values of an edit that is too large for one statement are stored next to the record on a standalone,
+    /// and the edit is not sent.
+    Staged,
     /// A transaction is committed; on a standalone, its edits are written.
     Committed,
     /// A batch's edits are written on a standalone, and its place in the journal is not.

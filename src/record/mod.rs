@@ -6,6 +6,7 @@
 //! - `store`: reads the record and moves it from one state to the next. `doubt`: what became of a move that
 //!   was not answered.
 //! - `lock`: the lease in the document next to the record.
+//! - `staged`: old values of an edit under way, where one statement cannot hold them.
 //! - `remembered`: which workloads were stopped, and how many replicas each had.
 //! - `stamp`: the version that an application keeps in a document of its own. `stamp_change`: what a move of
 //!   the record makes of it. `stamping`: reads and writes it.
@@ -22,6 +23,7 @@ pub(crate) mod observed;
 pub(crate) mod raw;
 pub(crate) mod remembered;
 mod repair;
+pub(crate) mod staged;
 pub(crate) mod stamp;
 pub(crate) mod stamp_change;
 pub(crate) mod stamping;

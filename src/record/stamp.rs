@@ -4,6 +4,7 @@ use derive_more::Display;
 use mongodb::bson::{Bson, Document, RawBsonRef, RawDocument, doc};
 use serde::{Deserialize, Serialize};
 
+use crate::record::staged;
 use crate::version::Version;
 
 /// No version is longer; what is longer is cut where it is shown.
@@ -89,6 +90,7 @@ impl Place {
         let mut filter = doc! { &self.field: { "$exists": true } };
         if !own.is_empty() {
             filter.insert("_id", doc! { "$nin": own });
+            filter.insert("$nor", vec![staged::range()]);
         }
         filter
     }

@@ -20,6 +20,7 @@ use crate::record::moves::Move;
 use crate::record::names::Names;
 use crate::record::observed::{Holder, Observed};
 use crate::record::remembered;
+use crate::record::staged;
 use crate::record::stamp_change::Change;
 use crate::server::answer;
 use crate::server::connection;
@@ -187,7 +188,8 @@ impl Store {
     /// Whether a collection holds documents, the gate's own aside.
     async fn holds_documents(&self, name: &str) -> Result<bool, Error> {
         let filter = if name == self.names.collection {
-            doc! { "_id": { "$nin": self.own_ids().to_vec() } }
+            let own = self.own_ids().to_vec();
+            doc! { "_id": { "$nin": own }, "$nor": [staged::filter()] }
         } else {
             doc! {}
         };

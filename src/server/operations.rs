@@ -16,8 +16,8 @@ pub(crate) fn mark(run_id: &str) -> String {
     format!("{} {run_id}", env!("CARGO_PKG_NAME"))
 }
 
-/// Ends the run's reads and writes of `database` that the server is still busy with, those of the gate's own
-/// collection excepted. Best effort, until `until`: an operation ends where the server looks whether it should.
+/// Ends the run's reads and writes of `database` that the server is still busy with, writes of the gate's own
+/// documents excepted. Best effort, until `until`: an operation ends where the server looks whether it should.
 ///
 /// A user may end operations of their own without any privilege. Commits and definitions of collections and
 /// indexes are left alone: they take effect or do not.
@@ -100,8 +100,10 @@ async fn end_once(
     let mut any = false;
     for operation in found.iter().filter_map(Bson::as_document) {
         let Some(opid) = operation.get("opid") else { continue };
+        // an edit that is too large for one statement is an aggregation of the gate's own documents
+        let of_others = |ns: &str| ns != own || command(operation) == Some("aggregate");
         if operation.get_str("driver").is_ok_and(|driver| driver.ends_with(&mark))
-            && operation.get_str("ns").is_ok_and(|ns| is_in(ns, database.name()) && ns != own)
+            && operation.get_str("ns").is_ok_and(|ns| is_in(ns, database.name()) && of_others(ns))
             && is_one_of(operation, commands)
         {
             any = true;
@@ -120,12 +122,15 @@ fn is_one_of(operation: &Document, commands: &[&str]) -> bool {
     if operation.get_str("op").is_ok_and(|op| op != "command" && op != "none") {
         return true;
     }
-    let Ok(command) = operation.get_document("command") else { return false };
-    let name = match (command.get_str("$truncated"), command.keys().next()) {
+    command(operation).is_some_and(|name| commands.contains(&name))
+}
+
+/// The name of the command that an operation carries out.
+fn command(operation: &Document) -> Option<&str> {
+    let command = operation.get_document("command").ok()?;
+    match command.get_str("$truncated") {
         // the text of a long command
-        (Ok(text), _) => text.trim_start_matches(['{', ' ']).split(':').next().unwrap_or_default(),
-        (Err(_), Some(name)) => name,
-        (Err(_), None) => return false,
-    };
-    commands.contains(&name)
+        Ok(text) => text.trim_start_matches(['{', ' ']).split(':').next(),
+        Err(_) => command.keys().next().map(String::as_str),
+    }
 }

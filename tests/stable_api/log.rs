@@ -29,7 +29,7 @@ const TYPES: &[&str] =
 /// Lets a server of one member log every command.
 pub async fn verbose(server: &Server) {
     let level = doc! { "verbosity": 1 };
-    let verbosity = doc! { "setParameter": 1, "maxLogSizeKB": 1000, "logComponentVerbosity": { "command": &level, "write": &level } };
+    let verbosity = doc! { "setParameter": 1, "maxLogSizeKB": 40_000, "logComponentVerbosity": { "command": &level, "write": &level } };
     server.client().await.database("admin").run_command(verbosity).await.unwrap();
 }
 
@@ -53,7 +53,8 @@ pub async fn logged(server: &Server, app: &str) -> Parts {
         if attributes["appName"] != app || line["msg"] != "Slow query" {
             continue;
         }
-        if attributes["command"]["$db"] == "config" {
+        let own = &attributes["command"];
+        if own["$db"] == "config" || own["c"].is_object() {
             continue; // the server's own, on behalf of a command
         }
         assert!(line.get("truncated").is_none(), "the log has only a part of {line:?}");

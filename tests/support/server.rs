@@ -61,16 +61,27 @@ impl Server {
     pub async fn with_auth() -> Server {
         let arguments = format!("{REPLICA_SET} --auth --keyFile key");
         let member = Mongod::start("echo secret >key; chmod 400 key", &arguments).await;
-        let mut server = Server::initiated(vec![member], "").await;
+        let server = Server::initiated(vec![member], "").await;
+        server.with_root().await.write_to_majorities().await
+    }
+
+    /// A standalone that asks for a password. Its own URIs are those of `root`.
+    pub async fn standalone_with_auth() -> Server {
+        let mut server = Server::standalone_with("--auth").await;
+        server.uri.push_str("?directConnection=true");
+        server.with_root().await
+    }
+
+    async fn with_root(mut self) -> Server {
         let password = ObjectId::new().to_hex();
         // As long as there is no user, a client on the same machine may make one.
         let create = doc! { "createUser": "root", "pwd": &password, "roles": ["root"] };
-        let port = server.member(0).port;
+        let port = self.member(0).port;
         let local = format!("mongodb://{}:{port}/?directConnection=true", super::LOOPBACK);
         let client = Client::with_uri_str(local).await.unwrap();
         client.database("admin").run_command(create).await.unwrap();
-        server.uri = server.uri_as("root", &password, PATH);
-        server.write_to_majorities().await
+        self.uri = self.uri_as("root", &password, PATH);
+        self
     }
 
     /// A replica set of one that speaks TLS only, with a certificate from an authority of its own.

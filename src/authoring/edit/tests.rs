@@ -30,7 +30,7 @@ impl Edits {
     }
 
     fn guarded_statement(&self, document: &RawDocument) -> Result<RawDocumentBuf, EditError> {
-        self.changes()?.unwrap().guarded_statement(document, Extent::Whole)
+        self.changes()?.unwrap().guarded(document, Extent::Whole)
     }
 
     /// Statements that set what they touch in every manner.
@@ -43,6 +43,13 @@ impl Edits {
         let whole = Changes { wholes: Wholes::Everywhere, ..self.changes().unwrap().unwrap() };
         [(&single, Extent::Whole), (&whole, Extent::Fields), (&whole, Extent::Whole)]
             .map(|(changes, extent)| make(changes, document, extent).unwrap())
+    }
+}
+
+impl Changes<'_> {
+    fn guarded(&self, document: &RawDocument, extent: Extent) -> Result<RawDocumentBuf, EditError> {
+        let after = RawDocumentBuf::from_bytes(self.apply(document)?).unwrap();
+        Ok(self.guarded_statement(document, extent, &after)?.unwrap())
     }
 }
 
@@ -210,7 +217,7 @@ async fn a_guarded_edit_is_made_only_where_what_it_touches_is_unchanged() {
         let now = items.all().await;
 
         let ours = edits.iter().zip(&before).map(|(edits, before)| {
-            edits.statements(before, |c, d, e| c.guarded_statement(d, e))[seed as usize % 3].clone()
+            edits.statements(before, |c, d, e| c.guarded(d, e))[seed as usize % 3].clone()
         });
         assert!(items.update(ours).await.is_empty());
         let (mut made, mut missed) = (0, 0);
@@ -235,6 +242,129 @@ async fn a_guarded_edit_is_made_only_where_what_it_touches_is_unchanged() {
 }
 
 #[tokio::test]
+async fn a_number_that_became_another_one_of_the_same_value_is_not_overwritten() {
+    let database = Server::shared().await.database().await;
+    let decimal = |text: &str| RawBson::Decimal128(text.parse().unwrap());
+    for (old, now) in [
+        (rawbson!(0.0), rawbson!(-0.0)),
+        (rawbson!(-0.0), rawbson!(0.0)),
+        (decimal("1.0"), decimal("1.00")),
+        (decimal("0"), decimal("-0")),
+        (rawbson!(0.0), rawbson!(0)),
+        (rawbson!(0.0), rawbson!([0.0])),
+        (decimal("1"), rawbson!({})),
+        (decimal("1"), rawbson!(1_i64)),
+    ] {
+        let before = rawdoc! { "_id": 0, "plain": old };
+        let (edits, then) = (set("plain"), rawdoc! { "_id": 0, "plain": now });
+        for (there, made) in [(&then, false), (&before, true)] {
+            let items = Items::insert(&database, std::slice::from_ref(there)).await;
+            items.update([edits.guarded_statement(&before).unwrap()]).await;
+            assert_eq!(items.all().await != [there.clone()], made, "{there:?}");
+            if support::mongod_version() < (5, 0) {
+                continue;
+            }
+            let items = Items::insert(&database, std::slice::from_ref(there)).await;
+            let after = edits.apply(&before).unwrap();
+            let touched = edits.changes().unwrap().unwrap().touched(&before, &after).unwrap();
+            let token = ObjectId::new();
+            let stage = touched.stage(&before, "records", token).unwrap();
+            database.run_raw_command(stage).await.unwrap();
+            let exchange = touched.exchange(&before, &items.name, "records", token).unwrap();
+            let ended = database.run_raw_command(exchange).await;
+            assert_eq!(ended.is_ok(), made, "{there:?}");
+            assert!(made || ended.unwrap_err().to_string().contains(CHANGED), "{there:?}");
+            assert_eq!(items.all().await != [there.clone()], made, "{there:?}");
+        }
+    }
+}
+
+#[test]
+fn what_repeats_a_name_is_not_exchanged() {
+    let (twice, once) = (rawdoc! { "x": 1, "x": 2 }, rawdoc! { "x": 1, "y": 2 });
+    let touched = |before: &RawDocument, new: RawBson| {
+        let edits = edits([("f", Some(new))]);
+        let after = edits.apply(before).unwrap();
+        edits.changes().unwrap().unwrap().touched(before, &after).map(|_| ())
+    };
+    let with = |value: RawBson| rawdoc! { "_id": 0, "f": value, "g": twice.clone() };
+    let deep = |value: &RawDocument| RawBson::from(rawdoc! { "d": [1, [value.to_owned()]] });
+    assert!(touched(&with(deep(&once)), deep(&once)) == Ok(()));
+    for (before, new) in [(deep(&twice), deep(&once)), (deep(&once), deep(&twice))] {
+        let refused = touched(&with(before), new).unwrap_err();
+        assert_eq!(refused.path, "f");
+        assert!(refused.reason.starts_with("a document in it repeats a field"));
+    }
+    let repeated = rawdoc! { "_id": 0, "f": 1, "f": 2 };
+    assert_eq!(touched(&repeated, rawbson!(3)).unwrap_err().path, "f");
+    assert_eq!(touched(&rawdoc! { "_id": null, "f": 1 }, rawbson!(3)).unwrap_err().path, "_id");
+    let large = RawBson::from("x".repeat(MAX_DOCUMENT_SIZE - 60));
+    let refused = touched(&rawdoc! { "_id": 0, "f": large }, rawbson!(1)).unwrap_err();
+    assert!(refused.reason.contains("--replSet"), "{refused}");
+}
+
+#[tokio::test]
+async fn fields_are_exchanged_for_what_the_edits_make_of_them_where_they_are_unchanged() {
+    if support::mongod_version() < (5, 0) {
+        return; // such edits are refused there
+    }
+    let database = Server::shared().await.database().await;
+    let (mut made, mut missed, mut refused) = (0, 0, 0);
+    for seed in 200..203 {
+        let mut random = Rng::with_seed(seed);
+        let documents: Vec<_> = (0..100).map(|n| document(&mut random, n)).collect();
+        let items = Items::insert(&database, &documents).await;
+        for (n, before) in documents.into_iter().enumerate() {
+            let edits = some_edits(&mut random, &before);
+            let Ok(after) = edits.apply(&before) else { continue };
+            let touched = edits.changes().unwrap().unwrap().touched(&before, &after);
+            let Ok(touched) = touched else {
+                refused += 1;
+                continue;
+            };
+            let mut theirs = Edits::default();
+            match edits.paths().next().filter(|_| random.u8(..3) == 0) {
+                Some(path) if random.bool() => theirs.set(path, value(&mut random, 1)),
+                Some(path) => theirs.unset(path),
+                None => theirs.set("elsewhere", true),
+            }
+            if theirs.apply(&before).is_ok() {
+                items.update([theirs.statement(&before).unwrap()]).await;
+            }
+            let now = items.all().await.remove(n);
+            let unchanged =
+                edits.fields().all(|field| value_at(&before, field) == value_at(&now, field));
+            let token = ObjectId::new();
+            let stage = touched.stage(&before, "records", token).unwrap();
+            database.run_raw_command(stage).await.unwrap();
+            let exchange = || touched.exchange(&before, &items.name, "records", token).unwrap();
+            let ended = database.run_raw_command(exchange()).await;
+            let expected = if unchanged { edits.apply(&now).unwrap() } else { now.clone() };
+            let show = || format!("{}: {ended:?}", show(seed, &edits, &before));
+            assert!(items.all().await[n] == expected, "{}", show());
+            match &ended {
+                Ok(_) => made += 1,
+                Err(error) => {
+                    assert!(error.to_string().contains(CHANGED), "{}", show());
+                    missed += 1;
+                }
+            }
+            assert_eq!(ended.is_ok(), unchanged, "{}", show());
+            // one that arrives late, when the old values are gone, does nothing
+            let records = database.collection::<Document>("records");
+            assert_eq!(
+                records.delete_many(crate::record::staged::filter()).await.unwrap().deleted_count,
+                1
+            );
+            items.update([rawdoc! { "q": { "_id": n as i32 }, "u": before.clone() }]).await;
+            database.run_raw_command(exchange()).await.unwrap();
+            assert!(items.all().await[n] == before, "{}", show());
+        }
+    }
+    assert!(made > 50 && missed > 10 && refused > 10, "{made}, {missed}, {refused}");
+}
+
+#[tokio::test]
 async fn what_is_set_as_a_whole_is_guarded_down_to_the_types_inside() {
     let database = Server::shared().await.database().await;
     let document = rawdoc! { "_id": 0, "list": [{ "n": 1 }, 2], "sub": { "x": 1, "y": [1] } };
@@ -251,7 +381,7 @@ async fn what_is_set_as_a_whole_is_guarded_down_to_the_types_inside() {
         let items = Items::insert(&database, std::slice::from_ref(&document)).await;
         items.update([rawdoc! { "q": {}, "u": { "$set": user.clone() } }]).await;
         let now = items.all().await;
-        let [_, fields, whole] = edits.statements(&document, |c, d, e| c.guarded_statement(d, e));
+        let [_, fields, whole] = edits.statements(&document, |c, d, e| c.guarded(d, e));
         items.update([whole]).await;
         if made {
             // nothing else may have changed of a document that is replaced
