@@ -1,8 +1,6 @@
 //! Edits on a standalone server that are too large for one guarded statement: what was read is stored next to the record,
 //! the server compares and exchanges, and what was stored is removed.
 
-use std::time::Duration;
-
 use mongodb::bson::{Document, RawDocumentBuf, doc};
 use mongodb::error::Error;
 
@@ -24,9 +22,6 @@ const CONVERSION_FAILURE: i32 = 241;
 
 /// Its code where the document is gone.
 const NO_MATCHING_DOCUMENT: i32 = 13113;
-
-/// The first pause before the server is asked again.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// What is known of a collection's collation.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -101,7 +96,7 @@ async fn has_collation(context: &Context, transform: &Transform) -> Result<bool,
     }
     let find = RawDocumentBuf::try_from(&find)?;
     let asking = || context.stop.guard(query(context.database(), None, find.clone()));
-    Ok(!context.patiently(PAUSE, async || asking().await).await?.is_empty())
+    Ok(!context.retry(async || asking().await).await?.is_empty())
 }
 
 /// Makes one edit that is too large for one statement.
