@@ -190,6 +190,10 @@ pub(crate) async fn look(
         }
         written.extend(step.writes());
     }
+    // what adds documents for ever must not be rehearsed
+    let begun = journal.and_then(|_| steps.get(finished)).map(|(_, step, _)| *step);
+    let left = &steps[finished..];
+    follow_chains(context, left, begun, &mut findings[finished..], since, meets_its_own).await?;
     let rehearse = match (purpose, units) {
         (Look::Plan, _) => true,
         // the one transaction of a single version is a rehearsal itself
@@ -204,16 +208,12 @@ pub(crate) async fn look(
     {
         rehearse_into(context, session, &steps, finished, &mut findings).await?;
     }
-    // the one transaction of a single version verifies what it writes before it commits, where it comes to an end
-    let endless = |step: &Step| matches!(step, Step::Transform(step) if step.meets_its_own());
+    // the one transaction of a single version verifies what it writes before it commits
     let verified = matches!((purpose, units), (Look::Upgrade, [unit])
-        if journal.is_none()
-            && !unit.steps().any(endless)
-            && fits_at_once(context, unit, &findings).await?);
+        if journal.is_none() && fits_at_once(context, unit, &findings).await?);
     if !verified {
-        let begun = journal.and_then(|_| steps.get(finished)).map(|(_, step, _)| *step);
-        let left = finished..steps.len();
-        follow_chains(context, &steps[left], begun, &mut findings[finished..], since).await?;
+        let others = |step: &Step| !meets_its_own(step);
+        follow_chains(context, left, begun, &mut findings[finished..], since, others).await?;
     }
     let mut estimates = Vec::new();
     let mut findings = findings.as_slice();
@@ -235,6 +235,11 @@ pub(crate) async fn look(
     Ok(estimates)
 }
 
+/// Whether a step adds documents to the collection that it transforms.
+fn meets_its_own(step: &Step) -> bool {
+    matches!(step, Step::Transform(step) if step.meets_its_own())
+}
+
 /// Computes those steps that nothing is known of yet, where the documents that they find can be computed from those
 /// that are stored.
 async fn follow_chains(
@@ -243,10 +248,11 @@ async fn follow_chains(
     begun: Option<&Step>,
     findings: &mut [Option<Known>],
     since: Option<Timestamp>,
+    which: impl Fn(&Step) -> bool,
 ) -> Result<(), Halt> {
     let chained: Vec<(&Unit, &Step)> = steps.iter().map(|(unit, step, _)| (*unit, *step)).collect();
     for (index, (unit, step)) in chained.iter().enumerate() {
-        if findings[index].is_some() {
+        if findings[index].is_some() || !which(step) {
             continue;
         }
         let Some(chain) = Chain::of(&chained[..=index], begun) else { continue };
