@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use crate::engine::closed;
+use crate::engine::failing::closed;
 use crate::gate::Gate;
 use crate::modes::{POLL, SAY};
 use crate::process::exit::Outcome;

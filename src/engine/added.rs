@@ -2,7 +2,8 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
+use std::hash::RandomState;
 
 use mongodb::bson::raw::cstr;
 use mongodb::bson::{Document, RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, rawdoc};
@@ -10,8 +11,11 @@ use mongodb::{ClientSession, Database};
 
 use crate::authoring::table::Unit;
 use crate::authoring::transform::Transform;
-use crate::engine::batch::{Edited, Flow, In, each, id_bytes, is_same, place};
-use crate::engine::{Context, author, failed_step};
+use crate::engine::author;
+use crate::engine::context::Context;
+use crate::engine::edited::{Edited, id_bytes, is_same, place};
+use crate::engine::failing::failed_step;
+use crate::engine::find::{Flow, In, each};
 use crate::server::stop::Halt;
 
 /// How many added documents a preflight remembers, in some 40 bytes each. What is beyond is compared when it

@@ -1,5 +1,8 @@
 //! Applying a version: at once, in one transaction with the record, or in parts, through the journal.
 
+use crate::engine::edited::Sizes;
+use crate::engine::scan::scan;
+use crate::engine::step::in_transaction;
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::time::Duration;
@@ -11,30 +14,30 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::authoring::command::Command;
-use crate::authoring::handle::Handle;
 use crate::authoring::seed::Seed;
 use crate::authoring::step::Step;
 use crate::authoring::table::Unit;
-use crate::authoring::transaction::Transaction;
 use crate::authoring::transform::Transform;
-use crate::engine::author::{self, panicked};
-use crate::engine::batch::{self, Batch, Edited, Purpose, Sizes};
-use crate::engine::large::{self, Collation};
+use crate::engine::actions::actions;
+use crate::engine::context::Context;
+use crate::engine::edited::{Batch, Edited, Purpose};
+use crate::engine::estimate::Estimate;
+use crate::engine::failing::{at, closed, failed, in_step};
+use crate::engine::large::Collation;
 use crate::engine::lifetime::Lifetime;
 use crate::engine::reader::Reader;
 use crate::engine::transact::{PATIENCE, together};
-use crate::engine::{Context, Estimate, actions, at, closed, command, failed, in_step, seed};
+use crate::engine::{command, edited, large, seed, write};
 use crate::process::checkpoint::Point;
 use crate::process::failure::Failure;
 use crate::process::progress::Progress;
 use crate::record::document::Record;
 use crate::record::history::Applied;
 use crate::record::journal::{Done, Journal, Pass, Position};
-use crate::server::answer;
 use crate::server::connection::Deployment;
-use crate::server::errors;
 use crate::server::retry::jittered;
-use crate::server::stop::{Halt, caught};
+use crate::server::stop::Halt;
+use crate::server::{answer, errors};
 
 /// How long a version is tried at once before it is tried in parts.
 const AT_ONCE: Duration = Duration::from_secs(15);
@@ -389,7 +392,8 @@ impl<'a> Work<'a> {
         let mut reader = if verified { reader } else { reader.verifying() };
         reader.refresh().await?;
         if !known && begins {
-            documents = reader.preflight().await?;
+            let seen = reader.sees_up_to();
+            documents = scan(context, unit, transform, None, seen, |_| true).await?.done.documents;
         }
         let mut progress =
             Progress::new(&unit.version, &unit.description(), &transform.collection, documents);
@@ -526,7 +530,7 @@ impl<'a> Work<'a> {
             let (part, last) = batch.part(tried);
             let (database, sizes) = (context.database(), batch.sizes);
             let done =
-                batch::write_foreseen(database, session, unit, transform, part, sizes).await?;
+                write::write_foreseen(database, session, unit, transform, part, sizes).await?;
             let to = record(&base(stored, None)?, &done, last.as_ref());
             Ok(((done.documents, last), to))
         })
@@ -666,7 +670,7 @@ async fn edit_guarded(
         }
         large::check(context, unit, transform, &batch.edited, Collation::Checked).await?;
         context.reached(Point::BeforeCommit).await;
-        let writing = batch::write_guarded(context, unit, transform, &batch);
+        let writing = write::write_guarded(context, unit, transform, &batch);
         match context.stop.guard_with_grace(writing).await {
             Ok(written) if written.documents as usize == batch.edited.len() => {
                 done.add(&batch.done());
@@ -699,79 +703,10 @@ async fn edit_guarded(
     ))
 }
 
-/// What one step does in the session's transaction, all of it; none where it would change more than
-/// `most` documents.
-pub(crate) async fn in_transaction(
-    context: &Context,
-    session: &mut ClientSession,
-    unit: &Unit,
-    step: &Step,
-    most: u64,
-) -> Result<Option<Done>, Halt> {
-    match step {
-        Step::Transform(transform) => {
-            let (mut done, mut after, mut before) = (Done::default(), None, 0);
-            let (database, limit) = (context.database(), context.batch_documents);
-            loop {
-                let place = after.as_ref();
-                let mut batch =
-                    batch::read(database, &mut *session, unit, transform, place, limit).await?;
-                batch.cut();
-                let edited: Vec<&Edited> = batch.edited.iter().collect();
-                batch::write(database, &mut *session, unit, transform, &edited).await?;
-                done.add(&batch.done());
-                after = batch.last;
-                if done.documents > most {
-                    return Ok(None);
-                }
-                // what it added to its own collection may be behind it
-                let again =
-                    transform.convergent && transform.meets_its_own() && done.documents > before;
-                if after.is_none() && !again {
-                    return Ok(Some(done));
-                }
-                if after.is_none() {
-                    before = done.documents;
-                }
-            }
-        }
-        Step::Seed(seed) => {
-            let mut done = Done::default();
-            for part in seed::parts(context, unit, seed)?.iter() {
-                done.add(&seed::insert(context.database(), session, unit, seed, part).await?);
-                if done.documents > most {
-                    return Ok(None);
-                }
-            }
-            Ok(Some(done))
-        }
-        Step::Transaction(transaction) => {
-            free_code(context, session, unit, transaction).await.map(Some)
-        }
-        Step::Command(_) => Err(Failure::bug("a command inside a transaction").into()),
-    }
-}
-
-async fn free_code(
-    context: &Context,
-    session: &mut ClientSession,
-    unit: &Unit,
-    transaction: &Transaction,
-) -> Result<Done, Halt> {
-    let (started, collections) = (unit.started(), &transaction.collections);
-    let mut handle = Handle::new(context.database(), session, collections, started);
-    let place = format!("collection {}", collections.join(", "));
-    let actions = caught(async { (transaction.run)(&mut handle).await })
-        .await
-        .map_err(|_| panicked(unit, &transaction.name, &place))?
-        .map_err(|error| author::refused(error, unit, &transaction.name, &place))?;
-    Ok(Done { actions, ..Done::default() })
-}
-
 /// Counts, of a batch whose edits were not all written, those that were: as many as the server says, of
 /// those that need no edit any more.
 fn count_written(batch: &Batch, again: &Batch, written: u64, done: &mut Done) {
-    let bytes = |edited: &Edited| batch::id_bytes(&edited.document);
+    let bytes = |edited: &Edited| edited::id_bytes(&edited.document);
     let left: HashSet<Vec<u8>> = again.edited.iter().map(bytes).collect();
     let gone = batch.edited.iter().filter(|edited| !left.contains(&bytes(edited)));
     gone.take(written as usize).for_each(|edited| edited.count(done));

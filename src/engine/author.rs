@@ -11,7 +11,7 @@ use crate::authoring::lookup::Found;
 use crate::authoring::step_error::StepError;
 use crate::authoring::table::Unit;
 use crate::authoring::transform::Transform;
-use crate::engine::{at, failed_step};
+use crate::engine::failing::{at, failed_step};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::server::stop::Halt;

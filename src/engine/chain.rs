@@ -9,12 +9,17 @@ use crate::authoring::seed::Seed;
 use crate::authoring::step::Step;
 use crate::authoring::table::Unit;
 use crate::authoring::transform::Transform;
-use crate::engine::batch::{self, Edited, In, Sizes, id_bytes};
+use crate::engine::context::Context;
 use crate::engine::converge::Verify;
-use crate::engine::look::{Known, Tally, all_of};
-use crate::engine::unstored::{self, Made};
-use crate::engine::{Context, Halt, seed};
+use crate::engine::edited::Sizes;
+use crate::engine::edited::{Edited, id_bytes};
+use crate::engine::estimate::Known;
+use crate::engine::find::In;
+use crate::engine::scan::{Tally, all_of};
+use crate::engine::unstored::Made;
+use crate::engine::{edited, find, seed, unstored};
 use crate::process::progress::Progress;
+use crate::server::stop::Halt;
 
 /// How many bytes of documents are taken through the chain at a time, and how many documents.
 const BYTES: usize = 4 * 1024 * 1024;
@@ -91,7 +96,7 @@ impl<'a> Chain<'a> {
         let (mut after, mut limit) = (None, DOCUMENTS / 10);
         loop {
             let documents = read(context, &whole, after.as_ref(), limit, since).await?;
-            after = batch::last(&documents)?;
+            after = edited::last(&documents)?;
             if after.is_none() {
                 break;
             }
@@ -203,8 +208,8 @@ async fn read(
     since: Option<Timestamp>,
 ) -> Result<Vec<RawDocumentBuf>, Halt> {
     let reading = async || {
-        let finds = batch::finds(whole, after, limit, In::Plain(since), Sizes::NotAsked);
-        context.stop.guard(batch::documents(context.database(), None, finds)).await
+        let finds = find::finds(whole, after, limit, In::Plain(since), Sizes::NotAsked);
+        context.stop.guard(find::documents(context.database(), None, finds)).await
     };
     context.retry(reading).await
 }

@@ -9,10 +9,12 @@ use mongodb::{Database, IndexModel};
 use crate::authoring::command::Command;
 use crate::authoring::step::Step;
 use crate::authoring::table::Unit;
-use crate::engine::{Context, Halt, at, failed};
+use crate::engine::context::Context;
+use crate::engine::failing::{at, failed};
 use crate::process::checkpoint::Point;
-use crate::server::answer;
-use crate::server::compatibility::{self, NamingByUuid};
+use crate::server::compatibility::NamingByUuid;
+use crate::server::stop::Halt;
+use crate::server::{answer, compatibility};
 
 /// The key under which the journal holds the UUID that a rename or a drop was decided on.
 const UUID: &str = "uuid";

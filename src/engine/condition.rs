@@ -5,10 +5,11 @@ use mongodb::bson::{Bson, Document, RawDocument, RawDocumentBuf, Timestamp, doc}
 use crate::authoring::condition::{Condition, Kind};
 use crate::authoring::naming::Name;
 use crate::authoring::table::Unit;
-use crate::engine::batch::{In, query};
-use crate::engine::{Context, Halt};
+use crate::engine::context::Context;
+use crate::engine::find::{In, query};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
+use crate::server::stop::Halt;
 use crate::visible::cut;
 
 /// How many documents a failed condition counts at most.

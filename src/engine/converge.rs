@@ -9,7 +9,8 @@ use crate::authoring::edit::Edits;
 use crate::authoring::lookup::Found;
 use crate::authoring::table::Unit;
 use crate::authoring::transform::Transform;
-use crate::engine::{batch, failed_step};
+use crate::engine::edited;
+use crate::engine::failing::failed_step;
 use crate::server::stop::Halt;
 
 /// What is done with what a transform makes of documents.
@@ -74,7 +75,7 @@ pub(crate) fn verify(
         &transform.step_name(),
         &format!(
             "{}: the step is declared convergent, but given its own output it {does}",
-            batch::place(transform, output)
+            edited::place(transform, output)
         ),
         "let the step's code leave documents alone that it has changed already, or remove \
          .convergent() from it (it then needs a replica set), and run it again",

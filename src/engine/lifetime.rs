@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use crate::authoring::step::Step;
 use crate::authoring::table::Unit;
-use crate::engine::{Context, failed_step};
+use crate::engine::context::Context;
+use crate::engine::failing::failed_step;
 use crate::server::stop::Halt;
 
 /// How many transactions may live too long before the step is given up: one may have waited for others.

@@ -4,103 +4,30 @@
 use std::collections::HashSet;
 
 use mongodb::ClientSession;
-use mongodb::bson::{Bson, RawDocumentBuf, Timestamp, doc};
+use mongodb::bson::{Timestamp, doc};
 
 use crate::authoring::action::{ActionType, UpgradeAction};
 use crate::authoring::command::Command;
 use crate::authoring::step::Step;
 use crate::authoring::table::Unit;
-use crate::authoring::transform::Transform;
-use crate::engine::added::{Added, find_taken};
-use crate::engine::apply::in_transaction;
-use crate::engine::batch::{Edited, Purpose, TRANSACTION_BYTES};
+use crate::engine::actions::step_actions;
 use crate::engine::chain::Chain;
-use crate::engine::large::{self, Collation};
-use crate::engine::reader::Reader;
+use crate::engine::context::Context;
+use crate::engine::edited::TRANSACTION_BYTES;
+use crate::engine::estimate::{Estimate, Finding, Known, Later};
+use crate::engine::failing::{at, in_step};
+use crate::engine::scan::{all_of, scan};
+use crate::engine::step::in_transaction;
 use crate::engine::transact::abort;
-use crate::engine::{Context, at, command, descendants, in_step, seed, step_actions};
-use crate::process::progress::Progress;
-use crate::record::journal::{Done, Journal, Pass};
-use crate::server::answer;
+use crate::engine::{command, seed};
+use crate::record::journal::{Done, Journal};
 use crate::server::connection::Deployment;
-use crate::server::errors;
 use crate::server::stop::Halt;
+use crate::server::{answer, errors};
 use crate::version::Version;
 
 /// How many documents each step of a rehearsal may change, as a multiple of one transaction's.
 const REHEARSAL: u64 = 10;
-
-/// What was found out about one version.
-#[derive(Debug, Default)]
-pub(crate) struct Estimate {
-    steps: Vec<Finding>,
-    /// Whether one transaction can do it all.
-    pub(crate) fits_at_once: bool,
-    /// The earlier version that the rest depends on, where not all is known: it can be looked at only after
-    /// that one.
-    pub(crate) depends_on: Option<Version>,
-    /// The steps that can be looked at only after earlier ones of the same version.
-    pub(crate) later: Vec<Later>,
-}
-
-/// A step that could not be looked at yet.
-#[derive(Debug)]
-pub(crate) struct Later {
-    pub(crate) step: String,
-    /// The earlier step of its version that changes what it reads.
-    pub(crate) after: String,
-}
-
-/// What was found out about one step.
-#[derive(Debug)]
-struct Finding {
-    /// What it would do; none where that depends on what earlier steps leave.
-    known: Option<Known>,
-    /// What a plan says of it.
-    actions: Vec<UpgradeAction>,
-}
-
-/// What a step would do.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Known {
-    pub(crate) done: Done,
-    /// The bytes of the documents that it changes or adds.
-    bytes: usize,
-    /// Whether as many of them as a batch can hold, each as large as the largest, are small enough for
-    /// one transaction.
-    small: bool,
-}
-
-impl Estimate {
-    /// How many documents a step changes, as far as is known.
-    pub(crate) fn documents_of(&self, step: usize) -> u64 {
-        self.known(step).map_or(0, |known| known.done.documents)
-    }
-
-    /// Whether no batch of a step's documents is too large for a transaction, as far as is known.
-    pub(crate) fn is_small(&self, step: usize) -> bool {
-        self.known(step).is_some_and(|known| known.small)
-    }
-
-    /// Whether it is known what a step does.
-    pub(crate) fn knows(&self, step: usize) -> bool {
-        self.known(step).is_some()
-    }
-
-    fn known(&self, step: usize) -> Option<&Known> {
-        self.steps.get(step)?.known.as_ref()
-    }
-
-    /// Whether the counts are those that a run would report.
-    pub(crate) fn is_exact(&self) -> bool {
-        self.steps.iter().all(|finding| finding.known.is_some())
-    }
-
-    /// What a plan lists.
-    pub(crate) fn actions(&self) -> Vec<UpgradeAction> {
-        self.steps.iter().flat_map(|finding| finding.actions.clone()).collect()
-    }
-}
 
 /// What the look is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -354,90 +281,6 @@ async fn fits_at_once(
         }
     }
     Ok(documents <= context.batch_documents as u64 && bytes <= TRANSACTION_BYTES)
-}
-
-/// How many documents the collection of a transform holds, about.
-pub(crate) async fn all_of(context: &Context, transform: &Transform) -> Result<u64, Halt> {
-    let collection = context.database().collection::<RawDocumentBuf>(&transform.collection);
-    context.stop.guard(collection.estimated_document_count().into_future()).await
-}
-
-/// Computes every edit of a transform and throws it away. What it adds is compared with what is stored in the
-/// collections that no earlier step changes: `settled` says which.
-pub(crate) async fn scan(
-    context: &Context,
-    unit: &Unit,
-    transform: &Transform,
-    journal: Option<&Journal>,
-    since: Option<Timestamp>,
-    settled: impl Fn(&str) -> bool,
-) -> Result<Known, Halt> {
-    // the late pass of a journaled step starts over from the first document
-    let from = journal.filter(|journal| journal.pass == Pass::First);
-    let after: Option<Bson> = from.and_then(|j| j.position.clone()).map(|place| place.after);
-    let purpose = match context.server.deployment {
-        Deployment::WithTransactions => Purpose::Look,
-        Deployment::Standalone => Purpose::Guarded,
-    };
-    let mut reader = Reader::new(context, unit, transform, purpose, after).since(since).verifying();
-    let mut tally = Tally::default();
-    let all = all_of(context, transform).await?;
-    let mut progress = Progress::new(&unit.version, "look", &transform.collection, all);
-    loop {
-        let batch = reader.next().await?;
-        tally.take(context, unit, transform, &batch.edited, since, &settled).await?;
-        progress.advance(batch.read);
-        context.activity.moved();
-        if batch.last.is_none() {
-            progress.finish();
-            return Ok(tally.known(context));
-        }
-    }
-}
-
-/// What a preflight of a transform has found so far.
-#[derive(Default)]
-pub(crate) struct Tally {
-    known: Known,
-    largest: usize,
-    added: Added,
-    collation: Collation,
-}
-
-impl Tally {
-    /// Takes what was computed of some documents.
-    ///
-    /// # Errors
-    ///
-    /// What they add cannot be added: to the collections that are `settled`, which no earlier step changes, it is
-    /// compared with what is stored.
-    pub(crate) async fn take(
-        &mut self,
-        context: &Context,
-        unit: &Unit,
-        transform: &Transform,
-        edited: &[Edited],
-        since: Option<Timestamp>,
-        settled: impl Fn(&str) -> bool,
-    ) -> Result<(), Halt> {
-        self.collation = large::check(context, unit, transform, edited, self.collation).await?;
-        for edited in edited {
-            self.added.take(unit, transform, edited)?;
-            edited.count(&mut self.known.done);
-            self.known.bytes += edited.bytes();
-            self.largest = self.largest.max(edited.bytes());
-        }
-        find_taken(context, unit, transform, edited, since, settled).await?;
-        match transform.meets_its_own() {
-            true => descendants::follow(context, unit, transform, edited, since).await,
-            false => Ok(()),
-        }
-    }
-
-    pub(crate) fn known(self, context: &Context) -> Known {
-        let small = self.largest.saturating_mul(context.batch_documents) <= TRANSACTION_BYTES;
-        Known { small, ..self.known }
-    }
 }
 
 /// Runs the steps that depend on one another in a transaction that is aborted, and notes what they did.

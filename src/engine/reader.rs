@@ -5,11 +5,16 @@ use tokio::task::JoinSet;
 
 use crate::authoring::table::Unit;
 use crate::authoring::transform::Transform;
-use crate::engine::batch::{self, Batch, Computed, Edited, Gathered, In, Purpose, Sizes};
+use crate::engine::compute::Computed;
+use crate::engine::context::Context;
 use crate::engine::converge::Verify;
-use crate::engine::look::scan;
-use crate::engine::{Context, Halt};
+use crate::engine::edited::Sizes;
+use crate::engine::edited::{Batch, Edited, Purpose};
+use crate::engine::find::In;
+use crate::engine::look_up::Gathered;
+use crate::engine::{background, compute, edited, find, look_up};
 use crate::server::connection;
+use crate::server::stop::Halt;
 
 /// How many bytes a batch should have, at about the most. Several are held at a time, and a pod has little
 /// memory: of large documents there are fewer in a batch.
@@ -102,6 +107,11 @@ impl<'a> Reader<'a> {
         self
     }
 
+    /// The time up to which it sees all that was written.
+    pub(crate) fn sees_up_to(&self) -> Option<Timestamp> {
+        self.since
+    }
+
     /// From here on sees at least all that is written now, also what a majority is still to get.
     pub(crate) async fn refresh(&mut self) -> Result<(), Halt> {
         let (context, collection) = (self.context, &*self.transform.collection);
@@ -110,14 +120,6 @@ impl<'a> Reader<'a> {
         self.since = context.retry(async || asking().await).await?;
         self.restart(self.after.clone());
         Ok(())
-    }
-
-    /// Computes and verifies all that the step would do now, and throws it away; returns how many documents it
-    /// would change.
-    pub(crate) async fn preflight(&self) -> Result<u64, Halt> {
-        let known =
-            scan(self.context, self.unit, self.transform, None, self.since, |_| true).await?;
-        Ok(known.done.documents)
     }
 
     /// Goes on after another document.
@@ -161,7 +163,7 @@ impl<'a> Reader<'a> {
         let (read, computed) = tokio::join!(
             biased;
             async { if more { self.read().await.map(Some) } else { Ok(None) } },
-            context.stop.guard(batch::compute(
+            context.stop.guard(compute::compute(
                 unit, transform, documents, found, purpose, promise
             )),
         );
@@ -183,7 +185,7 @@ impl<'a> Reader<'a> {
         let Gathered { documents, found, .. } = self.read().await?;
         self.after.clone_from(&self.read_to);
         let (unit, transform, purpose) = (self.unit, self.transform, self.purpose);
-        let computing = batch::compute(unit, transform, documents, found, purpose, self.promise);
+        let computing = compute::compute(unit, transform, documents, found, purpose, self.promise);
         let computed = self.context.stop.guard(computing).await?;
         let (batch, whole) = self.weighed(computed).await?;
         if !whole {
@@ -207,7 +209,7 @@ impl<'a> Reader<'a> {
         let (database, place) = (context.database(), In::Plain(self.since));
         let verifying = async || {
             let outputs = outputs.clone();
-            let all = batch::verify_all(database, None, unit, transform, outputs, place);
+            let all = compute::verify_all(database, None, unit, transform, outputs, place);
             context.stop.guard(all).await
         };
         context.retry(verifying).await?;
@@ -254,8 +256,8 @@ impl<'a> Reader<'a> {
             // the next look-ups are on their way before the answers to these are read
             self.looking = Some(self.look_up().await?);
         }
-        let gathered = batch::joined(looking.gathering.join_next().await)?;
-        if let Some(last) = batch::last(&gathered.documents)? {
+        let gathered = background::joined(looking.gathering.join_next().await)?;
+        if let Some(last) = edited::last(&gathered.documents)? {
             self.read_to = Some(last);
         }
         if !gathered.rest.is_empty() {
@@ -270,29 +272,29 @@ impl<'a> Reader<'a> {
     async fn look_up(&mut self) -> Result<Looking, Halt> {
         let database = self.context.database();
         let documents = match self.finding.join_next().await {
-            found @ Some(_) => batch::joined(found)?,
-            None => batch::documents(database, None, self.finds(self.sent_to.as_ref())).await?,
+            found @ Some(_) => background::joined(found)?,
+            None => find::documents(database, None, self.finds(self.sent_to.as_ref())).await?,
         };
         self.adapt(&documents);
-        let last = batch::last(&documents)?;
+        let last = edited::last(&documents)?;
         let any = last.is_some();
         if any {
             self.sent_to.clone_from(&last);
         }
         if any && self.reads_ahead() {
             let (database, finds) = (database.clone(), self.finds(last.as_ref()));
-            self.finding.spawn(async move { batch::documents(&database, None, finds).await });
+            self.finding.spawn(async move { find::documents(&database, None, finds).await });
         }
         let (database, unit, transform) =
             (database.clone(), self.unit.clone(), self.transform.clone());
         let (place, mut gathering) = (In::Plain(self.since), JoinSet::new());
         gathering.spawn(async move {
-            batch::gather(&database, None, &unit, &transform, documents, place).await
+            look_up::gather(&database, None, &unit, &transform, documents, place).await
         });
         Ok(Looking { any, gathering })
     }
 
     fn finds(&self, after: Option<&Bson>) -> Vec<mongodb::bson::Document> {
-        batch::finds(self.transform, after, self.limit, In::Plain(self.since), self.sizes)
+        find::finds(self.transform, after, self.limit, In::Plain(self.since), self.sizes)
     }
 }

@@ -10,10 +10,15 @@ use mongodb::{ClientSession, Database};
 use crate::authoring::seed::{Documents, Seed, id_text};
 use crate::authoring::table::Unit;
 use crate::engine::author;
-use crate::engine::batch::{Flow, commands, each, id_bytes, is_same, query, write_failure};
-use crate::engine::{Context, Halt, failed_step};
+use crate::engine::context::Context;
+use crate::engine::edited::{id_bytes, is_same};
+use crate::engine::failing::failed_step;
+use crate::engine::failing::write_failure;
+use crate::engine::find::{Flow, each, query};
+use crate::engine::write::commands;
 use crate::record::journal::Done;
 use crate::server::answer::{fail_on_write_concern, write_errors};
+use crate::server::stop::Halt;
 
 /// The counter under which the journal holds how many documents were inserted.
 pub(crate) const INSERTED: &str = "inserted";

@@ -8,15 +8,14 @@ use mongodb::bson::RawDocumentBuf;
 use mongodb::error::{Error, TRANSIENT_TRANSACTION_ERROR};
 use tokio::time::Instant;
 
-use crate::engine::Context;
+use crate::engine::context::Context;
 use crate::process::checkpoint::Point;
 use crate::record::document::{Record, Recorded};
 use crate::record::doubt::Sent;
 use crate::record::moves::Move;
-use crate::server::answer;
-use crate::server::errors;
 use crate::server::retry::jittered;
 use crate::server::stop::Halt;
+use crate::server::{answer, errors};
 
 /// How long a transaction that makes no progress is tried again. Longer than the minute for which the
 /// server keeps a transaction that a killed run left open.

@@ -6,10 +6,15 @@ use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, doc, ra
 
 use crate::authoring::table::Unit;
 use crate::authoring::transform::Transform;
-use crate::engine::batch::{self, Edited, Gathered, In, Purpose, Sizes};
+use crate::engine::context::Context;
 use crate::engine::converge::Verify;
-use crate::engine::{Context, Halt};
+use crate::engine::edited::Sizes;
+use crate::engine::edited::{Edited, Purpose};
+use crate::engine::find::In;
+use crate::engine::look_up::Gathered;
+use crate::engine::{compute, find, look_up};
 use crate::server::connection::Deployment;
+use crate::server::stop::Halt;
 use crate::server::{answer, errors};
 
 /// How many bytes of documents the server is given at once. They come to it inside one document.
@@ -52,13 +57,13 @@ pub(crate) async fn compute(
             let documents = left.clone();
             let computing = async {
                 let gathered =
-                    batch::gather(database, None, unit, transform, documents, place).await?;
+                    look_up::gather(database, None, unit, transform, documents, place).await?;
                 let Gathered { documents, found, rest } = gathered;
                 let mut computed =
-                    batch::compute(unit, transform, documents, found, purpose, promise).await?;
+                    compute::compute(unit, transform, documents, found, purpose, promise).await?;
                 computed.rest.extend(rest);
                 let outputs = std::mem::take(&mut computed.batch.outputs);
-                batch::verify_all(database, None, unit, transform, outputs, place).await?;
+                compute::verify_all(database, None, unit, transform, outputs, place).await?;
                 Ok::<_, Halt>(computed)
             };
             context.stop.guard(computing).await
@@ -92,7 +97,7 @@ async fn read(
     let mut matching = Vec::new();
     for part in parts(documents) {
         let asked = aggregate(transform, part, place)?;
-        match batch::query(database, None, asked).await {
+        match find::query(database, None, asked).await {
             Ok(found) => matching.extend(found),
             // a filter that only `find` knows
             Err(Halt::Driver(error))
@@ -141,14 +146,14 @@ fn aggregate(
         rawdoc! { "$replaceRoot": { "newRoot": "$d" } },
         rawdoc! { "$match": filter },
     ]);
-    let projection = batch::projection(transform, Sizes::Asked);
+    let projection = find::projection(transform, Sizes::Asked);
     if !projection.is_empty() {
         pipeline.push(RawDocumentBuf::try_from(&doc! { "$project": projection })?);
     }
     let mut aggregate = rawdoc! {
         "aggregate": &*transform.collection,
         "pipeline": pipeline,
-        "cursor": { "batchSize": batch::LOOK_UP_BATCH },
+        "cursor": { "batchSize": find::LOOK_UP_BATCH },
     };
     if let Some(concern) = place.read_concern() {
         aggregate.append(cstr!("readConcern"), RawDocumentBuf::try_from(&concern)?);

@@ -4,7 +4,9 @@
 use std::collections::HashSet;
 
 use crate::authoring::table::Unit;
-use crate::engine::{Absent, Context, absent};
+use crate::engine::absent::Absent;
+use crate::engine::absent::absent;
+use crate::engine::context::Context;
 use crate::modes::Run;
 use crate::record::journal::Journal;
 

@@ -8,7 +8,7 @@ use mongodb::bson::Document;
 use tokio::time::{Instant, timeout_at};
 
 use crate::decision::decide::Decision;
-use crate::engine::closed;
+use crate::engine::failing::closed;
 use crate::modes::upgrade::{Under, Waiting};
 use crate::modes::{POLL, Run};
 use crate::process::exit::Outcome;

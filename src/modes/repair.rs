@@ -6,7 +6,7 @@ use std::time::Duration;
 use mongodb::ClientSession;
 use mongodb::bson::RawDocumentBuf;
 
-use crate::engine::closed;
+use crate::engine::failing::closed;
 use crate::modes::Run;
 use crate::modes::upgrade::{Under, Waiting};
 use crate::process::exit::Outcome;

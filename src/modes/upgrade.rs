@@ -7,7 +7,14 @@ use tokio::time::Instant;
 
 use crate::authoring::table::Unit;
 use crate::decision::decide::Decision;
-use crate::engine::{Context, Estimate, Look, Work, closed, closed_by, closed_looking, look};
+use crate::engine::apply::Work;
+use crate::engine::context::Context;
+use crate::engine::estimate::Estimate;
+use crate::engine::failing::closed;
+use crate::engine::failing::closed_by;
+use crate::engine::failing::closed_looking;
+use crate::engine::look::Look;
+use crate::engine::look::look;
 use crate::modes::{LOOKING, POLL, Run, SAY, held};
 use crate::process::checkpoint::Point;
 use crate::process::exit::Outcome;

@@ -1,0 +1,63 @@
+//! Work on other threads that is given up with whoever waits for it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinError;
+
+use crate::process::failure::Failure;
+use crate::server::stop::Halt;
+
+/// Told by a piece of work that nobody waits for any more.
+#[derive(Default)]
+pub(crate) struct Abandoned(Arc<AtomicBool>);
+
+impl Abandoned {
+    pub(crate) fn check(&self) -> Result<(), Halt> {
+        match self.0.load(Ordering::Relaxed) {
+            true => Err(given_up()),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Runs code beside the run's thread: an author's code may take long for one document, and the lease is renewed,
+/// and a stop obeyed, only while it does not hold that thread.
+pub(crate) async fn aside<T: Send + 'static>(
+    code: impl FnOnce(&Abandoned) -> Result<T, Halt> + Send + 'static,
+) -> Result<T, Halt> {
+    /// Tells the code when nobody waits for it.
+    struct Waiting(Arc<AtomicBool>);
+    impl Drop for Waiting {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let abandoned = Abandoned::default();
+    let waiting = Waiting(abandoned.0.clone());
+    let span = tracing::Span::current();
+    let dispatch = tracing::dispatcher::get_default(Clone::clone);
+    let running = tokio::task::spawn_blocking(move || {
+        tracing::dispatcher::with_default(&dispatch, || span.in_scope(|| code(&abandoned)))
+    });
+    let ended = running.await;
+    drop(waiting);
+    joined(Some(ended))
+}
+
+/// What a task ended with; its panic is that of whoever waits for it.
+pub(crate) fn joined<T>(ended: Option<Result<Result<T, Halt>, JoinError>>) -> Result<T, Halt> {
+    match ended.map(|ended| ended.map_err(JoinError::try_into_panic)) {
+        Some(Ok(ended)) => ended,
+        Some(Err(Ok(panic))) => std::panic::resume_unwind(panic),
+        Some(Err(Err(_))) | None => Err(given_up()),
+    }
+}
+
+pub(crate) fn given_up() -> Halt {
+    Failure::bug("a query was given up on its way").into()
+}
+
+/// For how long documents that were read may be looked through before the run's other tasks get their turn.
+pub(crate) const TURN: Duration = Duration::from_millis(2);

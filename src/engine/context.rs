@@ -1,0 +1,57 @@
+//! What every part of the engine needs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mongodb::Database;
+use tokio::time::Instant;
+
+use crate::process::activity::Activity;
+use crate::process::checkpoint::{Checkpoints, Point};
+use crate::quiesce::quiet::Quiet;
+use crate::record::history::Writer;
+use crate::record::lock::Lock;
+use crate::record::staged::Own;
+use crate::record::store::Store;
+use crate::server::connection::Server;
+use crate::server::retry::Retry;
+use crate::server::stop::{Halt, Stop};
+
+/// How long something is tried again after errors that may pass.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What every part of the engine needs, and none changes.
+pub(crate) struct Context {
+    pub(crate) store: Store,
+    pub(crate) lock: Lock,
+    pub(crate) writer: Writer,
+    pub(crate) server: Server,
+    pub(crate) stop: Stop,
+    /// How many documents one transaction may change.
+    pub(crate) batch_documents: usize,
+    pub(crate) checkpoints: Arc<dyn Checkpoints>,
+    pub(crate) activity: Activity,
+    /// What must not run when a version moves.
+    pub(crate) quiet: Quiet,
+    /// What this run has stored next to the record for as long as an edit takes.
+    pub(crate) staged: Own,
+}
+
+impl Context {
+    pub(crate) fn database(&self) -> &Database {
+        &self.store.database
+    }
+
+    pub(crate) async fn reached(&self, point: Point) {
+        self.checkpoints.reached(point).await;
+    }
+
+    /// Does something, and again after errors that may pass.
+    pub(crate) async fn retry<T>(
+        &self,
+        attempt: impl AsyncFnMut() -> Result<T, Halt>,
+    ) -> Result<T, Halt> {
+        let until = Some(Instant::now() + PATIENCE);
+        Retry { until, stop: Some(&self.stop), ..Retry::default() }.run(attempt).await
+    }
+}

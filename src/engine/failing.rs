@@ -1,0 +1,173 @@
+//! The closed gate of what fails in an upgrade, or around it.
+
+use mongodb::bson::Document;
+
+use crate::authoring::step::Step;
+use crate::authoring::table::Unit;
+use crate::process::exit::Outcome;
+use crate::process::failure::Failure;
+use crate::server::redact;
+use crate::server::stop::Halt;
+use crate::server::{answer, errors};
+
+/// The closed gate of a failed upgrade.
+pub(crate) fn failed(what: impl Into<String>, next: impl Into<String>) -> Halt {
+    Halt::Failure(Failure::new(Outcome::UpgradeFailed, what, next))
+}
+
+/// Where an upgrade's work failed: its version and its step.
+pub(crate) fn at(unit: &Unit, step: &str) -> String {
+    format!("upgrade {}: step \"{step}\"", unit.version)
+}
+
+/// The closed gate of a step that failed.
+pub(crate) fn failed_step(unit: &Unit, step: &str, what: &str, next: &str) -> Halt {
+    failed(format!("{}: {what}", at(unit, step)), next)
+}
+
+/// An error of the server in a step's own work, with version, step and collections; what may pass, what
+/// others cause, and a missing privilege stay as they are.
+pub(crate) fn in_step(halt: Halt, unit: &Unit, step: &Step) -> Halt {
+    match halt {
+        Halt::Driver(error)
+            if answer::code(&error).is_some_and(|code| code != answer::UNAUTHORISED)
+                && !errors::passing(&error)
+                && !answer::too_large(&error) =>
+        {
+            let mut collections = step.writes();
+            if let Step::Command(command) = step {
+                collections = command.collections();
+            }
+            collections.dedup();
+            let doing =
+                format!("{}: collection {}", at(unit, &step.name()), collections.join(", "));
+            errors::failure(&error, &doing, Outcome::UpgradeFailed).into()
+        }
+        halt => halt,
+    }
+}
+
+/// An error that ends the run outside the upgrades' own work, in the words of what was being done.
+pub(crate) fn closed(halt: Halt, doing: &str) -> Failure {
+    closed_as(halt, doing, Outcome::NoServer)
+}
+
+/// The same while upgrades were looked at: an error of no known kind is theirs.
+pub(crate) fn closed_looking(halt: Halt, doing: &str) -> Failure {
+    closed_as(halt, doing, Outcome::UpgradeFailed)
+}
+
+/// The same while `units` were applied, where an error that passes was tried again for a long time.
+pub(crate) fn closed_by(halt: Halt, doing: &str, units: &[&Unit]) -> Failure {
+    match &halt {
+        Halt::Driver(error) if answer::held_by_others(error) => {
+            let mut collections: Vec<&str> =
+                units.iter().flat_map(|unit| unit.steps()).flat_map(Step::writes).collect();
+            collections.sort_unstable();
+            collections.dedup();
+            Failure::new(
+                Outcome::UpgradeFailed,
+                format!(
+                    "{doing}: something else holds documents of {} ({})",
+                    collections.join(", "),
+                    answer::describe(error)
+                ),
+                "find the long transaction that holds them (db.currentOp() shows it) and end it, then \
+                 run it again",
+            )
+        }
+        _ => closed_looking(halt, doing),
+    }
+}
+
+fn closed_as(halt: Halt, doing: &str, unknown: Outcome) -> Failure {
+    match halt {
+        Halt::Failure(failure) => failure,
+        Halt::Driver(error) => errors::failure(&error, doing, unknown),
+        Halt::Stopped(reason) => reason.failure(),
+        Halt::RecordMoved => Failure::new(
+            Outcome::Locked,
+            "the record was changed by another run at the same time",
+            "run it again: it reads the record and decides anew",
+        ),
+    }
+}
+
+/// The server's code for a write that it does not make in transactions: into a capped collection, and into
+/// a missing one where the feature compatibility version is below 4.4.
+pub(crate) const NOT_IN_A_TRANSACTION: i32 = 263;
+
+/// What only the server knows: a unique key, a validator.
+pub(crate) fn write_failure(error: &Document, unit: &Unit, step: &str, place: &str) -> Halt {
+    let code = error.get_i32("code").unwrap_or_default();
+    if code == NOT_IN_A_TRANSACTION {
+        return Halt::Failure(Failure::new(
+            Outcome::ServerUnsuitable,
+            format!("{}: {place}: the server cannot write that in a transaction", at(unit, step)),
+            "if the collection is missing, raise the feature compatibility version to 4.4 or later \
+             (setFeatureCompatibilityVersion) or create the collection; if it is capped, make it an \
+             ordinary one; then run it again",
+        ));
+    }
+    let message = error.get_str("errmsg").unwrap_or_default();
+    let detail = redact::detail(code, message, error.get_document("errInfo").ok());
+    let reason = match (code, detail) {
+        (_, Some(detail)) => detail,
+        (code, None) => format!("server error {code}"),
+    };
+    failed_step(
+        unit,
+        step,
+        &format!("{place}: {reason}"),
+        "correct the document, or deploy code whose upgrade can deal with it, then run it again",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use mongodb::error::{CommandError, ErrorKind};
+
+    use super::*;
+    use crate::authoring::table::Upgrades;
+    use crate::authoring::transform::Transform;
+    use crate::authoring::upgrade::Upgrade;
+    use crate::version::Version;
+
+    fn error(code: i32) -> Halt {
+        let error = serde_json::json!({ "code": code, "codeName": "Name", "errmsg": "a text" });
+        let error: CommandError = serde_json::from_value(error).unwrap();
+        Halt::Driver(ErrorKind::Command(error).into())
+    }
+
+    #[test]
+    fn an_error_of_no_known_kind_is_the_upgrades_only_in_their_own_work() {
+        let step = Transform::new("things", |_, _, _| Ok(()));
+        let code = Version::parse_code("0.8.0").unwrap();
+        let upgrades = Upgrades::new([Upgrade::new("0.8.0", "an upgrade").step(step)], &code);
+        let upgrades = upgrades.unwrap();
+        let units: Vec<&Unit> = upgrades.units().iter().collect();
+        let outcomes = |code| {
+            let by = closed_by(error(code), "upgrading", &units);
+            (closed(error(code), "asking").outcome, by.outcome)
+        };
+        assert_eq!(outcomes(8), (Outcome::NoServer, Outcome::UpgradeFailed));
+        assert_eq!(outcomes(121), (Outcome::ServerUnsuitable, Outcome::UpgradeFailed));
+        // there is no primary, whatever was being done
+        assert_eq!(outcomes(10107), (Outcome::NoServer, Outcome::NoServer));
+        // another transaction holds documents: a primary is there
+        assert_eq!(outcomes(112), (Outcome::NoServer, Outcome::UpgradeFailed));
+        let held = closed_by(error(251), "upgrading", &units);
+        assert_eq!(held.outcome, Outcome::UpgradeFailed);
+        assert!(held.message.contains("something else holds documents of things"), "{held}");
+        assert_eq!(closed_looking(error(251), "looking").outcome, Outcome::NoServer);
+        assert_eq!(closed_looking(error(121), "looking").outcome, Outcome::UpgradeFailed);
+        // what the driver itself cannot do, or what no server should answer
+        let odd = || Halt::Driver(mongodb::error::Error::from(ErrorKind::Bson(bson_error())));
+        assert_eq!(closed(odd(), "asking").outcome, Outcome::Bug);
+        assert_eq!(closed_by(odd(), "upgrading", &units).outcome, Outcome::UpgradeFailed);
+    }
+
+    fn bson_error() -> mongodb::bson::error::Error {
+        mongodb::bson::RawDocumentBuf::from_bytes(vec![1, 2, 3]).unwrap_err()
+    }
+}
