@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::authoring::table::Upgrades;
 use crate::authoring::upgrade::Upgrade;
 use crate::engine::failing::closed;
-use crate::modes::{POLL, Quiesce, Run, SAY};
+use crate::modes::run::{POLL, Quiesce, Run, SAY};
 use crate::process::activity::Activity;
 use crate::process::checkpoint::{Checkpoints, NoCheckpoints};
 use crate::process::exit::Outcome;

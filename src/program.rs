@@ -10,7 +10,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::engine::failing::closed;
 use crate::gate::Gate;
-use crate::modes::{POLL, SAY};
+use crate::modes::run::{POLL, SAY};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::process::log;

@@ -11,7 +11,7 @@ use mongodb::bson::spec::ElementType;
 use mongodb::bson::{DateTime, RawBson, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 use thiserror::Error;
 
-pub(crate) use touched::{CHANGED, Touched};
+pub(crate) use touched::{CHANGED, PURPOSE, Touched, stored_id};
 
 use crate::authoring::naming::Name;
 use crate::authoring::step_error::StepError;

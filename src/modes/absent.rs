@@ -7,7 +7,7 @@ use crate::authoring::table::Unit;
 use crate::engine::absent::Absent;
 use crate::engine::absent::absent;
 use crate::engine::context::Context;
-use crate::modes::Run;
+use crate::modes::run::Run;
 use crate::record::journal::Journal;
 
 impl Run<'_> {

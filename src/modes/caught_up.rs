@@ -5,7 +5,7 @@ use mongodb::bson::{Timestamp, doc};
 
 use crate::authoring::step::Step;
 use crate::authoring::table::Unit;
-use crate::modes::Run;
+use crate::modes::run::Run;
 use crate::process::failure::Failure;
 use crate::server::connection;
 use crate::server::stop::Halt;

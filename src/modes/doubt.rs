@@ -7,8 +7,8 @@ use mongodb::ClientSession;
 use mongodb::bson::Document;
 use tokio::time::Instant;
 
-use crate::modes::Run;
 use crate::modes::quiesce::RESTORE;
+use crate::modes::run::Run;
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::process::report::UpgradeState;

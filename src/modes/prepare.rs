@@ -13,7 +13,7 @@ use crate::engine::condition::ask;
 use crate::engine::context::Context;
 use crate::engine::failing::closed;
 use crate::engine::failing::closed_looking;
-use crate::modes::Run;
+use crate::modes::run::Run;
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::process::settings::{Conditions, Initialise};

@@ -1,7 +1,6 @@
 //! Old code stopped while its data changes: when workloads are stopped, restored and given back.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mongodb::bson::Document;
@@ -9,18 +8,18 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::decision::decide::Decision;
 use crate::engine::failing::closed;
+use crate::modes::run::{POLL, Quiesce, Run};
 use crate::modes::upgrade::{Under, Waiting};
-use crate::modes::{POLL, Run};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::process::report::{WorkloadReport, WorkloadState};
 use crate::process::settings::{Mode, Resume};
 use crate::quiesce::observer::{Occasion, Tone};
-use crate::quiesce::quiet::{Quiet, came_back, is_quiet, listed};
-use crate::quiesce::workloads::{Scaled, Workload, Workloads};
+use crate::quiesce::quiet::{came_back, is_quiet, listed};
+use crate::quiesce::workloads::{Scaled, Workload};
 use crate::record::document::{Record, Recorded};
 use crate::record::observed::Observed;
-use crate::record::remembered::{Entry, Memory, Remembered};
+use crate::record::remembered::{Entry, Remembered};
 use crate::server::answer;
 use crate::server::errors;
 use crate::server::retry::jittered;
@@ -34,14 +33,6 @@ const SAY: Duration = Duration::from_secs(5);
 
 /// How often a workload that changes all the time is looked at again.
 const LOOKS: u32 = 5;
-
-/// The workloads that a run stops, and where they are remembered.
-#[derive(Clone, Debug)]
-pub(crate) struct Quiesce {
-    pub(crate) workloads: Arc<dyn Workloads>,
-    pub(crate) memory: Memory,
-    pub(crate) quiet: Quiet,
-}
 
 /// How long a workload that could not be started is left alone before it is tried again.
 const AGAIN: Duration = Duration::from_millis(300);
@@ -65,17 +56,6 @@ impl Started {
             _ => Started::No(failure.message),
         }
     }
-}
-
-/// Calls of a run that were not answered, by the workload's UID: they may still take effect.
-#[derive(Debug, Default)]
-pub(crate) struct Unanswered {
-    /// The revision that was to be set to 0.
-    stopping: BTreeMap<String, String>,
-    /// What was to be started.
-    starting: BTreeSet<String>,
-    /// What the run sent that had the lock before, and whose session could not be ended.
-    pub(super) former: bool,
 }
 
 impl Run<'_> {

@@ -7,7 +7,7 @@ use mongodb::ClientSession;
 use mongodb::bson::RawDocumentBuf;
 
 use crate::engine::failing::closed;
-use crate::modes::Run;
+use crate::modes::run::Run;
 use crate::modes::upgrade::{Under, Waiting};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;

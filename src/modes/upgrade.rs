@@ -15,7 +15,7 @@ use crate::engine::failing::closed_by;
 use crate::engine::failing::closed_looking;
 use crate::engine::look::Look;
 use crate::engine::look::look;
-use crate::modes::{LOOKING, POLL, Run, SAY, held};
+use crate::modes::run::{LOOKING, POLL, Run, SAY, held};
 use crate::process::checkpoint::Point;
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;

@@ -4,22 +4,16 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mongodb::bson::oid::ObjectId;
-use mongodb::bson::{Document, RawDocumentBuf, doc, rawdoc};
+use mongodb::bson::{Document, doc, rawdoc};
 use mongodb::error::Error;
 use mongodb::options::Collation;
 use mongodb::{Collection, Database};
 
-/// What the `_id` of such a document says that it is.
-const PURPOSE: &str = "old values of an edit under way";
-
-/// The `_id` of such a document: nothing but these two fields.
-pub(crate) fn id_document(token: ObjectId) -> RawDocumentBuf {
-    rawdoc! { "upgrade_gate": PURPOSE, "id": token }
-}
+use crate::authoring::edit::{PURPOSE, stored_id};
 
 /// What finds all documents with such an `_id`, and no other, where strings are compared without any collation.
 pub(crate) fn filter() -> Document {
-    let size = rawdoc! { "v": id_document(ObjectId::from_bytes([0; 12])) }.as_bytes().len();
+    let size = rawdoc! { "v": stored_id(ObjectId::from_bytes([0; 12])) }.as_bytes().len();
     let mut filter = range();
     // in the range are also such with further fields
     filter.insert("$expr", doc! { "$eq": [{ "$bsonSize": { "v": "$_id" } }, size as i64] });

@@ -14,7 +14,6 @@ use super::{
     Conditions, EditError, Element, Inside, MAX_DOCUMENT_SIZE, Value, elements, embedded_in,
     enclose, id, nested, push_element, push_text, type_name,
 };
-use crate::record::staged;
 
 /// What the server lets a command have beyond a document's size, less what the driver adds to it.
 const BEYOND: usize = 12 * 1024;
@@ -22,6 +21,14 @@ const BEYOND: usize = 12 * 1024;
 /// Why an edit cannot be made this way either.
 const TOO_LARGE: &str = "what it edits is too large for a standalone server, which has no transactions: make it a \
                          replica set of one member (start it with --replSet, then run rs.initiate() once)";
+
+/// What the `_id` of stored old values says that they are.
+pub(crate) const PURPOSE: &str = "old values of an edit under way";
+
+/// The `_id` of a document with old values: nothing but these two fields.
+pub(crate) fn stored_id(token: ObjectId) -> RawDocumentBuf {
+    rawdoc! { "upgrade_gate": PURPOSE, "id": token }
+}
 
 const NO_ID: &str = "is null: a standalone server takes so large an edit only for another _id";
 
@@ -94,7 +101,7 @@ impl Touched {
         names.extend(rest.into_iter().map(str::to_owned));
         let after = RawDocumentBuf::from_bytes(bytes).map_err(|_| EditError::malformed())?;
         let touched = Touched { names, set, after };
-        let staged = old + staged::id_document(ObjectId::new()).as_bytes().len() + 16;
+        let staged = old + stored_id(ObjectId::new()).as_bytes().len() + 16;
         let command = touched.bytes() + touched.exchange_size(document)?;
         match staged > MAX_DOCUMENT_SIZE || command > MAX_DOCUMENT_SIZE + BEYOND {
             true => Err(EditError::new("", TOO_LARGE)),
@@ -127,7 +134,7 @@ impl Touched {
             push_text(out, "insert", records);
             nested(out, ElementType::Array, "documents", |out| {
                 nested(out, ElementType::EmbeddedDocument, "0", |out| {
-                    let id = staged::id_document(token);
+                    let id = stored_id(token);
                     push_element(out, ElementType::EmbeddedDocument, "_id", id.as_bytes());
                     self.before(document).try_for_each(|element| {
                         element?.push_to(out);
@@ -184,7 +191,7 @@ impl Touched {
         token: ObjectId,
     ) -> Result<(), EditError> {
         push_text(out, "aggregate", records);
-        let token = rawdoc! { "$match": { "_id": { "$eq": staged::id_document(token) } } };
+        let token = rawdoc! { "$match": { "_id": { "$eq": stored_id(token) } } };
         let id = rawdoc! { "$addFields": { "_id": { "$literal": id(document)? } } };
         nested(out, ElementType::Array, "pipeline", |out| {
             push_element(out, ElementType::EmbeddedDocument, "0", token.as_bytes());
