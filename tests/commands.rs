@@ -429,10 +429,10 @@ async fn a_holder_stopped_before_a_drop_or_rename_destroys_nothing_when_it_wakes
             continue;
         }
         // the journal, the command's identity, and the lease just before the command
-        let fault = Fault::block(&database, &["update"], Duration::from_millis(100), 3).await;
-        let first = scenario(&faulty(&database), "0.8.0", &upgrades)
-            .set("GATE_LOCK_LEASE", "1500ms")
-            .spawn();
+        // long enough that it is stopped in the third, and over before the lease is renewed
+        let fault = Fault::block(&database, &["update"], Duration::from_millis(600), 3).await;
+        let first =
+            scenario(&faulty(&database), "0.8.0", &upgrades).set("GATE_LOCK_LEASE", "8s").spawn();
         fault.met(3).await;
         first.signal("STOP");
         fault.end().await;
