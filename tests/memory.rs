@@ -295,11 +295,11 @@ async fn a_version_has_very_many_small_edits() {
     let standalone = Server::standalone().await;
     for database in databases(&standalone).await {
         // many in each document
-        with_references(&database, 1200, 150).await;
+        with_references(&database, 600, 150).await;
         assert_frugal(&scenario(&database.uri, "0.8.0", "0.8.0=pin")).await;
         assert_eq!(
             count(&database, "things", doc! { "list.149.ref": { "$type": "int" } }).await,
-            1200
+            600
         );
         // many documents
         database.collection::<Document>("things").drop().await.unwrap();

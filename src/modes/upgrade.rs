@@ -29,6 +29,7 @@ use crate::record::lock::{Attempt, foreign};
 use crate::record::observed::{Holder, Observed};
 use crate::record::staged;
 use crate::server::answer;
+use crate::server::connection::Deployment;
 use crate::server::operations;
 use crate::server::retry::jittered;
 use crate::server::stop::{Halt, Reason, caught, within};
@@ -260,7 +261,10 @@ impl Run<'_> {
         context.checkpoints.reached(Point::Locked).await;
         let watch = context.quiet.watch(self.lock.lease / 3, &self.stop);
         let ended = caught(async {
-            if let Under::Upgrade | Under::Repair(_) = under {
+            // only runs on a standalone server leave any
+            if context.server.deployment == Deployment::Standalone
+                && let Under::Upgrade | Under::Repair(_) = under
+            {
                 self.remove_leftovers().await?;
             }
             match under {
