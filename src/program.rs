@@ -13,12 +13,11 @@ use crate::gate::Gate;
 use crate::modes::run::{POLL, SAY};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
-use crate::process::log;
 use crate::process::report::Report;
 use crate::process::settings::{
     Arguments, LogFormat, Mode, Settings, Unread, arguments, default_report_file, help,
 };
-use crate::process::{allocator, blocking};
+use crate::process::{allocator, blocking, log};
 use crate::server::retry::jittered;
 use crate::server::stop::Stop;
 use crate::version::Version;

@@ -4,8 +4,7 @@ use crate::authoring::action::{ActionType, UpgradeAction};
 use crate::authoring::step::Step;
 use crate::authoring::table::Unit;
 use crate::authoring::transform::Transform;
-use crate::engine::edited;
-use crate::engine::seed;
+use crate::engine::{edited, seed};
 use crate::record::journal::Done;
 
 /// The actions that a version's steps report, from what each did.

@@ -55,7 +55,7 @@ pub(crate) fn joined<T>(ended: Option<Result<Result<T, Halt>, JoinError>>) -> Re
     }
 }
 
-pub(crate) fn given_up() -> Halt {
+fn given_up() -> Halt {
     Failure::bug("a query was given up on its way").into()
 }
 

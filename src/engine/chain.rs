@@ -11,13 +11,12 @@ use crate::authoring::table::Unit;
 use crate::authoring::transform::Transform;
 use crate::engine::context::Context;
 use crate::engine::converge::Verify;
-use crate::engine::edited::Sizes;
-use crate::engine::edited::{Edited, id_bytes};
+use crate::engine::edited::{self, Edited, Sizes, id_bytes};
 use crate::engine::estimate::Known;
-use crate::engine::find::In;
+use crate::engine::find::{self, In};
 use crate::engine::scan::{Tally, all_of};
-use crate::engine::unstored::Made;
-use crate::engine::{edited, find, seed, unstored};
+use crate::engine::seed;
+use crate::engine::unstored::{self, Made};
 use crate::process::progress::Progress;
 use crate::server::stop::Halt;
 

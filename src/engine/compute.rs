@@ -8,13 +8,12 @@ use crate::authoring::lookup::Found;
 use crate::authoring::step_error::StepError;
 use crate::authoring::table::Unit;
 use crate::authoring::transform::Transform;
-use crate::engine::author;
-use crate::engine::author::{about, refused};
+use crate::engine::author::{self, about, refused};
 use crate::engine::background::{Abandoned, aside};
 use crate::engine::converge::{Verify, verify, verify_known};
-use crate::engine::edited::HELD_BYTES;
-use crate::engine::edited::Sizes;
-use crate::engine::edited::{Batch, Edited, Effect, MOST_COUNTED, Purpose, last, place};
+use crate::engine::edited::{
+    Batch, Edited, Effect, HELD_BYTES, MOST_COUNTED, Purpose, Sizes, last, place,
+};
 use crate::engine::find::{In, SIZE, check_id};
 use crate::engine::look_up::{Gathered, gather};
 use crate::server::stop::Halt;
@@ -45,7 +44,7 @@ pub(crate) async fn compute(
     .await
 }
 
-pub(crate) fn computed(
+fn computed(
     unit: &Unit,
     transform: &Transform,
     documents: Vec<RawDocumentBuf>,
@@ -131,7 +130,7 @@ pub(crate) async fn verify_all(
     Ok(())
 }
 
-pub(crate) fn effect(
+fn effect(
     started: DateTime,
     transform: &Transform,
     document: &RawDocument,
@@ -157,7 +156,7 @@ pub(crate) fn effect(
     }
 }
 
-pub(crate) fn undeclared(transform: &Transform, name: &str) -> String {
+fn undeclared(transform: &Transform, name: &str) -> String {
     let names: Vec<&str> = transform.counters.iter().map(|counter| &*counter.name).collect();
     let declared = match names.as_slice() {
         [] => "declares none".to_owned(),
@@ -170,7 +169,7 @@ pub(crate) fn undeclared(transform: &Transform, name: &str) -> String {
 
 /// What the author's edits come to; none where they leave all as it is. An error where they do not keep to what they must, as far as it can
 /// be told without the server.
-pub(crate) fn checked(
+fn checked(
     transform: &Transform,
     document: &RawDocument,
     edits: Edits,

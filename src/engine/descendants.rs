@@ -2,8 +2,7 @@
 //! anything is written: they must be ones that it can transform, and that at some time add no more.
 
 use std::collections::HashSet;
-use std::hash::BuildHasher;
-use std::hash::RandomState;
+use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 
 use mongodb::bson::{RawDocumentBuf, Timestamp};
@@ -14,8 +13,7 @@ use crate::engine::context::Context;
 use crate::engine::converge::Verify;
 use crate::engine::edited::{Edited, id_bytes, place};
 use crate::engine::failing::failed_step;
-use crate::engine::unstored;
-use crate::engine::unstored::Made;
+use crate::engine::unstored::{self, Made};
 use crate::server::stop::Halt;
 
 /// How many times over added documents may add further ones. Where a document's levels are unrolled one by one,

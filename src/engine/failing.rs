@@ -6,9 +6,8 @@ use crate::authoring::step::Step;
 use crate::authoring::table::Unit;
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
-use crate::server::redact;
 use crate::server::stop::Halt;
-use crate::server::{answer, errors};
+use crate::server::{answer, errors, redact};
 
 /// The closed gate of a failed upgrade.
 pub(crate) fn failed(what: impl Into<String>, next: impl Into<String>) -> Halt {
@@ -95,7 +94,7 @@ fn closed_as(halt: Halt, doing: &str, unknown: Outcome) -> Failure {
 
 /// The server's code for a write that it does not make in transactions: into a capped collection, and into
 /// a missing one where the feature compatibility version is below 4.4.
-pub(crate) const NOT_IN_A_TRANSACTION: i32 = 263;
+const NOT_IN_A_TRANSACTION: i32 = 263;
 
 /// What only the server knows: a unique key, a validator.
 pub(crate) fn write_failure(error: &Document, unit: &Unit, step: &str, place: &str) -> Halt {

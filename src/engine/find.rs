@@ -12,8 +12,7 @@ use mongodb::{ClientSession, Database};
 use crate::authoring::step_error::StepError;
 use crate::authoring::transform::Transform;
 use crate::engine::background::TURN;
-use crate::engine::edited::Edited;
-use crate::engine::edited::Sizes;
+use crate::engine::edited::{Edited, Sizes};
 use crate::server::stop::Halt;
 
 /// How many documents the server may send at once for a look-up; its default of 101 would ask twice.
@@ -43,7 +42,7 @@ impl In {
 
 /// Where a batch begins.
 #[derive(Clone, Copy)]
-pub(crate) enum Place<'a> {
+enum Place<'a> {
     /// At the first document.
     Start,
     /// After the document with this `_id`.
@@ -87,13 +86,7 @@ pub(crate) async fn documents(
 }
 
 /// Index bounds, not `$gt`, go on after a document: a comparison sees one BSON type only.
-pub(crate) fn find(
-    transform: &Transform,
-    place: Place<'_>,
-    limit: usize,
-    read: In,
-    sizes: Sizes,
-) -> Document {
+fn find(transform: &Transform, place: Place<'_>, limit: usize, read: In, sizes: Sizes) -> Document {
     let but = |id: Bson| doc! { "$and": [{ "_id": id }, transform.filter.clone()] };
     let filter = match place {
         Place::Start => transform.filter.clone(),
@@ -142,7 +135,7 @@ pub(crate) fn find_again(
 }
 
 /// The query for all documents in `_id` order, with the fields that the transform reads.
-pub(crate) fn find_in_order(transform: &Transform, sizes: Sizes) -> Document {
+fn find_in_order(transform: &Transform, sizes: Sizes) -> Document {
     let mut find = doc! {
         "find": &*transform.collection,
         "sort": { "_id": 1 },

@@ -9,14 +9,13 @@ use crate::authoring::table::Unit;
 use crate::authoring::transform::Transform;
 use crate::engine::context::Context;
 use crate::engine::edited::{Edited, place};
-use crate::engine::failing::failed_step;
-use crate::engine::failing::write_failure;
+use crate::engine::failing::{failed_step, write_failure};
 use crate::engine::find::{In, query};
 use crate::process::checkpoint::Point;
 use crate::process::failure::Failure;
-use crate::server::answer::{fail_on_write_concern, write_errors};
+use crate::server::answer::{self, fail_on_write_concern, write_errors};
+use crate::server::errors;
 use crate::server::stop::Halt;
-use crate::server::{answer, errors};
 
 /// The first version of the server's protocol in which an aggregation takes variables: MongoDB 5.0's.
 const VARIABLES: i32 = 13;

@@ -8,15 +8,14 @@ use mongodb::{ClientSession, Database};
 use crate::authoring::lookup::{Found, Keys, Lookup};
 use crate::authoring::table::Unit;
 use crate::authoring::transform::Transform;
-use crate::engine::author;
-use crate::engine::author::refused;
+use crate::engine::author::{self, refused};
 use crate::engine::background::{Abandoned, aside};
 use crate::engine::edited::place;
 use crate::engine::find::{Flow, In, LOOK_UP_BATCH, each};
 use crate::server::stop::Halt;
 
 /// How many bytes of documents may be found for a batch; what is found for one document may be more.
-pub(crate) const FOUND_BYTES: usize = 8 * 1024 * 1024;
+const FOUND_BYTES: usize = 8 * 1024 * 1024;
 
 /// Documents, and what they refer to.
 pub(crate) struct Gathered {
@@ -72,7 +71,7 @@ pub(crate) async fn gather(
 
 /// The queries for what the documents refer to, as far as `found` has not asked for it: each with the
 /// position of its look-up.
-pub(crate) fn look_ups(
+fn look_ups(
     unit: &Unit,
     transform: &Transform,
     documents: &[RawDocumentBuf],
@@ -101,11 +100,7 @@ pub(crate) fn look_ups(
     Ok(finds)
 }
 
-pub(crate) fn look_up(
-    lookup: &Lookup,
-    filter: RawDocumentBuf,
-    place: In,
-) -> Result<RawDocumentBuf, Error> {
+fn look_up(lookup: &Lookup, filter: RawDocumentBuf, place: In) -> Result<RawDocumentBuf, Error> {
     let mut find = rawdoc! {
         "find": &*lookup.collection,
         "filter": filter,
@@ -119,7 +114,7 @@ pub(crate) fn look_up(
 }
 
 /// Takes what a query of [`look_ups`] finds, until that is more than `most` bytes.
-pub(crate) async fn take(
+async fn take(
     database: &Database,
     session: Option<&mut ClientSession>,
     unit: &Unit,
@@ -141,7 +136,7 @@ pub(crate) async fn take(
 }
 
 /// Reads what was found several times for one value again, in its order.
-pub(crate) async fn take_in_order(
+async fn take_in_order(
     database: &Database,
     mut session: Option<&mut ClientSession>,
     unit: &Unit,

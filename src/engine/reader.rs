@@ -5,14 +5,13 @@ use tokio::task::JoinSet;
 
 use crate::authoring::table::Unit;
 use crate::authoring::transform::Transform;
-use crate::engine::compute::Computed;
+use crate::engine::background;
+use crate::engine::compute::{self, Computed};
 use crate::engine::context::Context;
 use crate::engine::converge::Verify;
-use crate::engine::edited::Sizes;
-use crate::engine::edited::{Batch, Edited, Purpose};
-use crate::engine::find::In;
-use crate::engine::look_up::Gathered;
-use crate::engine::{background, compute, edited, find, look_up};
+use crate::engine::edited::{self, Batch, Edited, Purpose, Sizes};
+use crate::engine::find::{self, In};
+use crate::engine::look_up::{self, Gathered};
 use crate::server::connection;
 use crate::server::stop::Halt;
 

@@ -6,13 +6,12 @@ use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, doc, ra
 
 use crate::authoring::table::Unit;
 use crate::authoring::transform::Transform;
+use crate::engine::compute;
 use crate::engine::context::Context;
 use crate::engine::converge::Verify;
-use crate::engine::edited::Sizes;
-use crate::engine::edited::{Edited, Purpose};
-use crate::engine::find::In;
-use crate::engine::look_up::Gathered;
-use crate::engine::{compute, find, look_up};
+use crate::engine::edited::{Edited, Purpose, Sizes};
+use crate::engine::find::{self, In};
+use crate::engine::look_up::{self, Gathered};
 use crate::server::connection::Deployment;
 use crate::server::stop::Halt;
 use crate::server::{answer, errors};

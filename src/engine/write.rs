@@ -13,21 +13,19 @@ use crate::engine::added::{by_collection, there};
 use crate::engine::compute::compute_in;
 use crate::engine::context::Context;
 use crate::engine::converge::Verify;
-use crate::engine::edited::Sizes;
-use crate::engine::edited::{Batch, Edited, done, id_bytes, place};
+use crate::engine::edited::{Batch, Edited, Sizes, done, id_bytes, place};
 use crate::engine::failing::write_failure;
 use crate::engine::find::{Flow, In, documents, each, find_again, finds};
-use crate::engine::large;
-use crate::engine::large::Exchange;
+use crate::engine::large::{self, Exchange};
 use crate::record::journal::Done;
 use crate::server::answer::{fail_on_write_concern, write_errors};
 use crate::server::stop::Halt;
 
 /// What one `update` or `insert` command may carry, in bytes; one statement alone may be larger.
-pub(crate) const COMMAND_BYTES: usize = 12 * 1024 * 1024;
+const COMMAND_BYTES: usize = 12 * 1024 * 1024;
 
 /// How many statements or documents the server takes in one command.
-pub(crate) const COMMAND_ITEMS: usize = 100_000;
+const COMMAND_ITEMS: usize = 100_000;
 
 /// Reads the next batch after `after` in the session's transaction, with its edits.
 pub(crate) async fn read(
@@ -217,12 +215,12 @@ pub(crate) struct Written {
 }
 
 /// The documents that are changed themselves, not only the cause of others, and the statements that do so.
-pub(crate) fn statements<'a>(edited: &[&'a Edited]) -> (Vec<&'a Edited>, Vec<&'a RawDocumentBuf>) {
+fn statements<'a>(edited: &[&'a Edited]) -> (Vec<&'a Edited>, Vec<&'a RawDocumentBuf>) {
     edited.iter().filter_map(|edited| Some((edited, edited.effect.statement.as_ref()?))).unzip()
 }
 
 /// The documents that are deleted, and the statements that do so.
-pub(crate) fn deletions<'a>(edited: &[&'a Edited]) -> (Vec<&'a Edited>, Vec<&'a RawDocumentBuf>) {
+fn deletions<'a>(edited: &[&'a Edited]) -> (Vec<&'a Edited>, Vec<&'a RawDocumentBuf>) {
     edited.iter().filter_map(|edited| Some((edited, edited.effect.deletion.as_ref()?))).unzip()
 }
 
@@ -266,7 +264,7 @@ pub(crate) fn commands<'a>(
     })
 }
 
-pub(crate) fn fail_on_write_error(
+fn fail_on_write_error(
     answer: &Document,
     unit: &Unit,
     transform: &Transform,

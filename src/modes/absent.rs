@@ -4,8 +4,7 @@
 use std::collections::HashSet;
 
 use crate::authoring::table::Unit;
-use crate::engine::absent::Absent;
-use crate::engine::absent::absent;
+use crate::engine::absent::{Absent, absent};
 use crate::engine::context::Context;
 use crate::modes::run::Run;
 use crate::record::journal::Journal;

@@ -20,10 +20,9 @@ use crate::quiesce::workloads::{Scaled, Workload};
 use crate::record::document::{Record, Recorded};
 use crate::record::observed::Observed;
 use crate::record::remembered::{Entry, Remembered};
-use crate::server::answer;
-use crate::server::errors;
 use crate::server::retry::jittered;
 use crate::server::stop::Halt;
+use crate::server::{answer, errors};
 
 /// How long restoring may take, also after a signal.
 pub(super) const RESTORE: Duration = Duration::from_secs(10);

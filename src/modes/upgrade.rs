@@ -10,11 +10,8 @@ use crate::decision::decide::Decision;
 use crate::engine::apply::Work;
 use crate::engine::context::Context;
 use crate::engine::estimate::Estimate;
-use crate::engine::failing::closed;
-use crate::engine::failing::closed_by;
-use crate::engine::failing::closed_looking;
-use crate::engine::look::Look;
-use crate::engine::look::look;
+use crate::engine::failing::{closed, closed_by, closed_looking};
+use crate::engine::look::{Look, look};
 use crate::modes::run::{LOOKING, POLL, Run, SAY, held};
 use crate::process::checkpoint::Point;
 use crate::process::exit::Outcome;
@@ -28,11 +25,10 @@ use crate::record::journal::Journal;
 use crate::record::lock::{Attempt, foreign};
 use crate::record::observed::{Holder, Observed};
 use crate::record::staged;
-use crate::server::answer;
 use crate::server::connection::Deployment;
-use crate::server::operations;
 use crate::server::retry::jittered;
 use crate::server::stop::{Halt, Reason, caught, within};
+use crate::server::{answer, operations};
 use crate::version::Version;
 
 /// How long releasing the lock may take; the lease ends by itself.

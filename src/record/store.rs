@@ -19,13 +19,10 @@ use crate::record::lock::{self, LOCK_ID, live_holder};
 use crate::record::moves::Move;
 use crate::record::names::Names;
 use crate::record::observed::{Holder, Observed};
-use crate::record::remembered;
-use crate::record::staged;
 use crate::record::stamp_change::Change;
-use crate::server::answer;
-use crate::server::connection;
-use crate::server::errors;
+use crate::record::{remembered, staged};
 use crate::server::stop::{Halt, Stop};
+use crate::server::{answer, connection, errors};
 
 /// How often a move whose answer was lost is settled anew before the error is passed on.
 const ATTEMPTS: u32 = 8;
