@@ -133,6 +133,18 @@ async fn a_large_edit_leaves_what_a_replica_set_leaves() {
     assert!(left[0] == left[1]);
 }
 
+/// The run of an upgrade during which something else happens while the old values are being stored.
+async fn upgraded_during<T>(database: &Fresh, something: impl Future<Output = T>) -> Run {
+    let fault = Fault::block(database, &["insert"], Duration::from_millis(700), 1).await;
+    let running = scenario(&faulty(database), "0.8.0", "0.8.0=pin").spawn();
+    fault.met(1).await;
+    something.await;
+    let run = running.wait().await;
+    fault.end().await;
+    assert_code(&run, 0);
+    run
+}
+
 #[tokio::test]
 async fn a_change_between_reading_and_a_large_edit_is_kept() {
     let database = with_list(standalone().await).await;
@@ -140,18 +152,15 @@ async fn a_change_between_reading_and_a_large_edit_is_kept() {
         return;
     }
     let things = database.collection::<Document>("things");
-    let fault = Fault::block(&database, &["insert"], Duration::from_millis(700), 1).await;
-    let running = scenario(&faulty(&database), "0.8.0", "0.8.0=pin").spawn();
-    fault.met(1).await;
-    for change in [
-        doc! { "$push": { "list": { "name": 7, "the user's": true } } },
-        doc! { "$set": { "last.y": "the user's" } },
-    ] {
-        things.update_one(doc! { "_id": 3 }, change).await.unwrap();
-    }
-    let run = running.wait().await;
-    fault.end().await;
-    assert_code(&run, 0);
+    let changing = async {
+        for change in [
+            doc! { "$push": { "list": { "name": 7, "the user's": true } } },
+            doc! { "$set": { "last.y": "the user's" } },
+        ] {
+            things.update_one(doc! { "_id": 3 }, change).await.unwrap();
+        }
+    };
+    let run = upgraded_during(&database, changing).await;
     assert_eq!(counted(&run, "0.8.0", "resolved"), ENTRIES as u64 + 7, "{run}");
     assert_pinned(&database, ENTRIES as u64 + 7).await;
     let kept = doc! { "list.the user's": true, "last.y": "the user's" };
@@ -165,13 +174,8 @@ async fn a_document_that_is_deleted_before_its_large_edit_stays_away() {
         return;
     }
     let things = database.collection::<Document>("things");
-    let fault = Fault::block(&database, &["insert"], Duration::from_millis(700), 1).await;
-    let running = scenario(&faulty(&database), "0.8.0", "0.8.0=pin").spawn();
-    fault.met(1).await;
-    things.delete_one(doc! { "_id": 3 }).await.unwrap();
-    let run = running.wait().await;
-    fault.end().await;
-    assert_code(&run, 0);
+    let deleting = async { things.delete_one(doc! { "_id": 3 }).await.unwrap() };
+    let run = upgraded_during(&database, deleting).await;
     assert_pinned(&database, 6).await;
     assert_eq!(count(&database, "things", doc! {}).await, 6, "{run}");
 }

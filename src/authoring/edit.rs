@@ -1193,7 +1193,7 @@ impl Conditions<'_> {
     /// That a number reads the same, if it has this type: other numbers compare as equal.
     fn text(&mut self, field: &str, kind: &str, old: RawBson) {
         let old = rawdoc! { "$toString": old };
-        // what is no number may have no text
+        // a value that is not a number may not be convertible to text
         let same = rawdoc! { "$cond": [
             { "$eq": [{ "$type": field }, kind] },
             { "$eq": [{ "$toString": field }, old] },

@@ -187,7 +187,7 @@ impl Upgrades {
         Upgrades { oldest, ..self }
     }
 
-    /// The oldest recorded version from which the table reaches; none where it reaches from every version.
+    /// The oldest recorded version that the table can upgrade from, or `None` if it can upgrade from every version.
     pub(crate) fn oldest(&self) -> Option<&Version> {
         self.oldest.as_ref()
     }

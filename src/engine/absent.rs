@@ -15,12 +15,12 @@ pub(crate) struct Absent {
     /// The step or the condition, as it is named.
     pub(crate) by: String,
     pub(crate) collection: String,
-    /// What that comes to.
+    /// What follows for the step or the condition, in words.
     pub(crate) so: &'static str,
 }
 
-/// The collections that `units` name, but for the first `finished` steps, and that neither exist nor come to be by
-/// an earlier step: each once.
+/// The collections that `units` name, without their first `finished` steps, and that neither exist nor are created by
+/// an earlier step. Each is listed once.
 pub(crate) fn absent(units: &[&Unit], finished: usize, existing: &HashSet<String>) -> Vec<Absent> {
     let mut existing: HashSet<&str> = existing.iter().map(String::as_str).collect();
     let mut absent: Vec<Absent> = Vec::new();

@@ -88,22 +88,23 @@ fn computed(
     Ok(Computed { batch, rest: documents.collect(), found: found.bytes() })
 }
 
-/// Computes the edits of documents that were read in the session's transaction.
+/// Looks up what documents refer to, and computes and verifies their edits, all in one place.
 pub(crate) async fn compute_in(
+    place: In,
     database: &Database,
-    session: &mut ClientSession,
+    mut session: Option<&mut ClientSession>,
     unit: &Unit,
     transform: &Transform,
     documents: Vec<RawDocumentBuf>,
-    promise: Verify,
+    (purpose, promise): (Purpose, Verify),
 ) -> Result<Computed, Halt> {
-    let place = In::Transaction;
-    let gathered = gather(database, Some(&mut *session), unit, transform, documents, place).await?;
+    let looking_up = session.as_deref_mut();
+    let gathered = gather(database, looking_up, unit, transform, documents, place).await?;
     let Gathered { documents, found, rest } = gathered;
-    let mut computed = compute(unit, transform, documents, found, Purpose::Write, promise).await?;
+    let mut computed = compute(unit, transform, documents, found, purpose, promise).await?;
     computed.rest.extend(rest);
     let outputs = std::mem::take(&mut computed.batch.outputs);
-    verify_all(database, Some(session), unit, transform, outputs, place).await?;
+    verify_all(database, session, unit, transform, outputs, place).await?;
     Ok(computed)
 }
 
@@ -167,8 +168,12 @@ fn undeclared(transform: &Transform, name: &str) -> String {
     )
 }
 
-/// What the author's edits come to; none where they leave all as it is. An error where they do not keep to what they must, as far as it can
-/// be told without the server.
+/// What the author's edits do to the document, or `None` if they leave it as it is.
+///
+/// # Errors
+///
+/// The edits break a rule that can be checked without the server: they touch a field or a collection that the
+/// transform does not name, delete although it does not say so, or make the document larger than 16 MiB.
 fn checked(
     transform: &Transform,
     document: &RawDocument,
@@ -264,6 +269,7 @@ fn checked(
         output,
     }))
 }
+
 #[cfg(test)]
 mod tests {
     use mongodb::bson::{Bson, rawdoc};

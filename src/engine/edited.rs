@@ -7,6 +7,7 @@ use crate::authoring::edit::{Counts, Inserts, Touched};
 use crate::authoring::transform::Transform;
 use crate::engine::author;
 use crate::record::journal::Done;
+use crate::server::connection::Deployment;
 
 /// How many bytes of edited documents and of their edits a batch may hold; one document may need more.
 pub(crate) const HELD_BYTES: usize = 8 * 1024 * 1024;
@@ -43,6 +44,16 @@ pub(crate) enum Purpose {
     Look,
     /// To be written outside transactions, or to find out whether it could be.
     Guarded,
+}
+
+impl Purpose {
+    /// How a batch is read to find out whether it could be written on such a server.
+    pub(crate) fn of_preflight(deployment: Deployment) -> Self {
+        match deployment {
+            Deployment::WithTransactions => Purpose::Look,
+            Deployment::Standalone => Purpose::Guarded,
+        }
+    }
 }
 
 /// Documents of a transform, read and computed together.

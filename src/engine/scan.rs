@@ -13,7 +13,6 @@ use crate::engine::reader::Reader;
 use crate::engine::{descendants, large};
 use crate::process::progress::Progress;
 use crate::record::journal::{Journal, Pass};
-use crate::server::connection::Deployment;
 use crate::server::stop::Halt;
 
 /// How many documents the collection of a transform holds, about.
@@ -35,10 +34,7 @@ pub(crate) async fn scan(
     // the late pass of a journaled step starts over from the first document
     let from = journal.filter(|journal| journal.pass == Pass::First);
     let after: Option<Bson> = from.and_then(|j| j.position.clone()).map(|place| place.after);
-    let purpose = match context.server.deployment {
-        Deployment::WithTransactions => Purpose::Look,
-        Deployment::Standalone => Purpose::Guarded,
-    };
+    let purpose = Purpose::of_preflight(context.server.deployment);
     let mut reader = Reader::new(context, unit, transform, purpose, after).since(since).verifying();
     let mut tally = Tally::default();
     let all = all_of(context, transform).await?;

@@ -6,13 +6,11 @@ use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, doc, ra
 
 use crate::authoring::table::Unit;
 use crate::authoring::transform::Transform;
-use crate::engine::compute;
+use crate::engine::compute::compute_in;
 use crate::engine::context::Context;
 use crate::engine::converge::Verify;
 use crate::engine::edited::{Edited, Purpose, Sizes};
 use crate::engine::find::{self, In};
-use crate::engine::look_up::{self, Gathered};
-use crate::server::connection::Deployment;
 use crate::server::stop::Halt;
 use crate::server::{answer, errors};
 
@@ -42,10 +40,7 @@ pub(crate) async fn compute(
     promise: Verify,
 ) -> Result<Made, Halt> {
     let (database, place) = (context.database(), In::Plain(since));
-    let purpose = match context.server.deployment {
-        Deployment::WithTransactions => Purpose::Look,
-        Deployment::Standalone => Purpose::Guarded,
-    };
+    let purpose = Purpose::of_preflight(context.server.deployment);
     let reading = async || context.stop.guard(read(database, transform, documents, place)).await;
     let Some(mut left) = context.retry(reading).await? else {
         return Ok(Made::Unknown);
@@ -53,18 +48,8 @@ pub(crate) async fn compute(
     let (mut all, mut held) = (Vec::new(), 0);
     while !left.is_empty() {
         let computing = async || {
-            let documents = left.clone();
-            let computing = async {
-                let gathered =
-                    look_up::gather(database, None, unit, transform, documents, place).await?;
-                let Gathered { documents, found, rest } = gathered;
-                let mut computed =
-                    compute::compute(unit, transform, documents, found, purpose, promise).await?;
-                computed.rest.extend(rest);
-                let outputs = std::mem::take(&mut computed.batch.outputs);
-                compute::verify_all(database, None, unit, transform, outputs, place).await?;
-                Ok::<_, Halt>(computed)
-            };
+            let (documents, how) = (left.clone(), (purpose, promise));
+            let computing = compute_in(place, database, None, unit, transform, documents, how);
             context.stop.guard(computing).await
         };
         let computed = context.retry(computing).await?;

@@ -13,7 +13,7 @@ use crate::engine::added::{by_collection, there};
 use crate::engine::compute::compute_in;
 use crate::engine::context::Context;
 use crate::engine::converge::Verify;
-use crate::engine::edited::{Batch, Edited, Sizes, done, id_bytes, place};
+use crate::engine::edited::{Batch, Edited, Purpose, Sizes, done, id_bytes, place};
 use crate::engine::failing::write_failure;
 use crate::engine::find::{Flow, In, documents, each, find_again, finds};
 use crate::engine::large::{self, Exchange};
@@ -40,7 +40,9 @@ pub(crate) async fn read(
     let documents = documents(database, Some(&mut *session), finds).await?;
     let promise = Verify::promise(transform);
     // what is too much is read again by the next call
-    Ok(compute_in(database, session, unit, transform, documents, promise).await?.batch)
+    let (place, how) = (In::Transaction, (Purpose::Write, promise));
+    let computed = compute_in(place, database, Some(session), unit, transform, documents, how);
+    Ok(computed.await?.batch)
 }
 
 /// Writes, in the session's transaction, documents that were read and computed before it: where one is not
@@ -79,8 +81,9 @@ pub(crate) async fn write_foreseen(
     .await?;
     let mut anew = Vec::new();
     while !changed.is_empty() {
-        let computed =
-            compute_in(database, session, unit, transform, changed, Verify::Nothing).await?;
+        let (place, how) = (In::Transaction, (Purpose::Write, Verify::Nothing));
+        let session = Some(&mut *session);
+        let computed = compute_in(place, database, session, unit, transform, changed, how).await?;
         anew.push(computed.batch);
         changed = computed.rest;
     }
@@ -112,12 +115,7 @@ pub(crate) async fn write(
         for (_, command) in commands("insert", collection, "documents", new, None) {
             let answer = database.run_raw_command(command).session(&mut *session).await?;
             if let Some(error) = write_errors(&answer).next() {
-                return Err(write_failure(
-                    error,
-                    unit,
-                    &transform.step_name(),
-                    &format!("a document added to {collection}"),
-                ));
+                return Err(refused_addition(error, unit, transform, collection));
             }
         }
     }
@@ -155,12 +153,7 @@ pub(crate) async fn write_guarded(
                 there(database, None, unit, transform, collection, &documents, None).await?;
             }
             if let Some(error) = write_errors(&answer).find(|error| !is_there(error)) {
-                return Err(write_failure(
-                    error,
-                    unit,
-                    &transform.step_name(),
-                    &format!("a document added to {collection}"),
-                ));
+                return Err(refused_addition(error, unit, transform, collection));
             }
             fail_on_write_concern(&answer)?;
         }
@@ -171,26 +164,17 @@ pub(crate) async fn write_guarded(
         edited.iter().filter_map(|edited| Some((*edited, edited.large()?))).collect();
     let unchanged = (edited.len() - changed.len() - deleted.len() - large.len()) as u64;
     let mut written = Written { documents: unchanged, refusal: None };
-    for (first, command) in
-        commands("update", &transform.collection, "updates", statements, Some(&concern))
+    for (verb, list, sent, items) in
+        [("update", "updates", changed, statements), ("delete", "deletes", deleted, deletions)]
     {
-        let answer = database.run_raw_command(command).await?;
-        fail_on_write_concern(&answer)?;
-        written.documents += answer.get_i32("n").unwrap_or_default().max(0) as u64;
-        if let Err(refusal) = fail_on_write_error(&answer, unit, transform, &changed[first..]) {
-            written.refusal = Some(refusal);
-            return Ok(written);
-        }
-    }
-    for (first, command) in
-        commands("delete", &transform.collection, "deletes", deletions, Some(&concern))
-    {
-        let answer = database.run_raw_command(command).await?;
-        fail_on_write_concern(&answer)?;
-        written.documents += answer.get_i32("n").unwrap_or_default().max(0) as u64;
-        if let Err(refusal) = fail_on_write_error(&answer, unit, transform, &deleted[first..]) {
-            written.refusal = Some(refusal);
-            return Ok(written);
+        for (first, command) in commands(verb, &transform.collection, list, items, Some(&concern)) {
+            let answer = database.run_raw_command(command).await?;
+            fail_on_write_concern(&answer)?;
+            written.documents += answer.get_i32("n").unwrap_or_default().max(0) as u64;
+            if let Err(refusal) = fail_on_write_error(&answer, unit, transform, &sent[first..]) {
+                written.refusal = Some(refusal);
+                return Ok(written);
+            }
         }
     }
     for (edited, touched) in large {
@@ -277,4 +261,15 @@ fn fail_on_write_error(
         None => transform.collection.clone().into_owned(),
     };
     Err(write_failure(error, unit, &transform.step_name(), &place))
+}
+
+/// What the server says against a document that is added.
+fn refused_addition(
+    error: &Document,
+    unit: &Unit,
+    transform: &Transform,
+    collection: &str,
+) -> Halt {
+    let place = format!("a document added to {collection}");
+    write_failure(error, unit, &transform.step_name(), &place)
 }

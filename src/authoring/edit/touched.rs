@@ -246,7 +246,7 @@ impl Touched {
                         })
                     })?;
                     push_text(out, "1", &value);
-                    // an error that the server cannot compute beforehand
+                    // an error that depends on the document, so that the server does not raise it already while it parses
                     let changed =
                         rawdoc! { "$toInt": { "$concat": [CHANGED, { "$type": "$_id" }] } };
                     push_element(out, ElementType::EmbeddedDocument, "2", changed.as_bytes());
