@@ -25,10 +25,9 @@ use crate::record::journal::Journal;
 use crate::record::lock::{Attempt, foreign};
 use crate::record::observed::{Holder, Observed};
 use crate::record::staged;
-use crate::server::connection::Deployment;
 use crate::server::retry::jittered;
 use crate::server::stop::{Halt, Reason, caught, within};
-use crate::server::{answer, operations};
+use crate::server::{answer, errors, operations};
 use crate::version::Version;
 
 /// How long releasing the lock may take; the lease ends by itself.
@@ -257,10 +256,7 @@ impl Run<'_> {
         context.checkpoints.reached(Point::Locked).await;
         let watch = context.quiet.watch(self.lock.lease / 3, &self.stop);
         let ended = caught(async {
-            // only runs on a standalone server leave any
-            if context.server.deployment == Deployment::Standalone
-                && let Under::Upgrade | Under::Repair(_) = under
-            {
+            if let Under::Upgrade | Under::Repair(_) = under {
                 self.remove_leftovers().await?;
             }
             match under {
@@ -297,6 +293,12 @@ impl Run<'_> {
         let removing = || staged::remove_leftovers(database, records);
         match self.ask(doing, removing).await {
             Ok(_) => Ok(()),
+            // nothing depends on it, and the next run tries it again
+            Err(Halt::Driver(error)) if !errors::passing(&error) => {
+                let error = answer::describe(&error);
+                tracing::warn!(error, "old values that a killed run left stay until the next run");
+                Ok(())
+            }
             Err(halt) => Err(closed(halt, doing)),
         }
     }
