@@ -21,7 +21,7 @@ use crate::process::settings::{Asking, Mode, Settings};
 #[cfg(feature = "kubernetes")]
 use crate::quiesce::kubernetes::{events::JobEvents, workloads::Cluster};
 use crate::quiesce::observer::{Notice, Observer, Occasion, Tone};
-use crate::quiesce::quiet::Quiet;
+use crate::quiesce::quiesced::Quiesced;
 use crate::quiesce::workloads::Workloads;
 use crate::record::doubt::Doubt;
 use crate::record::history::Writer;
@@ -33,7 +33,7 @@ use crate::record::store::Store;
 use crate::server::connection::{Connected, connect};
 use crate::server::diagnosis::{explained, no_name_server};
 use crate::server::retry::jittered;
-use crate::server::stop::{Stop, caught, within};
+use crate::server::stop::{Stop, catch_panics, within};
 use crate::version::Version;
 
 /// An application's gate: its name, the version of its code and its upgrades.
@@ -188,9 +188,9 @@ impl Gate {
             )));
         }
         let own = self.names.collection.as_str();
-        for unit in upgrades.units() {
-            if let Some(step) = unit.steps().find(|step| step.touches(own)) {
-                let (version, step) = (&unit.version, step.name());
+        for upgrade in upgrades.versions() {
+            if let Some(step) = upgrade.steps().find(|step| step.touches(own)) {
+                let (version, step) = (&upgrade.version, step.name());
                 return Err(wrong(format!(
                     "{version}: \"{step}\" changes {own}, which is the gate's"
                 )));
@@ -200,9 +200,9 @@ impl Gate {
             if let Some(mistake) = place.mistake() {
                 return Err(Failure::bug(mistake));
             }
-            for unit in upgrades.units() {
-                if let Some(step) = unit.steps().find(|step| step.removes(&place.collection)) {
-                    let (version, step) = (&unit.version, step.name());
+            for upgrade in upgrades.versions() {
+                if let Some(step) = upgrade.steps().find(|step| step.removes(&place.collection)) {
+                    let (version, step) = (&upgrade.version, step.name());
                     return Err(wrong(format!(
                         "{version}: \"{step}\" takes {} away, where the application's version is",
                         place.collection
@@ -290,7 +290,8 @@ impl Gate {
             tracing::warn!(reason = ignored, "warning");
             report.warnings.push(ignored.clone());
         }
-        let ended = caught(Box::pin(self.try_run(settings, stop, checkpoints, &mut report))).await;
+        let ended =
+            catch_panics(Box::pin(self.try_run(settings, stop, checkpoints, &mut report))).await;
         match ended.and_then(|ended| ended) {
             Ok(message) => report.end(Outcome::Open, message, None),
             Err(failure) => {
@@ -318,7 +319,7 @@ impl Gate {
         let Connected { database, direct } = stop
             .guard(connected(settings, deadline, &report.run_id))
             .await
-            .map_err(|halt| closed(halt, "connecting"))?;
+            .map_err(|error| closed(error, "connecting"))?;
         let writer = Writer {
             run_id: report.run_id.clone(),
             host: report.host.clone(),
@@ -336,7 +337,7 @@ impl Gate {
         let store = Store { database, direct, names: self.names.clone(), doubt };
         let quiesce = self.workloads.clone().map(|workloads| Quiesce {
             memory: Memory::new(&store.database, &self.names),
-            quiet: Quiet::new(workloads.clone()),
+            quiesced: Quiesced::new(workloads.clone()),
             workloads,
         });
         let mut run = Run {

@@ -131,7 +131,7 @@ async fn settings_in_time(
             said = Some(Instant::now());
         }
         let rest = waits.timeout.map_or(POLL, |timeout| timeout.saturating_sub(began.elapsed()));
-        stop.sleep(jittered(POLL).min(rest)).await.map_err(|halt| closed(halt, "waiting"))?;
+        stop.sleep(jittered(POLL).min(rest)).await.map_err(|error| closed(error, "waiting"))?;
     }
 }
 

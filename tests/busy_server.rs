@@ -129,7 +129,7 @@ async fn a_run_that_is_busy_with_one_thing_goes_on_saying_so() {
     // an author's code that takes ten minutes for one document
     let mut running = scenario(&database.uri, "0.8.0", "0.8.0=ponder").spawn();
     let line = running.logged("still at work").await;
-    assert_eq!(line["doing"], "upgrade 0.8.0: step \"ponder\": looking", "{line}");
+    assert_eq!(line["doing"], "upgrade 0.8.0: step \"ponder\": preflight", "{line}");
     running.signal("TERM");
     assert_code(&running.wait().await, 22);
 

@@ -17,7 +17,7 @@ use crate::version::Version;
 
 /// All upgrades registered under one version: what is applied and recorded as one.
 #[derive(Clone, Debug)]
-pub(crate) struct Unit {
+pub(crate) struct VersionUpgrade {
     pub(crate) version: Version,
     pub(crate) upgrades: Vec<Upgrade>,
     started: Started,
@@ -30,7 +30,7 @@ pub(crate) struct Unit {
 #[derive(Clone, Debug, Default)]
 struct Started(Arc<AtomicI64>);
 
-impl Unit {
+impl VersionUpgrade {
     /// The steps of all upgrades of this version, in order.
     pub(crate) fn steps(&self) -> impl Iterator<Item = &Step> {
         self.upgrades.iter().flat_map(|upgrade| &upgrade.steps)
@@ -72,7 +72,7 @@ impl Unit {
 /// The table of upgrades: every upgrade the code knows, by ascending version.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Upgrades {
-    units: Vec<Unit>,
+    versions: Vec<VersionUpgrade>,
     /// The oldest recorded version from which they reach, where older ones were taken out.
     oldest: Option<Version>,
 }
@@ -96,7 +96,7 @@ impl Upgrades {
         upgrades: impl IntoIterator<Item = Upgrade>,
         code: &Version,
     ) -> Result<Self, TableError> {
-        let mut units: Vec<Unit> = Vec::new();
+        let mut versions: Vec<VersionUpgrade> = Vec::new();
         for upgrade in upgrades {
             let label = format!("upgrade {} \"{}\"", upgrade.version, upgrade.description);
             let version = Version::parse_code(&upgrade.version)
@@ -109,21 +109,21 @@ impl Upgrades {
             if let Some(mistake) = upgrade.mistake() {
                 return Err(TableError(format!("{label}: {mistake}")));
             }
-            match units.last_mut() {
-                Some(unit) if unit.version == version => {
-                    if unit.upgrades.iter().any(|u| u.description == upgrade.description) {
+            match versions.last_mut() {
+                Some(of_version) if of_version.version == version => {
+                    if of_version.upgrades.iter().any(|u| u.description == upgrade.description) {
                         return Err(TableError(format!("{label} is registered twice")));
                     }
-                    unit.upgrades.push(upgrade);
+                    of_version.upgrades.push(upgrade);
                 }
-                Some(unit) if unit.version > version => {
-                    let before = unit.description();
+                Some(of_version) if of_version.version > version => {
+                    let before = of_version.description();
                     return Err(TableError(format!(
                         "{label} is registered after {} \"{before}\": order the table by version",
-                        unit.version
+                        of_version.version
                     )));
                 }
-                _ => units.push(Unit {
+                _ => versions.push(VersionUpgrade {
                     version,
                     upgrades: vec![upgrade],
                     started: Started::default(),
@@ -131,55 +131,55 @@ impl Upgrades {
                 }),
             }
         }
-        for unit in &units {
-            if let Some(mistake) = missing_mistake(unit.steps()) {
-                return Err(TableError(format!("upgrade {}: {mistake}", unit.version)));
+        for of_version in &versions {
+            if let Some(mistake) = missing_mistake(of_version.steps()) {
+                return Err(TableError(format!("upgrade {}: {mistake}", of_version.version)));
             }
             // a command has the name of what it does, and may do it twice with another one between
-            let named = unit.steps().filter(|step| !matches!(step, Step::Command(_)));
+            let named = of_version.steps().filter(|step| !matches!(step, Step::Command(_)));
             let mut names: Vec<String> = named.map(Step::name).collect();
             names.sort();
             if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
                 return Err(TableError(format!(
                     "two steps of {} are named \"{}\": name them apart",
-                    unit.version, pair[0]
+                    of_version.version, pair[0]
                 )));
             }
         }
         let mut later: Vec<(Name, IndexModel)> = Vec::new();
-        for unit in units.iter_mut().rev() {
-            unit.later_indexes = later.clone().into();
-            later.extend(unit.indexes().map(|(name, index)| (name.clone(), index.clone())));
+        for of_version in versions.iter_mut().rev() {
+            of_version.later_indexes = later.clone().into();
+            later.extend(of_version.indexes().map(|(name, index)| (name.clone(), index.clone())));
         }
-        Ok(Upgrades { units, oldest: None })
+        Ok(Upgrades { versions, oldest: None })
     }
 
     /// Tells all versions when the run began that applies them; a journaled one, when the run began that
     /// began the journal.
     pub(crate) fn start(&self, began: DateTime, journaled: Option<(&str, DateTime)>) {
-        for unit in &self.units {
-            let version = unit.version.to_string();
+        for of_version in &self.versions {
+            let version = of_version.version.to_string();
             let began = match journaled {
                 Some((journaled, earlier)) if journaled == version => earlier,
                 _ => began,
             };
-            unit.started.0.store(began.timestamp_millis(), Ordering::Relaxed);
+            of_version.started.0.store(began.timestamp_millis(), Ordering::Relaxed);
         }
     }
 
     /// The versions that have upgrades, ascending.
-    pub fn units(&self) -> &[Unit] {
-        &self.units
+    pub fn versions(&self) -> &[VersionUpgrade] {
+        &self.versions
     }
 
-    /// The unit of exactly this version.
-    pub(crate) fn unit(&self, version: &Version) -> Option<&Unit> {
-        self.units.iter().find(|unit| unit.version == *version)
+    /// The of_version of exactly this version.
+    pub(crate) fn of_version(&self, version: &Version) -> Option<&VersionUpgrade> {
+        self.versions.iter().find(|of_version| of_version.version == *version)
     }
 
-    /// The units in (`after`, `upto`], ascending.
-    pub(crate) fn between(&self, after: &Version, upto: &Version) -> Vec<&Unit> {
-        self.units.iter().filter(|u| u.version > *after && u.version <= *upto).collect()
+    /// The versions in (`after`, `upto`], ascending.
+    pub(crate) fn between(&self, after: &Version, upto: &Version) -> Vec<&VersionUpgrade> {
+        self.versions.iter().filter(|u| u.version > *after && u.version <= *upto).collect()
     }
 
     /// The table from which all upgrades of databases older than `oldest` were taken out.
@@ -195,13 +195,13 @@ impl Upgrades {
     /// The floor of data born at `version`: the newest version with an upgrade at or below it, else the
     /// oldest from which the table reaches.
     pub(crate) fn floor_at(&self, version: &Version) -> Option<&Version> {
-        let versions = self.units.iter().rev().map(|unit| &unit.version);
+        let versions = self.versions.iter().rev().map(|of_version| &of_version.version);
         versions.chain(&self.oldest).find(|v| *v <= version)
     }
 
     /// Whether no upgrade could apply to any database: there are none, and there were none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.units.is_empty() && self.oldest.is_none()
+        self.versions.is_empty() && self.oldest.is_none()
     }
 }
 

@@ -28,12 +28,12 @@ pub enum Decision {
         /// The version to record.
         to: Version,
     },
-    /// Record the version as the operator's word says.
+    /// Record the version as the operator's declaration says.
     Initialise {
         /// The version to record.
         version: Version,
-        /// The operator's word.
-        word: Word,
+        /// The operator's declaration.
+        declaration: Declaration,
     },
     /// Apply the pending versions, ascending, after recording `begin` where that is given.
     Upgrade {
@@ -67,9 +67,9 @@ pub enum Decision {
     Closed(Failure),
 }
 
-/// The operator's word on an unrecorded database.
+/// The operator's declaration on an unrecorded database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum Declaration {
     /// It is fresh.
     Fresh,
     /// It is at the code version already.
@@ -203,7 +203,7 @@ fn decide_unrecorded(observed: &Observed, terms: &Terms) -> Decision {
     }
     match last_ran {
         _ if begins_fresh => {
-            Decision::Initialise { version: terms.code.clone(), word: Word::Fresh }
+            Decision::Initialise { version: terms.code.clone(), declaration: Declaration::Fresh }
         }
         Some(from) => ahead(from, Some(from), terms),
         None if fresh => Decision::Closed(Failure::new(
@@ -223,7 +223,7 @@ fn decide_unrecorded(observed: &Observed, terms: &Terms) -> Decision {
 fn ahead(recorded: &Version, begin: Option<&Version>, terms: &Terms) -> Decision {
     let target = terms.target.unwrap_or(terms.code);
     let versions = |after: &Version, upto: &Version| -> Vec<Version> {
-        terms.upgrades.between(after, upto).iter().map(|unit| unit.version.clone()).collect()
+        terms.upgrades.between(after, upto).iter().map(|upgrade| upgrade.version.clone()).collect()
     };
     let pending = versions(recorded, target);
     if !pending.is_empty() {
@@ -236,7 +236,7 @@ fn ahead(recorded: &Version, begin: Option<&Version>, terms: &Terms) -> Decision
     match (begin, remaining.is_empty()) {
         // the target is what the unrecorded database last ran: its record is all there is to write
         (Some(version), _) => {
-            Decision::Initialise { version: version.clone(), word: Word::FromVersion }
+            Decision::Initialise { version: version.clone(), declaration: Declaration::FromVersion }
         }
         (None, true) => Decision::Open { warning: None },
         (None, false) => Decision::Reached { recorded: recorded.clone(), remaining },
@@ -394,7 +394,7 @@ mod tests {
             };
             let upgrades = table(&[to], &version(to));
             let journal =
-                Journal::begin("j1".to_owned(), &upgrades.units()[0], record.start(), &writer);
+                Journal::begin("j1".to_owned(), &upgrades.versions()[0], record.start(), &writer);
             record.journal = Some(journal);
             self
         }
@@ -452,7 +452,9 @@ mod tests {
             Decision::Open { warning: None } => "open".to_owned(),
             Decision::Open { warning: Some(_) } => "open with a warning".to_owned(),
             Decision::Stamp { begin, to } => format!("{}stamp {to}", after(begin)),
-            Decision::Initialise { version, word } => format!("initialise {version} {word:?}"),
+            Decision::Initialise { version, declaration } => {
+                format!("initialise {version} {declaration:?}")
+            }
             Decision::Upgrade { begin, pending } => {
                 format!("{}upgrade {}", after(begin), list(pending))
             }
@@ -527,7 +529,7 @@ mod tests {
             Outcome::Incompatible,
             &["the floor is 0.9.0", "deploy 0.9.0", "GATE_RECORD_VERSION to 0.8.0"],
         );
-        // the operator's word does
+        // the operator's declaration does
         let repaired = ["upgrade 0.9.0", "auto_stamp 0.8.0", "initialise 0.8.0 floor 0.8.0"];
         at("0.8.0", &repaired).code("0.8.0", &["0.8.0"]).decides("open");
     }
@@ -552,7 +554,7 @@ mod tests {
         // what is older than the table's oldest was taken out of it
         at("0.9.0", &applied).code("0.9.0", &["0.9.0"]).decides("open");
         at("0.9.0", &applied).code("0.9.0", &[]).decides("open");
-        // the operator's word since then ends it
+        // the operator's declaration since then ends it
         at("0.9.0", &[&applied[..], &["initialise 0.9.0 floor 0.9.0"]].concat()).decides("open");
     }
 
@@ -815,7 +817,7 @@ mod tests {
         at("0.9.0", &["upgrade 0.9.0 floor 0.9.0 named another"]).decides("closed 12");
         at("0.9.0", &["upgrade 0.9.0 floor 0.9.0 named drop_it"]).decides("open");
         at("0.9.0", &["upgrade 0.9.0"]).decides("open");
-        // an entry that names nothing says nothing, nor does what the operator's word ended
+        // an entry that names nothing says nothing, nor does what the operator's declaration ended
         at("0.9.0", &[begin, "upgrade 0.9.0 floor 0.9.0"]).decides("open");
         let ended =
             [begin, "upgrade 0.9.0 floor 0.9.0 named another", "initialise 0.9.0 floor 0.9.0"];

@@ -18,13 +18,13 @@ pub(super) fn contradiction(record: &Record, terms: &Terms) -> Option<Failure> {
         }
         let known = Version::parse(&journal.version)
             .ok()
-            .and_then(|version| terms.upgrades.unit(&version))
-            .is_some_and(|unit| journal.belongs_to(unit));
+            .and_then(|version| terms.upgrades.of_version(&version))
+            .is_some_and(|of_version| journal.belongs_to(of_version));
         if !known {
             return Some(unknown_journal(journal, record, terms));
         }
         let next = terms.upgrades.between(&record.version, terms.code);
-        let earlier = next.first().map(|unit| &unit.version);
+        let earlier = next.first().map(|of_version| &of_version.version);
         if let Some(earlier) = earlier.filter(|earlier| earlier.to_string() != journal.version) {
             return Some(overtaken_journal(journal, record, earlier));
         }
@@ -81,13 +81,13 @@ fn disagreement(record: &Record, terms: &Terms) -> Option<Failure> {
         let is = |entry: &&&Entry| entry.action == Action::Upgrade && entry.version == *version;
         since.iter().rev().find(is).copied()
     };
-    let first = terms.upgrades.units().first().map(|unit| &unit.version);
+    let first = terms.upgrades.versions().first().map(|of_version| &of_version.version);
     let unknown = since.iter().find(|entry| {
         entry.action == Action::Upgrade
             && entry.is_the_gates()
             && terms.upgrades.oldest().or(first).is_some_and(|oldest| entry.version > *oldest)
             && entry.version <= *terms.code
-            && terms.upgrades.unit(&entry.version).is_none()
+            && terms.upgrades.of_version(&entry.version).is_none()
     });
     if let Some(entry) = unknown {
         let version = &entry.version;
@@ -104,23 +104,23 @@ fn disagreement(record: &Record, terms: &Terms) -> Option<Failure> {
         ));
     }
     // a history may begin with an upgrade, which names what was applied as any other does
-    let begun = terms.upgrades.unit(&base.version).filter(|_| base.action == Action::Upgrade);
+    let begun = terms.upgrades.of_version(&base.version).filter(|_| base.action == Action::Upgrade);
     let after = terms.upgrades.between(&base.version, &record.version);
-    let (missing, what) = begun.into_iter().chain(after).find_map(|unit| {
-        let missing = match applied(&unit.version) {
-            None => format!("the upgrade of {}", unit.version),
+    let (missing, what) = begun.into_iter().chain(after).find_map(|of_version| {
+        let missing = match applied(&of_version.version) {
+            None => format!("the upgrade of {}", of_version.version),
             Some(entry) => {
                 let named = entry.applied_names()?;
-                let upgrade = unit.upgrades.iter().find(|it| !it.is_among(&named))?;
+                let upgrade = of_version.upgrades.iter().find(|it| !it.is_among(&named))?;
                 format!(
                     "\"{}\" of {}, only through {}",
                     upgrade.name(),
-                    unit.version,
+                    of_version.version,
                     quoted(&named)
                 )
             }
         };
-        Some((&unit.version, missing))
+        Some((&of_version.version, missing))
     })?;
     let again: Vec<String> = since
         .iter()

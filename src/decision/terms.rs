@@ -23,7 +23,7 @@ pub struct Terms<'a> {
 }
 
 impl Terms<'_> {
-    /// Whether the operator's word makes this database a fresh one.
+    /// Whether the operator's declaration makes this database a fresh one.
     pub(super) fn begins_fresh(&self, observed: &Observed) -> bool {
         self.initialise == Initialise::Fresh && observed.is_empty()
     }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use crate::authoring::command::Command;
 use crate::authoring::step::Step;
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::version::Version;
 
 /// A step or a condition whose collection does not exist.
@@ -19,27 +19,31 @@ pub(crate) struct Absent {
     pub(crate) so: &'static str,
 }
 
-/// The collections that `units` name, without their first `finished` steps, and that neither exist nor are created by
+/// The collections that `upgrades` name, without their first `finished` steps, and that neither exist nor are created by
 /// an earlier step. Each is listed once.
-pub(crate) fn absent(units: &[&Unit], finished: usize, existing: &HashSet<String>) -> Vec<Absent> {
+pub(crate) fn absent(
+    upgrades: &[&VersionUpgrade],
+    finished: usize,
+    existing: &HashSet<String>,
+) -> Vec<Absent> {
     let mut existing: HashSet<&str> = existing.iter().map(String::as_str).collect();
     let mut absent: Vec<Absent> = Vec::new();
     let mut skip = finished;
-    for unit in units {
+    for upgrade in upgrades {
         let mut say = |existing: &HashSet<&str>, by: String, collection: &str, so: &'static str| {
             let said = |absent: &Absent| absent.collection == collection && absent.so == so;
             if !existing.contains(collection) && !absent.iter().any(said) {
-                let (version, collection) = (unit.version.clone(), collection.to_owned());
+                let (version, collection) = (upgrade.version.clone(), collection.to_owned());
                 absent.push(Absent { version, by, collection, so });
             }
         };
         if skip == 0 {
-            for condition in unit.conditions() {
+            for condition in upgrade.conditions() {
                 let by = format!("condition \"{}\"", condition.description);
                 say(&existing, by, &condition.collection, "no document is found there");
             }
         }
-        for step in unit.steps() {
+        for step in upgrade.steps() {
             if skip > 0 {
                 skip -= 1;
                 continue;
@@ -107,9 +111,9 @@ mod tests {
     fn found(upgrades: Vec<Upgrade>, finished: usize, existing: &[&str]) -> Vec<String> {
         let code = Version::parse_code("0.9.0").unwrap();
         let upgrades = Upgrades::new(upgrades, &code).unwrap();
-        let units: Vec<&Unit> = upgrades.units().iter().collect();
+        let upgrades: Vec<&VersionUpgrade> = upgrades.versions().iter().collect();
         let existing = existing.iter().map(|name| (*name).to_owned()).collect();
-        let absent = absent(&units, finished, &existing);
+        let absent = absent(&upgrades, finished, &existing);
         let text = |a: Absent| format!("{}: {}: {}: {}", a.version, a.by, a.collection, a.so);
         absent.into_iter().map(text).collect()
     }

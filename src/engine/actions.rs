@@ -2,17 +2,17 @@
 
 use crate::authoring::action::{ActionType, UpgradeAction};
 use crate::authoring::step::Step;
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::{edited, seed};
 use crate::record::journal::Done;
 
 /// The actions that a version's steps report, from what each did.
 pub(crate) fn actions<'a>(
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     done: impl IntoIterator<Item = &'a Done>,
 ) -> Vec<UpgradeAction> {
-    unit.steps().zip(done).flat_map(|(step, done)| step_actions(step, done)).collect()
+    upgrade.steps().zip(done).flat_map(|(step, done)| step_actions(step, done)).collect()
 }
 
 pub(crate) fn step_actions(step: &Step, done: &Done) -> Vec<UpgradeAction> {

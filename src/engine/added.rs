@@ -8,14 +8,14 @@ use mongodb::bson::raw::cstr;
 use mongodb::bson::{Document, RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, rawdoc};
 use mongodb::{ClientSession, Database};
 
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::author;
 use crate::engine::context::Context;
 use crate::engine::edited::{Edited, id_bytes, is_same, place};
 use crate::engine::failing::failed_step;
 use crate::engine::find::{Flow, In, each};
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 
 /// How many added documents a preflight remembers, in some 40 bytes each. What is beyond is compared when it
 /// is written.
@@ -37,10 +37,10 @@ impl Added {
     /// An earlier one adds a document of that `_id` with other contents: one of the two would be lost.
     pub(crate) fn take(
         &mut self,
-        unit: &Unit,
+        upgrade: &VersionUpgrade,
         transform: &Transform,
         edited: &Edited,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), RunError> {
         for (collection, document) in edited.inserts() {
             let id = id_bytes(document);
             let key = [
@@ -51,7 +51,7 @@ impl Added {
             let full = self.seen.len() >= REMEMBERED;
             match self.seen.entry(key) {
                 Entry::Occupied(seen) if *seen.get() != contents => {
-                    return Err(two_of_one_id(unit, transform, edited, collection, document));
+                    return Err(two_of_one_id(upgrade, transform, edited, collection, document));
                 }
                 Entry::Vacant(vacant) if !full => {
                     vacant.insert(contents);
@@ -76,10 +76,10 @@ pub(crate) struct Addition<'a> {
 ///
 /// Two of them have one `_id` and other contents.
 pub(crate) fn by_collection<'a>(
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     edited: impl IntoIterator<Item = &'a Edited>,
-) -> Result<Vec<(&'a str, Vec<Addition<'a>>)>, Halt> {
+) -> Result<Vec<(&'a str, Vec<Addition<'a>>)>, RunError> {
     let mut collections: Vec<(&'a str, Vec<Addition<'a>>)> = Vec::new();
     let mut seen: HashMap<(&'a str, Vec<u8>), &'a RawDocumentBuf> = HashMap::new();
     for source in edited {
@@ -87,7 +87,7 @@ pub(crate) fn by_collection<'a>(
             match seen.entry((name, id_bytes(document))) {
                 Entry::Occupied(other) if is_same(document, other.get()) => continue,
                 Entry::Occupied(_) => {
-                    return Err(two_of_one_id(unit, transform, source, name, document));
+                    return Err(two_of_one_id(upgrade, transform, source, name, document));
                 }
                 Entry::Vacant(vacant) => vacant.insert(document),
             };
@@ -105,13 +105,13 @@ pub(crate) fn by_collection<'a>(
 /// contents.
 pub(crate) async fn find_taken(
     context: &Context,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     edited: &[Edited],
     since: Option<Timestamp>,
     collections: impl Fn(&str) -> bool,
-) -> Result<(), Halt> {
-    for (collection, additions) in by_collection(unit, transform, edited)? {
+) -> Result<(), RunError> {
+    for (collection, additions) in by_collection(upgrade, transform, edited)? {
         // one that is there may be on its way out, where the transform also deletes
         if !collections(collection) || (collection == transform.collection && transform.deletes) {
             continue;
@@ -119,7 +119,7 @@ pub(crate) async fn find_taken(
         let (database, concern) = (context.database(), In::Plain(since).read_concern());
         let asking = async || {
             let there =
-                there(database, None, unit, transform, collection, &additions, concern.as_ref());
+                there(database, None, upgrade, transform, collection, &additions, concern.as_ref());
             context.stop.guard(there).await
         };
         context.retry(asking).await?;
@@ -135,12 +135,12 @@ pub(crate) async fn find_taken(
 pub(crate) async fn there(
     database: &Database,
     session: Option<&mut ClientSession>,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     collection: &str,
     additions: &[Addition<'_>],
     concern: Option<&Document>,
-) -> Result<HashSet<Vec<u8>>, Halt> {
+) -> Result<HashSet<Vec<u8>>, RunError> {
     let mut ids = RawArrayBuf::new();
     for addition in additions {
         if let Some(id) = addition.document.get("_id")? {
@@ -165,7 +165,7 @@ pub(crate) async fn there(
         let source = sent.get(&id).copied().or(additions.first());
         if !same && let Some(Addition { source, .. }) = source {
             let id = author::id(stored).unwrap_or_default();
-            return Err(taken(unit, transform, source, collection, &id));
+            return Err(taken(upgrade, transform, source, collection, &id));
         }
         there.insert(id);
         Ok(Flow::On)
@@ -174,9 +174,15 @@ pub(crate) async fn there(
     Ok(there)
 }
 
-fn taken(unit: &Unit, transform: &Transform, source: &Edited, collection: &str, id: &str) -> Halt {
+fn taken(
+    upgrade: &VersionUpgrade,
+    transform: &Transform,
+    source: &Edited,
+    collection: &str,
+    id: &str,
+) -> RunError {
     failed_step(
-        unit,
+        upgrade,
         &transform.step_name(),
         &format!(
             "{}: it adds the document {id} to {collection}, which is there already with other contents",
@@ -188,15 +194,15 @@ fn taken(unit: &Unit, transform: &Transform, source: &Edited, collection: &str, 
 }
 
 fn two_of_one_id(
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     edited: &Edited,
     collection: &str,
     document: &RawDocument,
-) -> Halt {
+) -> RunError {
     let id = author::id(document).unwrap_or_default();
     failed_step(
-        unit,
+        upgrade,
         &transform.step_name(),
         &format!(
             "{}: it adds the document {id} to {collection}, which the step adds for an earlier document \

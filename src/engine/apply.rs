@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::authoring::command::Command;
 use crate::authoring::seed::Seed;
 use crate::authoring::step::Step;
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::actions::actions;
 use crate::engine::context::Context;
@@ -26,7 +26,7 @@ use crate::engine::failing::{at, closed, failed, in_step};
 use crate::engine::large::Collation;
 use crate::engine::lifetime::Lifetime;
 use crate::engine::reader::Reader;
-use crate::engine::transact::{PATIENCE, together};
+use crate::engine::transact::{PATIENCE, commit_with_record};
 use crate::engine::{command, edited, large, seed, write};
 use crate::process::checkpoint::Point;
 use crate::process::failure::Failure;
@@ -36,14 +36,14 @@ use crate::record::history::Applied;
 use crate::record::journal::{Done, Journal, Pass, Position};
 use crate::server::connection::Deployment;
 use crate::server::retry::jittered;
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 use crate::server::{answer, errors};
 
 /// How long a version is tried at once before it is tried in parts.
-const AT_ONCE: Duration = Duration::from_secs(15);
+const ONE_TRANSACTION: Duration = Duration::from_secs(15);
 
 /// How many batches that were read and computed may wait for the one that is written.
-const FORESEEN: usize = 1;
+const PREFETCHED: usize = 1;
 
 /// How often a batch is read again on a standalone because its documents changed meanwhile.
 const REREADS: u32 = 200;
@@ -92,50 +92,50 @@ impl<'a> Work<'a> {
     }
 
     /// Moves the record to `to` by itself.
-    async fn settle(&mut self, to: Record) -> Result<(), Halt> {
+    async fn compare_and_set(&mut self, to: Record) -> Result<(), RunError> {
         let (context, session) = (self.context, self.session.as_mut());
         let (run_id, from) = (&context.lock.run_id, self.stored.as_ref());
-        context.store.settle(from, &to, run_id, &context.stop, session).await?;
+        context.store.compare_and_set(from, &to, run_id, &context.stop, session).await?;
         self.stored = Some(to);
         Ok(())
     }
 
     /// Notes in the journal that this code has looked at what is left of its version.
-    pub(crate) async fn note_preflight(&mut self) -> Result<(), Halt> {
+    pub(crate) async fn note_preflight(&mut self) -> Result<(), RunError> {
         let writer = &self.context.writer;
         let to = base(self.stored.as_ref(), None)?.advanced(writer, |journal| {
             journal.preflight = Some(writer.code_version.clone());
         });
-        self.settle(to).await
+        self.compare_and_set(to).await
     }
 
     /// Applies a version of which nothing is applied yet.
     pub(crate) async fn apply(
         &mut self,
-        unit: &Unit,
+        upgrade: &VersionUpgrade,
         estimate: &Estimate,
-    ) -> Result<Applied, Halt> {
-        if estimate.fits_at_once && self.session.is_some() {
-            let mut at_once = self.at_once(unit, AT_ONCE).await;
-            if let Err(Halt::Driver(error)) = &at_once
-                && errors::passing(error)
+    ) -> Result<Applied, RunError> {
+        if estimate.fits_one_transaction && self.session.is_some() {
+            let mut in_one_transaction = self.in_one_transaction(upgrade, ONE_TRANSACTION).await;
+            if let Err(RunError::Driver(error)) = &in_one_transaction
+                && errors::is_transient(error)
                 && !answer::held_by_others(error)
                 && !answer::too_large(error)
             {
                 // there was no server: that is no reason to do it in parts
-                at_once = self.at_once(unit, PATIENCE).await;
+                in_one_transaction = self.in_one_transaction(upgrade, PATIENCE).await;
             }
-            match at_once {
+            match in_one_transaction {
                 Ok(applied) => {
                     self.context.reached(Point::AfterVersion).await;
-                    return Ok(Applied { late: self.sweep(unit).await, ..applied });
+                    return Ok(Applied { late: self.sweep(upgrade).await, ..applied });
                 }
-                Err(Halt::Driver(error))
+                Err(RunError::Driver(error))
                     if answer::held_by_others(&error) || answer::too_large(&error) =>
                 {
                     tracing::warn!(
                         error = answer::describe(&error),
-                        "one transaction does not get through; going on in parts"
+                        "one transaction does not get through; going on in batches"
                     );
                 }
                 ended => return ended,
@@ -143,36 +143,46 @@ impl<'a> Work<'a> {
         }
         let base = base(self.stored.as_ref(), self.begin.as_ref())?;
         let id = ObjectId::new().to_hex();
-        let mut journal = Journal::begin(id, unit, base.start(), &self.context.writer);
+        let mut journal = Journal::begin(id, upgrade, base.start(), &self.context.writer);
         for (position, step) in journal.steps.iter_mut().enumerate() {
             step.total = estimate.knows(position).then(|| estimate.documents_of(position));
         }
-        self.settle(base.journaled(journal)).await?;
+        self.compare_and_set(base.journaled(journal)).await?;
         self.context.reached(Point::Journaled).await;
-        Box::pin(self.in_parts(unit, estimate)).await
+        Box::pin(self.in_batches(upgrade, estimate)).await
     }
 
     /// Applies a version in one transaction, the record included.
-    async fn at_once(&mut self, unit: &Unit, patience: Duration) -> Result<Applied, Halt> {
+    async fn in_one_transaction(
+        &mut self,
+        upgrade: &VersionUpgrade,
+        patience: Duration,
+    ) -> Result<Applied, RunError> {
         let session = needed(&mut self.session)?;
         let (context, begin) = (self.context, self.begin.as_ref());
         let began = Instant::now();
-        together(context, session, &mut self.stored, patience, async |session, stored, _| {
-            let mut done = Vec::new();
-            for step in unit.steps() {
-                let _doing = context.activity.doing(at(unit, &step.name()));
-                let ended = in_transaction(context, session, unit, step, u64::MAX).await;
-                done.extend(ended.map_err(|halt| in_step(halt, unit, step))?);
-            }
-            context.quiet.verify(&context.stop).await?;
-            let applied = Applied {
-                actions: actions(unit, &done),
-                late: 0,
-                duration_ms: began.elapsed().as_millis() as i64,
-            };
-            let to = base(stored, begin)?.upgraded(unit, &context.writer, &applied);
-            Ok((applied, to))
-        })
+        commit_with_record(
+            context,
+            session,
+            &mut self.stored,
+            patience,
+            async |session, stored, _| {
+                let mut done = Vec::new();
+                for step in upgrade.steps() {
+                    let _doing = context.activity.doing(at(upgrade, &step.name()));
+                    let ended = in_transaction(context, session, upgrade, step, u64::MAX).await;
+                    done.extend(ended.map_err(|error| in_step(error, upgrade, step))?);
+                }
+                context.quiesced.verify(&context.stop).await?;
+                let applied = Applied {
+                    actions: actions(upgrade, &done),
+                    late: 0,
+                    duration_ms: began.elapsed().as_millis() as i64,
+                };
+                let to = base(stored, begin)?.upgraded(upgrade, &context.writer, &applied);
+                Ok((applied, to))
+            },
+        )
         .await
     }
 
@@ -180,9 +190,9 @@ impl<'a> Work<'a> {
     /// returns how many it changed.
     ///
     /// The version is applied whatever becomes of this: what goes wrong is a warning and no more.
-    async fn sweep(&mut self, unit: &Unit) -> u64 {
+    async fn sweep(&mut self, upgrade: &VersionUpgrade) -> u64 {
         let mut late = 0;
-        let steps: Vec<&Step> = unit.steps().collect();
+        let steps: Vec<&Step> = upgrade.steps().collect();
         for (position, step) in steps.iter().enumerate() {
             let Step::Transform(transform) = step else { continue };
             // what a later step made of the documents is not this step's output any more
@@ -194,19 +204,19 @@ impl<'a> Work<'a> {
             }
             if changed_later {
                 tracing::warn!(
-                    version = %unit.version,
+                    version = %upgrade.version,
                     collection = &*transform.collection,
                     "documents written during the upgrade are not looked for: a later step changes them"
                 );
                 continue;
             }
-            if let Err(halt) = self.sweep_transform(unit, transform, &mut late).await {
-                let reason = closed(halt, "looking for them").message;
+            if let Err(error) = self.sweep_transform(upgrade, transform, &mut late).await {
+                let reason = closed(error, "looking for them").message;
                 tracing::warn!(
                     reason,
                     "documents written during the upgrade may be left as they were"
                 );
-                self.warnings.push(not_swept(unit, transform, &reason));
+                self.warnings.push(not_swept(upgrade, transform, &reason));
             }
         }
         late
@@ -214,15 +224,13 @@ impl<'a> Work<'a> {
 
     async fn sweep_transform(
         &mut self,
-        unit: &Unit,
+        upgrade: &VersionUpgrade,
         transform: &Transform,
         late: &mut u64,
-    ) -> Result<(), Halt> {
-        let mut reader = Reader::new(self.context, unit, transform, Purpose::Write, None);
-        let _doing = self
-            .context
-            .activity
-            .doing(format!("{}: looking once more", at(unit, &transform.step_name())));
+    ) -> Result<(), RunError> {
+        let mut reader = Reader::new(self.context, upgrade, transform, Purpose::Write, None);
+        let _doing =
+            self.context.activity.doing(format!("{}: sweep", at(upgrade, &transform.step_name())));
         reader.refresh().await?;
         let (mut after, mut before) = (None, *late);
         loop {
@@ -235,7 +243,7 @@ impl<'a> Work<'a> {
                     stored.found_late(done.documents)
                 };
                 let (changed, last) =
-                    self.batch_in_transaction(unit, transform, &look, counted).await?;
+                    self.batch_in_transaction(upgrade, transform, &look, counted).await?;
                 *late += changed;
                 after = last;
             }
@@ -251,95 +259,102 @@ impl<'a> Work<'a> {
     }
 
     /// Goes on with the journaled version until its version moves.
-    pub(crate) async fn in_parts(
+    pub(crate) async fn in_batches(
         &mut self,
-        unit: &Unit,
+        upgrade: &VersionUpgrade,
         estimate: &Estimate,
-    ) -> Result<Applied, Halt> {
+    ) -> Result<Applied, RunError> {
         loop {
             let journal = self.journal()?;
             let position = journal.step;
-            let Some(step) = unit.steps().nth(position) else { break };
-            let _doing = self.context.activity.doing(at(unit, &step.name()));
+            let Some(step) = upgrade.steps().nth(position) else { break };
+            let _doing = self.context.activity.doing(at(upgrade, &step.name()));
             let ended = match step {
                 Step::Transform(transform) => {
-                    Box::pin(self.transform(unit, transform, estimate)).await
+                    Box::pin(self.transform(upgrade, transform, estimate)).await
                 }
-                Step::Seed(seed) => self.seed(unit, seed).await,
-                Step::Transaction(_) => self.transaction(unit, step).await,
-                Step::Command(command) => self.command(unit, command).await,
+                Step::Seed(seed) => self.seed(upgrade, seed).await,
+                Step::Transaction(_) => self.transaction(upgrade, step).await,
+                Step::Command(command) => self.command(upgrade, command).await,
             };
-            ended.map_err(|halt| in_step(halt, unit, step))?;
+            ended.map_err(|error| in_step(error, upgrade, step))?;
         }
         self.context.reached(Point::BeforeVersion).await;
-        self.context.quiet.verify(&self.context.stop).await?;
+        self.context.quiesced.verify(&self.context.stop).await?;
         let journal = self.journal()?;
         let done: Vec<&Done> = journal.steps.iter().map(|step| &step.done).collect();
         let applied = Applied {
-            actions: actions(unit, done.iter().copied()),
+            actions: actions(upgrade, done.iter().copied()),
             late: done.iter().map(|done| done.late).sum(),
             duration_ms: (DateTime::now().timestamp_millis() - journal.started.timestamp_millis())
                 .max(0),
         };
         let stored = base(self.stored.as_ref(), None)?;
-        self.settle(stored.upgraded(unit, &self.context.writer, &applied)).await?;
+        self.compare_and_set(stored.upgraded(upgrade, &self.context.writer, &applied)).await?;
         self.context.reached(Point::AfterVersion).await;
         Ok(applied)
     }
 
-    fn journal(&self) -> Result<&Journal, Halt> {
+    fn journal(&self) -> Result<&Journal, RunError> {
         self.stored
             .as_ref()
             .and_then(|record| record.journal.as_ref())
             .ok_or_else(|| Failure::bug("a journaled upgrade without a journal").into())
     }
 
-    async fn transaction(&mut self, unit: &Unit, step: &Step) -> Result<(), Halt> {
+    async fn transaction(&mut self, upgrade: &VersionUpgrade, step: &Step) -> Result<(), RunError> {
         let context = self.context;
         let session = needed(&mut self.session)?;
         let mut lifetime = Lifetime::default();
-        together(context, session, &mut self.stored, PATIENCE, async |session, stored, _| {
-            lifetime.begin(context, unit, step).await?;
-            let done = in_transaction(context, session, unit, step, u64::MAX).await;
-            lifetime.end();
-            let done = done?.unwrap_or_default();
-            let to = base(stored, None)?.advanced(&context.writer, |journal| {
-                journal.finish_step(&done);
-            });
-            Ok(((), to))
-        })
+        commit_with_record(
+            context,
+            session,
+            &mut self.stored,
+            PATIENCE,
+            async |session, stored, _| {
+                lifetime.begin(context, upgrade, step).await?;
+                let done = in_transaction(context, session, upgrade, step, u64::MAX).await;
+                lifetime.end();
+                let done = done?.unwrap_or_default();
+                let to = base(stored, None)?.advanced(&context.writer, |journal| {
+                    journal.finish_step(&done);
+                });
+                Ok(((), to))
+            },
+        )
         .await
     }
 
     /// Inserts what is missing of a seed, part by part. A run that resumes begins again at the first part: what
     /// is there is left.
-    async fn seed(&mut self, unit: &Unit, seed: &Seed) -> Result<(), Halt> {
+    async fn seed(&mut self, upgrade: &VersionUpgrade, seed: &Seed) -> Result<(), RunError> {
         let context = self.context;
-        let parts = seed::parts(context, unit, seed)?;
+        let parts = seed::parts(context, upgrade, seed)?;
         let mut parts = parts.iter();
         let last = parts.next_back().unwrap_or_default();
         for part in parts {
-            self.seed_part(unit, seed, part, |journal, done| journal.count(done)).await?;
+            self.seed_part(upgrade, seed, part, |journal, done| journal.count(done)).await?;
         }
-        self.seed_part(unit, seed, last, |journal, done| journal.finish_step(done)).await
+        self.seed_part(upgrade, seed, last, |journal, done| journal.finish_step(done)).await
     }
 
     async fn seed_part(
         &mut self,
-        unit: &Unit,
+        upgrade: &VersionUpgrade,
         seed: &Seed,
         part: &[RawDocumentBuf],
         count: impl Fn(&mut Journal, &Done),
-    ) -> Result<(), Halt> {
+    ) -> Result<(), RunError> {
         let context = self.context;
         if let Some(session) = &mut self.session {
-            return together(
+            return commit_with_record(
                 context,
                 session,
                 &mut self.stored,
                 PATIENCE,
                 async |session, stored, _| {
-                    let done = seed::insert(context.database(), session, unit, seed, part).await?;
+                    let done =
+                        seed::insert(context.database(), session, upgrade, seed, part).await?;
                     let to = base(stored, None)?
                         .advanced(&context.writer, |journal| count(journal, &done));
                     Ok(((), to))
@@ -349,14 +364,14 @@ impl<'a> Work<'a> {
         }
         let inserting = async || {
             context.reached(Point::BeforeCommit).await;
-            let inserting = seed::insert_guarded(context, unit, seed, part);
+            let inserting = seed::insert_guarded(context, upgrade, seed, part);
             context.stop.guard_with_grace(inserting).await
         };
         let done = context.retry(inserting).await?;
         context.reached(Point::Edited).await;
         let to = base(self.stored.as_ref(), None)?
             .advanced(&context.writer, |journal| count(journal, &done));
-        self.settle(to).await?;
+        self.compare_and_set(to).await?;
         context.reached(Point::Committed).await;
         Ok(())
     }
@@ -364,10 +379,10 @@ impl<'a> Work<'a> {
     /// Both passes of a transform, batch by batch, from where the journal is.
     async fn transform(
         &mut self,
-        unit: &Unit,
+        upgrade: &VersionUpgrade,
         transform: &Transform,
         estimate: &Estimate,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), RunError> {
         let context = self.context;
         let journal = self.journal()?;
         let step = journal.step;
@@ -384,7 +399,7 @@ impl<'a> Work<'a> {
             Some(_) => (Purpose::Write, Sizes::Asked),
             None => (Purpose::Guarded, Sizes::Asked),
         };
-        let reader = Reader::new(context, unit, transform, purpose, after.clone()).sizes(sizes);
+        let reader = Reader::new(context, upgrade, transform, purpose, after.clone()).sizes(sizes);
         // what depends on earlier steps is computed and verified before its own first write; by a run that
         // resumes it, as it is written
         let known = estimate.knows(step);
@@ -393,10 +408,15 @@ impl<'a> Work<'a> {
         reader.refresh().await?;
         if !known && begins {
             let seen = reader.sees_up_to();
-            documents = scan(context, unit, transform, None, seen, |_| true).await?.done.documents;
+            documents =
+                scan(context, upgrade, transform, None, seen, |_| true).await?.done.documents;
         }
-        let mut progress =
-            Progress::new(&unit.version, &unit.description(), &transform.collection, documents);
+        let mut progress = Progress::new(
+            &upgrade.version,
+            &upgrade.description(),
+            &transform.collection,
+            documents,
+        );
         // what the pass under way changed so far; of one that is gone on with, perhaps something
         let mut changed_in_pass = u64::from(!begins);
         loop {
@@ -409,20 +429,20 @@ impl<'a> Work<'a> {
                 pass = journal.pass;
                 changed_in_pass = u64::from(journal.position.is_some());
                 let name = &transform.collection;
-                let late = Progress::new(&unit.version, "look once more", name, documents);
+                let late = Progress::new(&upgrade.version, "sweep", name, documents);
                 std::mem::replace(&mut progress, late).finish();
                 reader.refresh().await?;
             }
             let (changed, last) = match (&self.session, pass) {
                 (Some(_), Pass::First) if !transform.meets_its_own() => {
                     after = self
-                        .batches_foreseen(unit, transform, after, &mut reader, &mut progress)
+                        .prefetched_batches(upgrade, transform, after, &mut reader, &mut progress)
                         .await?;
                     continue;
                 }
                 (None, Pass::First) => {
                     let place = (after.as_ref(), changed_in_pass);
-                    self.batch_guarded(unit, transform, place, &mut reader).await?
+                    self.batch_guarded(upgrade, transform, place, &mut reader).await?
                 }
                 (session, _) => {
                     if pass == Pass::First {
@@ -439,10 +459,10 @@ impl<'a> Work<'a> {
                     }
                     if session.is_some() {
                         let moved = past(context, transform, changed_in_pass);
-                        self.batch_in_transaction(unit, transform, &look, moved).await?
+                        self.batch_in_transaction(upgrade, transform, &look, moved).await?
                     } else {
                         let place = (after.as_ref(), changed_in_pass);
-                        self.batch_guarded(unit, transform, place, &mut reader).await?
+                        self.batch_guarded(upgrade, transform, place, &mut reader).await?
                     }
                 }
             };
@@ -460,23 +480,23 @@ impl<'a> Work<'a> {
 
     /// Batch after batch of the first pass, each in a transaction, while the next ones are read and
     /// computed. Returns where it ended: at the pass's end, or where only part of a batch got through.
-    async fn batches_foreseen(
+    async fn prefetched_batches(
         &mut self,
-        unit: &Unit,
+        upgrade: &VersionUpgrade,
         transform: &Transform,
         mut after: Option<Bson>,
         reader: &mut Reader<'_>,
         progress: &mut Progress,
-    ) -> Result<Option<Bson>, Halt> {
+    ) -> Result<Option<Bson>, RunError> {
         let context = self.context;
         reader.restart(after.clone());
-        let (sender, mut foreseen) = mpsc::channel(FORESEEN);
+        let (sender, mut prefetched) = mpsc::channel(PREFETCHED);
         let (finished, mut written) = watch::channel(0);
         let reading = async move {
             let mut sent = 0;
             // not before the last one was taken: each takes memory
             while let Ok(place) = sender.reserve().await {
-                let next = reader.foresee().await;
+                let next = reader.prefetch().await;
                 let more = next.as_ref().is_ok_and(|next| next.read > 0);
                 let large = next.as_ref().is_ok_and(Batch::is_large);
                 place.send(next);
@@ -492,11 +512,11 @@ impl<'a> Work<'a> {
             std::future::pending::<Infallible>().await
         };
         let writing = async {
-            while let Some(batch) = foreseen.recv().await {
+            while let Some(batch) = prefetched.recv().await {
                 // what was wrong with this one comes after what is right before it
                 let (batch, moved) = (batch?, past(context, transform, 0));
                 let (changed, last) =
-                    self.batch_in_transaction(unit, transform, &batch, moved).await?;
+                    self.batch_in_transaction(upgrade, transform, &batch, moved).await?;
                 progress.advance(changed);
                 context.activity.moved();
                 after = last;
@@ -519,21 +539,28 @@ impl<'a> Work<'a> {
     /// record. Returns how many documents were changed, and where it ended.
     async fn batch_in_transaction(
         &mut self,
-        unit: &Unit,
+        upgrade: &VersionUpgrade,
         transform: &Transform,
         batch: &Batch,
         record: impl Fn(&Record, &Done, Option<&Bson>) -> Record,
-    ) -> Result<(u64, Option<Bson>), Halt> {
+    ) -> Result<(u64, Option<Bson>), RunError> {
         let context = self.context;
         let session = needed(&mut self.session)?;
-        together(context, session, &mut self.stored, PATIENCE, async |session, stored, tried| {
-            let (part, last) = batch.part(tried);
-            let (database, sizes) = (context.database(), batch.sizes);
-            let done =
-                write::write_foreseen(database, session, unit, transform, part, sizes).await?;
-            let to = record(&base(stored, None)?, &done, last.as_ref());
-            Ok(((done.documents, last), to))
-        })
+        commit_with_record(
+            context,
+            session,
+            &mut self.stored,
+            PATIENCE,
+            async |session, stored, tried| {
+                let (part, last) = batch.part(tried);
+                let (database, sizes) = (context.database(), batch.sizes);
+                let done =
+                    write::write_prefetched(database, session, upgrade, transform, part, sizes)
+                        .await?;
+                let to = record(&base(stored, None)?, &done, last.as_ref());
+                Ok(((done.documents, last), to))
+            },
+        )
         .await
     }
 
@@ -541,53 +568,57 @@ impl<'a> Work<'a> {
     /// so many documents that the pass changed.
     async fn batch_guarded(
         &mut self,
-        unit: &Unit,
+        upgrade: &VersionUpgrade,
         transform: &Transform,
         (after, changed): (Option<&Bson>, u64),
         reader: &mut Reader<'_>,
-    ) -> Result<(u64, Option<Bson>), Halt> {
+    ) -> Result<(u64, Option<Bson>), RunError> {
         let context = self.context;
         let mut done = Done::default();
-        let ended = edit_guarded(context, unit, transform, after, reader, &mut done).await;
+        let ended = edit_guarded(context, upgrade, transform, after, reader, &mut done).await;
         context.reached(Point::Edited).await;
         let stored = base(self.stored.as_ref(), None)?;
         let last = match ended {
             Ok(last) => last,
-            Err(halt) => {
+            Err(error) => {
                 // what was written all the same counts
                 if done.documents > 0 {
                     let to = stored.advanced(&context.writer, |journal| journal.count(&done));
-                    let _ = self.settle(to).await;
+                    let _ = self.compare_and_set(to).await;
                 }
-                return Err(halt);
+                return Err(error);
             }
         };
         let to = stored.advanced(&context.writer, |journal| {
             journal.advance(&done, last.clone(), &passes(context, transform, changed));
         });
-        self.settle(to).await?;
+        self.compare_and_set(to).await?;
         context.reached(Point::Committed).await;
         Ok((done.documents, last))
     }
 
-    async fn command(&mut self, unit: &Unit, command: &Command) -> Result<(), Halt> {
+    async fn command(
+        &mut self,
+        upgrade: &VersionUpgrade,
+        command: &Command,
+    ) -> Result<(), RunError> {
         let context = self.context;
         let begun = self.journal()?.command.clone();
         let ours = match begun {
             Some(identity) => {
-                command::redo(context, unit, command, &identity).await?;
+                command::redo(context, upgrade, command, &identity).await?;
                 true
             }
-            None => match command::find_out(context, unit, command, None).await? {
+            None => match command::find_out(context, upgrade, command, None).await? {
                 command::Probe::Done => false,
                 command::Probe::Todo(identity) => {
                     let to =
                         base(self.stored.as_ref(), None)?.advanced(&context.writer, |journal| {
                             journal.command = Some(identity.clone());
                         });
-                    self.settle(to).await?;
+                    self.compare_and_set(to).await?;
                     context.reached(Point::Journaled).await;
-                    command::run(context, unit, command, &identity).await?;
+                    command::run(context, upgrade, command, &identity).await?;
                     true
                 }
             },
@@ -599,21 +630,21 @@ impl<'a> Work<'a> {
         };
         let to = base(self.stored.as_ref(), None)?
             .advanced(&context.writer, |journal| journal.finish_step(&done));
-        self.settle(to).await
+        self.compare_and_set(to).await
     }
 }
 
 /// The record from which a write starts.
-fn base(stored: Option<&Record>, begin: Option<&Record>) -> Result<Record, Halt> {
+fn base(stored: Option<&Record>, begin: Option<&Record>) -> Result<Record, RunError> {
     stored.or(begin).cloned().ok_or_else(|| Failure::bug("an upgrade without a record").into())
 }
 
 /// The warning that not all documents written during the upgrade were looked for.
-fn not_swept(unit: &Unit, transform: &Transform, reason: &str) -> String {
+fn not_swept(upgrade: &VersionUpgrade, transform: &Transform, reason: &str) -> String {
     format!(
         "{}: documents of {} that old code wrote during the upgrade may be left as they were, and no later \
          run of the upgrade looks for them ({reason})",
-        unit.version, transform.collection
+        upgrade.version, transform.collection
     )
 }
 
@@ -647,7 +678,7 @@ fn past(
     }
 }
 
-fn needed(session: &mut Option<ClientSession>) -> Result<&mut ClientSession, Halt> {
+fn needed(session: &mut Option<ClientSession>) -> Result<&mut ClientSession, RunError> {
     session.as_mut().ok_or_else(|| Failure::bug("a transaction without a session").into())
 }
 
@@ -655,12 +686,12 @@ fn needed(session: &mut Option<ClientSession>) -> Result<&mut ClientSession, Hal
 /// was written, also where this fails.
 async fn edit_guarded(
     context: &Context,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     after: Option<&Bson>,
     reader: &mut Reader<'_>,
     done: &mut Done,
-) -> Result<Option<Bson>, Halt> {
+) -> Result<Option<Bson>, RunError> {
     for rereads in 1..=REREADS {
         reader.seek(after.cloned());
         let mut batch = reader.next().await?;
@@ -668,9 +699,9 @@ async fn edit_guarded(
         if batch.edited.is_empty() {
             return Ok(batch.last);
         }
-        large::check(context, unit, transform, &batch.edited, Collation::Checked).await?;
+        large::check(context, upgrade, transform, &batch.edited, Collation::Checked).await?;
         context.reached(Point::BeforeCommit).await;
-        let writing = write::write_guarded(context, unit, transform, &batch);
+        let writing = write::write_guarded(context, upgrade, transform, &batch);
         match context.stop.guard_with_grace(writing).await {
             Ok(written) if written.documents as usize == batch.edited.len() => {
                 done.add(&batch.done());
@@ -684,20 +715,20 @@ async fn edit_guarded(
                     return Err(refusal);
                 }
             }
-            Err(Halt::Driver(error)) if errors::passing(&error) => {
+            Err(RunError::Driver(error)) if errors::is_transient(&error) => {
                 tracing::warn!(
                     error = answer::describe(&error),
                     "a batch was not confirmed; reading it again"
                 );
             }
-            Err(halt) => return Err(halt),
+            Err(error) => return Err(error),
         }
         context.stop.sleep(jittered(Duration::from_millis(5) * rereads)).await?;
     }
     Err(failed(
         format!(
             "upgrade {}: documents of {} change faster than they can be upgraded",
-            unit.version, transform.collection
+            upgrade.version, transform.collection
         ),
         "stop what writes to them, then run it again",
     ))
@@ -751,7 +782,7 @@ impl Journal {
 }
 
 /// Whether a server can apply a step at all.
-pub(crate) fn suits(deployment: Deployment, step: &Step) -> bool {
+pub(crate) fn is_supported(deployment: Deployment, step: &Step) -> bool {
     match step {
         Step::Transform(transform) => {
             deployment == Deployment::WithTransactions || transform.convergent

@@ -9,12 +9,12 @@ use mongodb::error::ErrorKind as DriverErrorKind;
 
 use crate::authoring::lookup::Found;
 use crate::authoring::step_error::StepError;
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::failing::{at, failed_step};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 
 /// Calls code of the step `step`; `place` names the document that it is called with.
 ///
@@ -22,39 +22,44 @@ use crate::server::stop::Halt;
 ///
 /// A refusal closes the gate with 14 and a panic with 1; both name version, step and document.
 pub(crate) fn call<T>(
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     step: &str,
     place: impl FnOnce() -> String,
     code: impl FnOnce() -> Result<T, StepError>,
-) -> Result<T, Halt> {
+) -> Result<T, RunError> {
     // what a panic says may hold a document's contents, and is dropped
     match catch_unwind(AssertUnwindSafe(code)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(refused(error, unit, step, &place())),
-        Err(_) => Err(panicked(unit, step, &place()).into()),
+        Ok(Err(error)) => Err(refused(error, upgrade, step, &place())),
+        Err(_) => Err(panicked(upgrade, step, &place()).into()),
     }
 }
 
 /// What an author's code ended with: a refusal closes the gate.
-pub(crate) fn refused(error: StepError, unit: &Unit, step: &str, place: &str) -> Halt {
+pub(crate) fn refused(
+    error: StepError,
+    upgrade: &VersionUpgrade,
+    step: &str,
+    place: &str,
+) -> RunError {
     let reason = match error {
         // no server has seen it: an insert of nothing, an update without operators
         StepError::Driver(error)
             if matches!(error.kind.as_ref(), DriverErrorKind::InvalidArgument { .. }) =>
         {
             return failed_step(
-                unit,
+                upgrade,
                 step,
                 &format!("{place}: the driver refuses what the step asks for: {}", invalid(&error)),
                 "correct the code of the step, deploy it, then run it again",
             );
         }
-        StepError::Driver(error) => return Halt::Driver(error),
+        StepError::Driver(error) => return RunError::Driver(error),
         StepError::Refused(reason) => reason,
         StepError::Bson(error) => unreadable(&error),
     };
     failed_step(
-        unit,
+        upgrade,
         step,
         &format!("{place}: {reason}"),
         "correct what it names, or deploy code whose upgrade can deal with it, then run it again",
@@ -70,10 +75,10 @@ fn invalid(error: &mongodb::error::Error) -> String {
 }
 
 /// The closed gate of a panic.
-pub(crate) fn panicked(unit: &Unit, step: &str, place: &str) -> Failure {
+pub(crate) fn panicked(upgrade: &VersionUpgrade, step: &str, place: &str) -> Failure {
     Failure::new(
         Outcome::Bug,
-        format!("{}: {place}: the code of the upgrade panicked", at(unit, step)),
+        format!("{}: {place}: the code of the upgrade panicked", at(upgrade, step)),
         "the log has the file and line of the panic: correct the code there, deploy it, then run it \
          again",
     )

@@ -7,14 +7,14 @@ use std::time::Duration;
 use tokio::task::JoinError;
 
 use crate::process::failure::Failure;
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 
 /// Told by a piece of work that nobody waits for any more.
 #[derive(Default)]
 pub(crate) struct Abandoned(Arc<AtomicBool>);
 
 impl Abandoned {
-    pub(crate) fn check(&self) -> Result<(), Halt> {
+    pub(crate) fn check(&self) -> Result<(), RunError> {
         match self.0.load(Ordering::Relaxed) {
             true => Err(given_up()),
             false => Ok(()),
@@ -25,8 +25,8 @@ impl Abandoned {
 /// Runs code beside the run's thread: an author's code may take long for one document, and the lease is renewed,
 /// and a stop obeyed, only while it does not hold that thread.
 pub(crate) async fn aside<T: Send + 'static>(
-    code: impl FnOnce(&Abandoned) -> Result<T, Halt> + Send + 'static,
-) -> Result<T, Halt> {
+    code: impl FnOnce(&Abandoned) -> Result<T, RunError> + Send + 'static,
+) -> Result<T, RunError> {
     /// Tells the code when nobody waits for it.
     struct Waiting(Arc<AtomicBool>);
     impl Drop for Waiting {
@@ -47,7 +47,9 @@ pub(crate) async fn aside<T: Send + 'static>(
 }
 
 /// What a task ended with; its panic is that of whoever waits for it.
-pub(crate) fn joined<T>(ended: Option<Result<Result<T, Halt>, JoinError>>) -> Result<T, Halt> {
+pub(crate) fn joined<T>(
+    ended: Option<Result<Result<T, RunError>, JoinError>>,
+) -> Result<T, RunError> {
     match ended.map(|ended| ended.map_err(JoinError::try_into_panic)) {
         Some(Ok(ended)) => ended,
         Some(Err(Ok(panic))) => std::panic::resume_unwind(panic),
@@ -55,7 +57,7 @@ pub(crate) fn joined<T>(ended: Option<Result<Result<T, Halt>, JoinError>>) -> Re
     }
 }
 
-fn given_up() -> Halt {
+fn given_up() -> RunError {
     Failure::bug("a query was given up on its way").into()
 }
 

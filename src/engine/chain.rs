@@ -7,7 +7,7 @@ use mongodb::bson::{Bson, RawDocument, RawDocumentBuf, Timestamp};
 
 use crate::authoring::seed::Seed;
 use crate::authoring::step::Step;
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::context::Context;
 use crate::engine::converge::Verify;
@@ -18,7 +18,7 @@ use crate::engine::scan::{Tally, all_of};
 use crate::engine::seed;
 use crate::engine::unstored::{self, Made};
 use crate::process::progress::Progress;
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 
 /// How many bytes of documents are taken through the chain at a time, and how many documents.
 const BYTES: usize = 4 * 1024 * 1024;
@@ -27,14 +27,14 @@ const DOCUMENTS: usize = 1000;
 /// An earlier step whose outcome can be computed document by document.
 #[derive(Clone, Copy)]
 enum Link<'a> {
-    Transform(&'a Unit, &'a Transform),
-    Seed(&'a Unit, &'a Seed),
+    Transform(&'a VersionUpgrade, &'a Transform),
+    Seed(&'a VersionUpgrade, &'a Seed),
 }
 
 /// A transform, and the earlier steps that change what it reads.
 pub(crate) struct Chain<'a> {
     links: Vec<Link<'a>>,
-    unit: &'a Unit,
+    upgrade: &'a VersionUpgrade,
     transform: &'a Transform,
     /// All earlier steps: they may write the collections into which it adds documents.
     earlier: Vec<&'a Step>,
@@ -44,13 +44,16 @@ impl<'a> Chain<'a> {
     /// The chain of the last of these steps. None where what it reads does not come from its own documents alone:
     /// from a look-up of what an earlier step changes, a transaction, a rename, documents moved here from another
     /// collection; or from a step that may be half done and is not convergent.
-    pub(crate) fn of(steps: &[(&'a Unit, &'a Step)], begun: Option<&Step>) -> Option<Self> {
-        let ((unit, Step::Transform(transform)), earlier) = steps.split_last()? else {
+    pub(crate) fn of(
+        steps: &[(&'a VersionUpgrade, &'a Step)],
+        begun: Option<&Step>,
+    ) -> Option<Self> {
+        let ((upgrade, Step::Transform(transform)), earlier) = steps.split_last()? else {
             return None;
         };
         let own = &*transform.collection;
         let mut links = Vec::new();
-        for (position, (unit, step)) in earlier.iter().enumerate() {
+        for (position, (upgrade, step)) in earlier.iter().enumerate() {
             let writes = step.writes();
             if looks_up(transform, &writes) {
                 return None;
@@ -68,15 +71,15 @@ impl<'a> Chain<'a> {
                             .iter()
                             .any(|(_, step)| looks_up(link, &step.writes())) =>
                 {
-                    Link::Transform(unit, link)
+                    Link::Transform(upgrade, link)
                 }
                 // it is to find what is there without it
-                Step::Seed(seed) if !links.iter().any(deletes) => Link::Seed(unit, seed),
+                Step::Seed(seed) if !links.iter().any(deletes) => Link::Seed(upgrade, seed),
                 _ => return None,
             });
         }
         let earlier = earlier.iter().map(|(_, step)| *step).collect();
-        (!links.is_empty()).then_some(Chain { links, unit, transform, earlier })
+        (!links.is_empty()).then_some(Chain { links, upgrade, transform, earlier })
     }
 
     /// Computes and verifies all that the transform would do. None where the server cannot tell which documents it
@@ -85,10 +88,10 @@ impl<'a> Chain<'a> {
         &self,
         context: &Context,
         since: Option<Timestamp>,
-    ) -> Result<Option<Known>, Halt> {
+    ) -> Result<Option<Known>, RunError> {
         let collection = &self.transform.collection;
         let all = all_of(context, self.transform).await?;
-        let mut progress = Progress::new(&self.unit.version, "look", collection, all);
+        let mut progress = Progress::new(&self.upgrade.version, "preflight", collection, all);
         let mut tally = Tally::default();
         // as whole documents: each step reads other fields
         let whole = Transform::new(collection.clone(), |_, _, _| Ok(()));
@@ -107,9 +110,9 @@ impl<'a> Chain<'a> {
             }
         }
         for (position, link) in self.links.iter().enumerate() {
-            let Link::Seed(unit, seed) = link else { continue };
-            for part in seed::parts(context, unit, seed)?.iter() {
-                let documents = seed::missing_of(context, unit, seed, part).await?;
+            let Link::Seed(upgrade, seed) = link else { continue };
+            for part in seed::parts(context, upgrade, seed)?.iter() {
+                let documents = seed::missing_of(context, upgrade, seed, part).await?;
                 let through = self.through(context, documents, position + 1, since, &mut tally);
                 if through.await?.is_none() {
                     return Ok(None);
@@ -130,21 +133,22 @@ impl<'a> Chain<'a> {
         position: usize,
         since: Option<Timestamp>,
         tally: &mut Tally,
-    ) -> Result<Option<()>, Halt> {
+    ) -> Result<Option<()>, RunError> {
         let mut left = vec![(position, documents)];
         while let Some((position, mut documents)) = left.pop() {
             if documents.is_empty() {
                 continue;
             }
-            let (unit, transform, promise) = match self.links.get(position) {
-                Some(Link::Transform(unit, transform)) => (*unit, *transform, Verify::Kept),
+            let (upgrade, transform, promise) = match self.links.get(position) {
+                Some(Link::Transform(upgrade, transform)) => (*upgrade, *transform, Verify::Kept),
                 Some(Link::Seed(..)) => {
                     left.push((position + 1, documents));
                     continue;
                 }
-                None => (self.unit, self.transform, Verify::promise(self.transform)),
+                None => (self.upgrade, self.transform, Verify::promise(self.transform)),
             };
-            let computing = unstored::compute(context, unit, transform, &documents, since, promise);
+            let computing =
+                unstored::compute(context, upgrade, transform, &documents, since, promise);
             let edited = match computing.await? {
                 Made::All(edited) => edited,
                 Made::TooMuch => {
@@ -161,7 +165,7 @@ impl<'a> Chain<'a> {
             }
             let settled =
                 |name: &str| !self.earlier.iter().any(|step| step.writes().contains(&name));
-            tally.take(context, unit, transform, &edited, since, settled).await?;
+            tally.take(context, upgrade, transform, &edited, since, settled).await?;
         }
         Ok(Some(()))
     }
@@ -172,7 +176,7 @@ fn after(
     transform: &Transform,
     documents: Vec<RawDocumentBuf>,
     edited: Vec<Edited>,
-) -> Result<Vec<RawDocumentBuf>, Halt> {
+) -> Result<Vec<RawDocumentBuf>, RunError> {
     let mut edited: HashMap<Vec<u8>, Edited> =
         edited.into_iter().map(|edited| (id_bytes(&edited.document), edited)).collect();
     let mut left = Vec::with_capacity(documents.len());
@@ -205,7 +209,7 @@ async fn read(
     after: Option<&Bson>,
     limit: usize,
     since: Option<Timestamp>,
-) -> Result<Vec<RawDocumentBuf>, Halt> {
+) -> Result<Vec<RawDocumentBuf>, RunError> {
     let reading = async || {
         let finds = find::finds(whole, after, limit, In::Plain(since), Sizes::NotAsked);
         context.stop.guard(find::documents(context.database(), None, finds)).await
@@ -218,7 +222,7 @@ fn merged(
     transform: &Transform,
     document: &RawDocument,
     output: &RawDocument,
-) -> Result<RawDocumentBuf, Halt> {
+) -> Result<RawDocumentBuf, RunError> {
     if transform.fields.is_empty() {
         return Ok(output.to_owned());
     }

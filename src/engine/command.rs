@@ -8,12 +8,12 @@ use mongodb::{Database, IndexModel};
 
 use crate::authoring::command::Command;
 use crate::authoring::step::Step;
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::engine::context::Context;
 use crate::engine::failing::{at, failed};
 use crate::process::checkpoint::Point;
 use crate::server::compatibility::NamingByUuid;
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 use crate::server::{answer, compatibility};
 
 /// The key under which the journal holds the UUID that a rename or a drop was decided on.
@@ -39,10 +39,10 @@ pub(crate) enum Probe {
 /// Looks whether a command is done; for one that was begun, by the identities that the journal holds.
 pub(crate) async fn probe(
     database: &Database,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     command: &Command,
     begun: Option<&Document>,
-) -> Result<Probe, Halt> {
+) -> Result<Probe, RunError> {
     match command {
         Command::CreateIndex { collection, index } => {
             match stored_index(database, collection, command.index_name()).await? {
@@ -58,7 +58,7 @@ pub(crate) async fn probe(
                     match same_index(&stored, index, inherited) {
                         true => Ok(Probe::Done),
                         false => Err(conflict(
-                            unit,
+                            upgrade,
                             command,
                             "an index of that name with other keys or options is there",
                             "drop it, by hand or with a step before, or choose another name",
@@ -83,7 +83,7 @@ pub(crate) async fn probe(
             let plain = keys.iter().all(|(_, kind)| !matches!(kind, Bson::String(_)));
             let same = |index: &&Document| index.get_document("key").is_ok_and(|key| *key == keys);
             let alone = stored.iter().filter(same).count();
-            let renamed = unit.indexes_from_here(collection).any(|index| {
+            let renamed = upgrade.indexes_from_here(collection).any(|index| {
                 let other = index.options.as_ref().and_then(|options| options.name.as_deref());
                 index_keys(&index.keys).0 == index_keys(&keys).0 && other != Some(name)
             });
@@ -137,7 +137,7 @@ pub(crate) async fn probe(
                     Ok(Probe::Todo(doc! { UUID: source.uuid.clone() }))
                 }
                 (_, _, Some(_)) => Err(conflict(
-                    unit,
+                    upgrade,
                     command,
                     &format!("{from} is not the collection it was, or {to} is another"),
                     IN_THE_WAY,
@@ -145,7 +145,7 @@ pub(crate) async fn probe(
                 (None, _, None) => Ok(Probe::Done),
                 (Some(source), None, None) => Ok(Probe::Todo(doc! { UUID: source.uuid.clone() })),
                 (Some(_), Some(_), None) => Err(conflict(
-                    unit,
+                    upgrade,
                     command,
                     &format!("{from} and {to} are both there"),
                     IN_THE_WAY,
@@ -193,11 +193,11 @@ pub(crate) fn bears_on(earlier: &Step, command: &Command, done: bool) -> bool {
 /// # Errors
 ///
 /// An earlier step creates an index of that name with other keys or options, and none drops it.
-pub(crate) fn foretold<'a>(
+pub(crate) fn predicted<'a>(
     earlier: impl DoubleEndedIterator<Item = &'a Step>,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     command: &Command,
-) -> Result<Option<bool>, Halt> {
+) -> Result<Option<bool>, RunError> {
     let before = earlier.rev().find_map(|step| match step {
         Step::Command(before) if decides(before, command) => Some(before),
         _ => None,
@@ -212,7 +212,7 @@ pub(crate) fn foretold<'a>(
                 true => Some(false),
                 false => {
                     return Err(conflict(
-                        unit,
+                        upgrade,
                         command,
                         "an earlier step creates an index of that name with other keys or options",
                         "drop that one with a step between them",
@@ -245,10 +245,10 @@ fn decides(before: &Command, command: &Command) -> bool {
 /// that one: the server has one of them only.
 pub(crate) async fn find_twin(
     context: &Context,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     command: &Command,
     mut earlier: impl Iterator<Item = &Step>,
-) -> Result<(), Halt> {
+) -> Result<(), RunError> {
     let Command::CreateIndex { collection, index } = command else { return Ok(()) };
     let listing = async || stored_indexes(context.database(), collection).await;
     let stored = context.retry(async || context.stop.guard(listing()).await).await?;
@@ -268,7 +268,7 @@ pub(crate) async fn find_twin(
         return Ok(());
     }
     Err(conflict(
-        unit,
+        upgrade,
         command,
         &format!("the same index is there under the name {name}"),
         "give the new one that name, or drop the other one with a step before",
@@ -278,37 +278,37 @@ pub(crate) async fn find_twin(
 /// Probes, again after errors that may pass.
 pub(crate) async fn find_out(
     context: &Context,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     command: &Command,
     identity: Option<&Document>,
-) -> Result<Probe, Halt> {
-    let probing = || context.stop.guard(probe(context.database(), unit, command, identity));
+) -> Result<Probe, RunError> {
+    let probing = || context.stop.guard(probe(context.database(), upgrade, command, identity));
     context.retry(async || probing().await).await
 }
 
 /// Carries out a command that the journal names, unless it is done.
 pub(crate) async fn redo(
     context: &Context,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     command: &Command,
     identity: &Document,
-) -> Result<(), Halt> {
+) -> Result<(), RunError> {
     // an index that is being built is listed already: creating it again waits for it
     if !matches!(command, Command::CreateIndex { .. })
-        && let Probe::Done = find_out(context, unit, command, Some(identity)).await?
+        && let Probe::Done = find_out(context, upgrade, command, Some(identity)).await?
     {
         return Ok(());
     }
-    run(context, unit, command, identity).await
+    run(context, upgrade, command, identity).await
 }
 
 /// Carries out a command on what `identity` names, with the lease verified just before.
 pub(crate) async fn run(
     context: &Context,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     command: &Command,
     identity: &Document,
-) -> Result<(), Halt> {
+) -> Result<(), RunError> {
     let sending = async || {
         context.lock.verify(&context.stop).await?;
         context.reached(Point::BeforeCommand).await;
@@ -317,20 +317,22 @@ pub(crate) async fn run(
     match context.retry(sending).await {
         Ok(()) => {}
         // the collection is not the one that was probed, or not there: the probe says what that means
-        Err(Halt::Driver(error)) if matches!(answer::code(&error), Some(26 | 27 | 361)) => {}
+        Err(RunError::Driver(error)) if matches!(answer::code(&error), Some(26 | 27 | 361)) => {}
         // it was lowered since the run began
-        Err(Halt::Driver(error)) if compatibility::is_refusal(&error) && names_by_uuid(command) => {
-            let what = format!("upgrade {}: {}", unit.version, command.describe());
+        Err(RunError::Driver(error))
+            if compatibility::is_refusal(&error) && names_by_uuid(command) =>
+        {
+            let what = format!("upgrade {}: {}", upgrade.version, command.describe());
             let lacking = NamingByUuid::CompatibilityTooLow.lacking(&what);
-            return Err(lacking.map_or(Halt::Driver(error), Halt::Failure));
+            return Err(lacking.map_or(RunError::Driver(error), RunError::Failure));
         }
-        Err(halt) => return Err(halt),
+        Err(error) => return Err(error),
     }
-    match find_out(context, unit, command, Some(identity)).await? {
+    match find_out(context, upgrade, command, Some(identity)).await? {
         Probe::Done => Ok(()),
-        Probe::Todo(found) if found.contains_key(MISSING) => Err(missing(unit, command)),
+        Probe::Todo(found) if found.contains_key(MISSING) => Err(missing(upgrade, command)),
         Probe::Todo(_) => Err(failed(
-            format!("{}: it took no effect", at(unit, &command.describe())),
+            format!("{}: it took no effect", at(upgrade, &command.describe())),
             "look at the server's log, then run it again",
         )),
     }
@@ -342,17 +344,21 @@ pub(crate) fn names_by_uuid(command: &Command) -> bool {
 }
 
 /// The failure of a command whose probe found nothing to change.
-fn missing(unit: &Unit, command: &Command) -> Halt {
+fn missing(upgrade: &VersionUpgrade, command: &Command) -> RunError {
     failed(
-        format!("{}: there is no index of that name", at(unit, &command.describe())),
+        format!("{}: there is no index of that name", at(upgrade, &command.describe())),
         "create the index, or deploy code whose upgrade creates it first, then run it again",
     )
 }
 
 /// Refuses what a probe found before any write, where no earlier step may still change it.
-pub(crate) fn check_found(unit: &Unit, command: &Command, found: &Probe) -> Result<(), Halt> {
+pub(crate) fn check_found(
+    upgrade: &VersionUpgrade,
+    command: &Command,
+    found: &Probe,
+) -> Result<(), RunError> {
     match found {
-        Probe::Todo(identity) if identity.contains_key(MISSING) => Err(missing(unit, command)),
+        Probe::Todo(identity) if identity.contains_key(MISSING) => Err(missing(upgrade, command)),
         _ => Ok(()),
     }
 }
@@ -481,8 +487,8 @@ async fn stored_indexes(database: &Database, collection: &str) -> Result<Vec<Doc
 }
 
 /// The closed gate of a command that what is there does not allow.
-fn conflict(unit: &Unit, command: &Command, reason: &str, next: &str) -> Halt {
-    failed(format!("{}: {reason}", at(unit, &command.describe())), next)
+fn conflict(upgrade: &VersionUpgrade, command: &Command, reason: &str, next: &str) -> RunError {
+    failed(format!("{}: {reason}", at(upgrade, &command.describe())), next)
 }
 
 /// Whether a stored index has the keys and all options that are asked for.

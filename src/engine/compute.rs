@@ -6,7 +6,7 @@ use mongodb::{ClientSession, Database};
 use crate::authoring::edit::{Edits, Extent, MAX_DOCUMENT_SIZE, deletion, guarded_deletion};
 use crate::authoring::lookup::Found;
 use crate::authoring::step_error::StepError;
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::author::{self, about, refused};
 use crate::engine::background::{Abandoned, aside};
@@ -16,7 +16,7 @@ use crate::engine::edited::{
 };
 use crate::engine::find::{In, SIZE, check_id};
 use crate::engine::look_up::{Gathered, gather};
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 
 /// A batch, and what was too much for it.
 pub(crate) struct Computed {
@@ -30,31 +30,31 @@ pub(crate) struct Computed {
 /// Computes the edits of documents that were read together; of fewer of them where that is too much to be
 /// held.
 pub(crate) async fn compute(
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     documents: Vec<RawDocumentBuf>,
     found: Found,
     purpose: Purpose,
     promise: Verify,
-) -> Result<Computed, Halt> {
-    let (unit, transform) = (unit.clone(), transform.clone());
+) -> Result<Computed, RunError> {
+    let (upgrade, transform) = (upgrade.clone(), transform.clone());
     aside(move |abandoned| {
-        computed(&unit, &transform, documents, &found, (purpose, promise), abandoned)
+        computed(&upgrade, &transform, documents, &found, (purpose, promise), abandoned)
     })
     .await
 }
 
 fn computed(
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     documents: Vec<RawDocumentBuf>,
     found: &Found,
     (purpose, promise): (Purpose, Verify),
     abandoned: &Abandoned,
-) -> Result<Computed, Halt> {
+) -> Result<Computed, RunError> {
     let step = &transform.step_name();
     for document in &documents {
-        check_id(document).map_err(|e| refused(e, unit, step, &place(transform, document)))?;
+        check_id(document).map_err(|e| refused(e, upgrade, step, &place(transform, document)))?;
     }
     let (mut read, mut end, mut held) = (0, last(&documents)?, 0);
     let (mut edited, mut outputs) = (Vec::new(), Vec::new());
@@ -63,15 +63,15 @@ fn computed(
         abandoned.check()?;
         read += 1;
         let effect = author::call(
-            unit,
+            upgrade,
             step,
             || place(transform, &document),
-            || effect(unit.started(), transform, &document, found, purpose, promise),
+            || effect(upgrade.started(), transform, &document, found, purpose, promise),
         )?;
         let Some(mut effect) = effect else { continue };
         if promise == Verify::Output
             && let Some(output) = effect.output.take()
-            && let Some(output) = verify_known(unit, transform, output, found)?
+            && let Some(output) = verify_known(upgrade, transform, output, found)?
         {
             held += output.as_bytes().len();
             outputs.push(output);
@@ -93,18 +93,18 @@ pub(crate) async fn compute_in(
     place: In,
     database: &Database,
     mut session: Option<&mut ClientSession>,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     documents: Vec<RawDocumentBuf>,
     (purpose, promise): (Purpose, Verify),
-) -> Result<Computed, Halt> {
+) -> Result<Computed, RunError> {
     let looking_up = session.as_deref_mut();
-    let gathered = gather(database, looking_up, unit, transform, documents, place).await?;
+    let gathered = gather(database, looking_up, upgrade, transform, documents, place).await?;
     let Gathered { documents, found, rest } = gathered;
-    let mut computed = compute(unit, transform, documents, found, purpose, promise).await?;
+    let mut computed = compute(upgrade, transform, documents, found, purpose, promise).await?;
     computed.rest.extend(rest);
     let outputs = std::mem::take(&mut computed.batch.outputs);
-    verify_all(database, session, unit, transform, outputs, place).await?;
+    verify_all(database, session, upgrade, transform, outputs, place).await?;
     Ok(computed)
 }
 
@@ -112,18 +112,18 @@ pub(crate) async fn compute_in(
 pub(crate) async fn verify_all(
     database: &Database,
     mut session: Option<&mut ClientSession>,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     mut outputs: Vec<RawDocumentBuf>,
     place: In,
-) -> Result<(), Halt> {
+) -> Result<(), RunError> {
     while !outputs.is_empty() {
         let session = session.as_deref_mut();
-        let gathered = gather(database, session, unit, transform, outputs, place).await?;
+        let gathered = gather(database, session, upgrade, transform, outputs, place).await?;
         let Gathered { documents, found, rest } = gathered;
-        let (unit, transform) = (unit.clone(), transform.clone());
+        let (upgrade, transform) = (upgrade.clone(), transform.clone());
         let verifying = move |_: &Abandoned| {
-            documents.iter().try_for_each(|output| verify(&unit, &transform, output, &found))
+            documents.iter().try_for_each(|output| verify(&upgrade, &transform, output, &found))
         };
         aside(verifying).await?;
         outputs = rest;
@@ -211,7 +211,7 @@ fn checked(
             let reason = "it deletes the document, which the transform does not say with deletes()";
             return Err(StepError::refused(reason));
         }
-        (true, Purpose::Look) => None,
+        (true, Purpose::PreflightFor) => None,
         (true, Purpose::Write) => Some(deletion(document)?),
         (true, Purpose::Guarded) => Some(guarded_deletion(document, &transform.fields)?),
     };
@@ -231,7 +231,7 @@ fn checked(
             }
             let becomes = RawDocumentBuf::from_bytes(bytes)?;
             let statement = match purpose {
-                Purpose::Look => None,
+                Purpose::PreflightFor => None,
                 Purpose::Write => Some(changes.statement(document, extent)?),
                 Purpose::Guarded => {
                     let statement = changes.guarded_statement(document, extent, &becomes)?;
@@ -287,9 +287,9 @@ mod tests {
         let step = Transform::new("things", |_, _, _| Ok(()));
         let upgrades = Upgrades::new([Upgrade::new("0.8.0", "an upgrade").step(step)], &code);
         let documents = (0..n).map(|n| rawdoc! { "_id": n, "n": n }).collect();
-        let unit = &upgrades.unwrap();
-        let unit = &unit.units()[0];
-        compute(unit, transform, documents, Found::default(), Purpose::Write, Verify::Nothing)
+        let upgrade = &upgrades.unwrap();
+        let upgrade = &upgrade.versions()[0];
+        compute(upgrade, transform, documents, Found::default(), Purpose::Write, Verify::Nothing)
             .await
             .unwrap()
             .batch

@@ -4,12 +4,12 @@ use mongodb::bson::{Bson, Document, RawDocument, RawDocumentBuf, Timestamp, doc}
 
 use crate::authoring::condition::{Condition, Kind};
 use crate::authoring::naming::Name;
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::engine::context::Context;
 use crate::engine::find::{In, query};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 use crate::visible::cut;
 
 /// How many documents a failed condition counts at most.
@@ -21,20 +21,21 @@ const NAMED: i64 = 10;
 /// How long an `_id` may be in a message, in bytes.
 const ID: usize = 80;
 
-/// Asks a condition of `unit`, of what a majority has once it has all that was written up to `since`.
+/// Asks a condition of `upgrade`, of what a majority has once it has all that was written up to `since`.
 ///
 /// # Errors
 ///
 /// It does not hold: [`Outcome::ConditionFailed`], naming up to ten documents by their `_id`s.
 pub(crate) async fn ask(
     context: &Context,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     condition: &Condition,
     since: Option<Timestamp>,
-) -> Result<(), Halt> {
+) -> Result<(), RunError> {
     let Condition { description, .. } = condition;
-    let _doing =
-        context.activity.doing(format!("asking condition \"{description}\" of {}", unit.version));
+    let _doing = context
+        .activity
+        .doing(format!("asking condition \"{description}\" of {}", upgrade.version));
     let asking = Asking { context, condition, since };
     let found = match &condition.kind {
         Kind::None => in_the_way(&asking).await?,
@@ -43,11 +44,11 @@ pub(crate) async fn ask(
     };
     let Some(Found { what, remedy }) = found else { return Ok(()) };
     let skip = if condition.skippable { ", or set GATE_SKIP_CONDITIONS=true" } else { "" };
-    Err(Halt::Failure(Failure::new(
+    Err(RunError::Failure(Failure::new(
         Outcome::ConditionFailed,
         format!(
             "condition \"{}\" of {} does not hold: {what}",
-            condition.description, unit.version
+            condition.description, upgrade.version
         ),
         format!("{remedy}, then run it again{skip}"),
     )))
@@ -68,7 +69,7 @@ struct Asking<'a> {
 
 impl Asking<'_> {
     /// What a pipeline makes of the documents that match the condition's filter.
-    async fn aggregate(&self, stages: Vec<Document>) -> Result<Vec<RawDocumentBuf>, Halt> {
+    async fn aggregate(&self, stages: Vec<Document>) -> Result<Vec<RawDocumentBuf>, RunError> {
         let mut pipeline = vec![doc! { "$match": self.condition.filter.clone() }];
         pipeline.extend(stages);
         let command = doc! {
@@ -84,7 +85,7 @@ impl Asking<'_> {
     }
 }
 
-async fn in_the_way(asking: &Asking<'_>) -> Result<Option<Found>, Halt> {
+async fn in_the_way(asking: &Asking<'_>) -> Result<Option<Found>, RunError> {
     let name = &asking.condition.collection;
     let count = vec![doc! { "$limit": COUNTED }, doc! { "$count": "n" }];
     let counted = asking.aggregate(count).await?;
@@ -114,7 +115,7 @@ async fn in_the_way(asking: &Asking<'_>) -> Result<Option<Found>, Halt> {
     }))
 }
 
-async fn none_at_all(asking: &Asking<'_>) -> Result<Option<Found>, Halt> {
+async fn none_at_all(asking: &Asking<'_>) -> Result<Option<Found>, RunError> {
     let Condition { collection: name, filter, .. } = asking.condition;
     let one = vec![doc! { "$limit": 1 }, doc! { "$project": { "_id": 1 } }];
     if !asking.aggregate(one).await?.is_empty() {
@@ -127,7 +128,7 @@ async fn none_at_all(asking: &Asking<'_>) -> Result<Option<Found>, Halt> {
     Ok(Some(Found { what, remedy: format!("see to it that {name} holds one") }))
 }
 
-async fn sharing(asking: &Asking<'_>, fields: &[Name]) -> Result<Option<Found>, Halt> {
+async fn sharing(asking: &Asking<'_>, fields: &[Name]) -> Result<Option<Found>, RunError> {
     let name = &asking.condition.collection;
     let found = asking.aggregate(shared(fields)).await?;
     let pair = |pair: &RawDocumentBuf| format!("{} and {}", id(pair, "first"), id(pair, "last"));

@@ -8,14 +8,14 @@ use tokio::time::Instant;
 
 use crate::process::activity::Activity;
 use crate::process::checkpoint::{Checkpoints, Point};
-use crate::quiesce::quiet::Quiet;
+use crate::quiesce::quiesced::Quiesced;
 use crate::record::history::Writer;
 use crate::record::lock::Lock;
 use crate::record::staged::Own;
 use crate::record::store::Store;
 use crate::server::connection::Server;
 use crate::server::retry::Retry;
-use crate::server::stop::{Halt, Stop};
+use crate::server::stop::{RunError, Stop};
 
 /// How long something is tried again after errors that may pass.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -32,7 +32,7 @@ pub(crate) struct Context {
     pub(crate) checkpoints: Arc<dyn Checkpoints>,
     pub(crate) activity: Activity,
     /// What must not run when a version moves.
-    pub(crate) quiet: Quiet,
+    pub(crate) quiesced: Quiesced,
     /// What this run has stored next to the record for as long as an edit takes.
     pub(crate) staged: Own,
 }
@@ -49,8 +49,8 @@ impl Context {
     /// Does something, and again after errors that may pass.
     pub(crate) async fn retry<T>(
         &self,
-        attempt: impl AsyncFnMut() -> Result<T, Halt>,
-    ) -> Result<T, Halt> {
+        attempt: impl AsyncFnMut() -> Result<T, RunError>,
+    ) -> Result<T, RunError> {
         let until = Some(Instant::now() + PATIENCE);
         Retry { until, stop: Some(&self.stop), ..Retry::default() }.run(attempt).await
     }

@@ -7,11 +7,11 @@ use mongodb::bson::{RawDocument, RawDocumentBuf};
 
 use crate::authoring::edit::Edits;
 use crate::authoring::lookup::Found;
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::edited;
 use crate::engine::failing::failed_step;
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 
 /// What is done with what a transform makes of documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,15 +33,15 @@ impl Verify {
 /// Gives the transform its own output, as far as `found` has all that the output asks for; returns what
 /// asks for more.
 pub(crate) fn verify_known(
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     output: RawDocumentBuf,
     found: &Found,
-) -> Result<Option<RawDocumentBuf>, Halt> {
+) -> Result<Option<RawDocumentBuf>, RunError> {
     if !transform.lookups.iter().all(|lookup| found.answers(lookup, &output)) {
         return Ok(Some(output));
     }
-    verify(unit, transform, &output, found)?;
+    verify(upgrade, transform, &output, found)?;
     Ok(None)
 }
 
@@ -51,12 +51,12 @@ pub(crate) fn verify_known(
 ///
 /// It would change it again, or add documents.
 pub(crate) fn verify(
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     output: &RawDocument,
     found: &Found,
-) -> Result<(), Halt> {
-    let mut edits = Edits::at(unit.started());
+) -> Result<(), RunError> {
+    let mut edits = Edits::at(upgrade.started());
     let called = catch_unwind(AssertUnwindSafe(|| (transform.edit)(output, found, &mut edits)));
     // What it refuses, it does not change. The filter may keep such documents from it.
     let Ok(Ok(())) = called else { return Ok(()) };
@@ -71,7 +71,7 @@ pub(crate) fn verify(
         fields => format!("edits {} again", fields.join(", ")),
     };
     Err(failed_step(
-        unit,
+        upgrade,
         &transform.step_name(),
         &format!(
             "{}: the step is declared convergent, but given its own output it {does}",

@@ -7,14 +7,14 @@ use std::rc::Rc;
 
 use mongodb::bson::{RawDocumentBuf, Timestamp};
 
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::context::Context;
 use crate::engine::converge::Verify;
 use crate::engine::edited::{Edited, id_bytes, place};
 use crate::engine::failing::failed_step;
 use crate::engine::unstored::{self, Made};
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 
 /// How many times over added documents may add further ones. Where a document's levels are unrolled one by one,
 /// there are no more than a hundred.
@@ -41,11 +41,11 @@ struct Generation {
 /// latest. Of others too: it adds documents for ever.
 pub(crate) async fn follow(
     context: &Context,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     edited: &[Edited],
     since: Option<Timestamp>,
-) -> Result<(), Halt> {
+) -> Result<(), RunError> {
     let hasher = RandomState::new();
     let mut met = HashSet::new();
     let mut own = |edited: &Edited| -> Vec<RawDocumentBuf> {
@@ -62,7 +62,7 @@ pub(crate) async fn follow(
                 continue;
             }
             if age > GENERATIONS {
-                return Err(endless(unit, transform, &origin));
+                return Err(endless(upgrade, transform, &origin));
             }
             let (many, few) = AT_A_TIME;
             let taken = many.checked_shr(age as u32 - 1).unwrap_or_default().max(few);
@@ -70,7 +70,7 @@ pub(crate) async fn follow(
             left.push(Generation { age, documents: later, origin: origin.clone() });
             let computing = unstored::compute(
                 context,
-                unit,
+                upgrade,
                 transform,
                 &documents,
                 since,
@@ -86,14 +86,14 @@ pub(crate) async fn follow(
                     continue;
                 }
                 Ok(Made::Unknown) => continue,
-                Err(Halt::Failure(mut failure)) if transform.convergent => {
+                Err(RunError::Failure(mut failure)) if transform.convergent => {
                     failure.message +=
                         &format!(" (the step adds that document itself, for {origin})");
-                    return Err(Halt::Failure(failure));
+                    return Err(RunError::Failure(failure));
                 }
                 // it may never meet that one, which may come before those that it is at
-                Err(Halt::Failure(_)) => continue,
-                Err(halt) => return Err(halt),
+                Err(RunError::Failure(_)) => continue,
+                Err(error) => return Err(error),
             };
             context.activity.moved();
             let documents = computed.iter().flat_map(&mut own).collect();
@@ -103,9 +103,9 @@ pub(crate) async fn follow(
     Ok(())
 }
 
-fn endless(unit: &Unit, transform: &Transform, origin: &str) -> Halt {
+fn endless(upgrade: &VersionUpgrade, transform: &Transform, origin: &str) -> RunError {
     failed_step(
-        unit,
+        upgrade,
         &transform.step_name(),
         &format!(
             "{origin}: the documents it adds to {} match its own filter, and add further ones that do: \

@@ -41,7 +41,7 @@ pub(crate) enum Purpose {
     /// To be written in a transaction.
     Write,
     /// To find out beforehand whether it could be.
-    Look,
+    PreflightFor,
     /// To be written outside transactions, or to find out whether it could be.
     Guarded,
 }
@@ -50,7 +50,7 @@ impl Purpose {
     /// How a batch is read to find out whether it could be written on such a server.
     pub(crate) fn of_preflight(deployment: Deployment) -> Self {
         match deployment {
-            Deployment::WithTransactions => Purpose::Look,
+            Deployment::WithTransactions => Purpose::PreflightFor,
             Deployment::Standalone => Purpose::Guarded,
         }
     }

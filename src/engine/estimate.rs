@@ -9,7 +9,7 @@ use crate::version::Version;
 pub(crate) struct Estimate {
     pub(crate) steps: Vec<Finding>,
     /// Whether one transaction can do it all.
-    pub(crate) fits_at_once: bool,
+    pub(crate) fits_one_transaction: bool,
     /// The earlier version that the rest depends on, where not all is known: it can be looked at only after
     /// that one.
     pub(crate) depends_on: Option<Version>,

@@ -3,34 +3,39 @@
 use mongodb::bson::Document;
 
 use crate::authoring::step::Step;
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 use crate::server::{answer, errors, redact};
 
 /// The closed gate of a failed upgrade.
-pub(crate) fn failed(what: impl Into<String>, next: impl Into<String>) -> Halt {
-    Halt::Failure(Failure::new(Outcome::UpgradeFailed, what, next))
+pub(crate) fn failed(what: impl Into<String>, next: impl Into<String>) -> RunError {
+    RunError::Failure(Failure::new(Outcome::UpgradeFailed, what, next))
 }
 
 /// Where an upgrade's work failed: its version and its step.
-pub(crate) fn at(unit: &Unit, step: &str) -> String {
-    format!("upgrade {}: step \"{step}\"", unit.version)
+pub(crate) fn at(upgrade: &VersionUpgrade, step: &str) -> String {
+    format!("upgrade {}: step \"{step}\"", upgrade.version)
 }
 
 /// The closed gate of a step that failed.
-pub(crate) fn failed_step(unit: &Unit, step: &str, what: &str, next: &str) -> Halt {
-    failed(format!("{}: {what}", at(unit, step)), next)
+pub(crate) fn failed_step(
+    upgrade: &VersionUpgrade,
+    step: &str,
+    what: &str,
+    next: &str,
+) -> RunError {
+    failed(format!("{}: {what}", at(upgrade, step)), next)
 }
 
 /// An error of the server in a step's own work, with version, step and collections; what may pass, what
 /// others cause, and a missing privilege stay as they are.
-pub(crate) fn in_step(halt: Halt, unit: &Unit, step: &Step) -> Halt {
-    match halt {
-        Halt::Driver(error)
+pub(crate) fn in_step(error: RunError, upgrade: &VersionUpgrade, step: &Step) -> RunError {
+    match error {
+        RunError::Driver(error)
             if answer::code(&error).is_some_and(|code| code != answer::UNAUTHORISED)
-                && !errors::passing(&error)
+                && !errors::is_transient(&error)
                 && !answer::too_large(&error) =>
         {
             let mut collections = step.writes();
@@ -39,29 +44,36 @@ pub(crate) fn in_step(halt: Halt, unit: &Unit, step: &Step) -> Halt {
             }
             collections.dedup();
             let doing =
-                format!("{}: collection {}", at(unit, &step.name()), collections.join(", "));
+                format!("{}: collection {}", at(upgrade, &step.name()), collections.join(", "));
             errors::failure(&error, &doing, Outcome::UpgradeFailed).into()
         }
-        halt => halt,
+        error => error,
     }
 }
 
 /// An error that ends the run outside the upgrades' own work, in the words of what was being done.
-pub(crate) fn closed(halt: Halt, doing: &str) -> Failure {
-    closed_as(halt, doing, Outcome::NoServer)
+pub(crate) fn closed(error: RunError, doing: &str) -> Failure {
+    closed_as(error, doing, Outcome::NoServer)
 }
 
 /// The same while upgrades were looked at: an error of no known kind is theirs.
-pub(crate) fn closed_looking(halt: Halt, doing: &str) -> Failure {
-    closed_as(halt, doing, Outcome::UpgradeFailed)
+pub(crate) fn closed_in_preflight(error: RunError, doing: &str) -> Failure {
+    closed_as(error, doing, Outcome::UpgradeFailed)
 }
 
-/// The same while `units` were applied, where an error that passes was tried again for a long time.
-pub(crate) fn closed_by(halt: Halt, doing: &str, units: &[&Unit]) -> Failure {
-    match &halt {
-        Halt::Driver(error) if answer::held_by_others(error) => {
-            let mut collections: Vec<&str> =
-                units.iter().flat_map(|unit| unit.steps()).flat_map(Step::writes).collect();
+/// The same while `upgrades` were applied, where an error that passes was tried again for a long time.
+pub(crate) fn closed_applying(
+    error: RunError,
+    doing: &str,
+    upgrades: &[&VersionUpgrade],
+) -> Failure {
+    match &error {
+        RunError::Driver(error) if answer::held_by_others(error) => {
+            let mut collections: Vec<&str> = upgrades
+                .iter()
+                .flat_map(|upgrade| upgrade.steps())
+                .flat_map(Step::writes)
+                .collect();
             collections.sort_unstable();
             collections.dedup();
             Failure::new(
@@ -75,16 +87,16 @@ pub(crate) fn closed_by(halt: Halt, doing: &str, units: &[&Unit]) -> Failure {
                  run it again",
             )
         }
-        _ => closed_looking(halt, doing),
+        _ => closed_in_preflight(error, doing),
     }
 }
 
-fn closed_as(halt: Halt, doing: &str, unknown: Outcome) -> Failure {
-    match halt {
-        Halt::Failure(failure) => failure,
-        Halt::Driver(error) => errors::failure(&error, doing, unknown),
-        Halt::Stopped(reason) => reason.failure(),
-        Halt::RecordMoved => Failure::new(
+fn closed_as(error: RunError, doing: &str, unknown: Outcome) -> Failure {
+    match error {
+        RunError::Failure(failure) => failure,
+        RunError::Driver(error) => errors::failure(&error, doing, unknown),
+        RunError::Stopped(reason) => reason.failure(),
+        RunError::RecordMoved => Failure::new(
             Outcome::Locked,
             "the record was changed by another run at the same time",
             "run it again: it reads the record and decides anew",
@@ -97,12 +109,20 @@ fn closed_as(halt: Halt, doing: &str, unknown: Outcome) -> Failure {
 const NOT_IN_A_TRANSACTION: i32 = 263;
 
 /// What only the server knows: a unique key, a validator.
-pub(crate) fn write_failure(error: &Document, unit: &Unit, step: &str, place: &str) -> Halt {
+pub(crate) fn write_failure(
+    error: &Document,
+    upgrade: &VersionUpgrade,
+    step: &str,
+    place: &str,
+) -> RunError {
     let code = error.get_i32("code").unwrap_or_default();
     if code == NOT_IN_A_TRANSACTION {
-        return Halt::Failure(Failure::new(
+        return RunError::Failure(Failure::new(
             Outcome::ServerUnsuitable,
-            format!("{}: {place}: the server cannot write that in a transaction", at(unit, step)),
+            format!(
+                "{}: {place}: the server cannot write that in a transaction",
+                at(upgrade, step)
+            ),
             "if the collection is missing, raise the feature compatibility version to 4.4 or later \
              (setFeatureCompatibilityVersion) or create the collection; if it is capped, make it an \
              ordinary one; then run it again",
@@ -115,7 +135,7 @@ pub(crate) fn write_failure(error: &Document, unit: &Unit, step: &str, place: &s
         (code, None) => format!("server error {code}"),
     };
     failed_step(
-        unit,
+        upgrade,
         step,
         &format!("{place}: {reason}"),
         "correct the document, or deploy code whose upgrade can deal with it, then run it again",
@@ -132,10 +152,10 @@ mod tests {
     use crate::authoring::upgrade::Upgrade;
     use crate::version::Version;
 
-    fn error(code: i32) -> Halt {
+    fn error(code: i32) -> RunError {
         let error = serde_json::json!({ "code": code, "codeName": "Name", "errmsg": "a text" });
         let error: CommandError = serde_json::from_value(error).unwrap();
-        Halt::Driver(ErrorKind::Command(error).into())
+        RunError::Driver(ErrorKind::Command(error).into())
     }
 
     #[test]
@@ -144,9 +164,9 @@ mod tests {
         let code = Version::parse_code("0.8.0").unwrap();
         let upgrades = Upgrades::new([Upgrade::new("0.8.0", "an upgrade").step(step)], &code);
         let upgrades = upgrades.unwrap();
-        let units: Vec<&Unit> = upgrades.units().iter().collect();
+        let upgrades: Vec<&VersionUpgrade> = upgrades.versions().iter().collect();
         let outcomes = |code| {
-            let by = closed_by(error(code), "upgrading", &units);
+            let by = closed_applying(error(code), "upgrading", &upgrades);
             (closed(error(code), "asking").outcome, by.outcome)
         };
         assert_eq!(outcomes(8), (Outcome::NoServer, Outcome::UpgradeFailed));
@@ -155,15 +175,15 @@ mod tests {
         assert_eq!(outcomes(10107), (Outcome::NoServer, Outcome::NoServer));
         // another transaction holds documents: a primary is there
         assert_eq!(outcomes(112), (Outcome::NoServer, Outcome::UpgradeFailed));
-        let held = closed_by(error(251), "upgrading", &units);
+        let held = closed_applying(error(251), "upgrading", &upgrades);
         assert_eq!(held.outcome, Outcome::UpgradeFailed);
         assert!(held.message.contains("something else holds documents of things"), "{held}");
-        assert_eq!(closed_looking(error(251), "looking").outcome, Outcome::NoServer);
-        assert_eq!(closed_looking(error(121), "looking").outcome, Outcome::UpgradeFailed);
+        assert_eq!(closed_in_preflight(error(251), "looking").outcome, Outcome::NoServer);
+        assert_eq!(closed_in_preflight(error(121), "looking").outcome, Outcome::UpgradeFailed);
         // what the driver itself cannot do, or what no server should answer
-        let odd = || Halt::Driver(mongodb::error::Error::from(ErrorKind::Bson(bson_error())));
+        let odd = || RunError::Driver(mongodb::error::Error::from(ErrorKind::Bson(bson_error())));
         assert_eq!(closed(odd(), "asking").outcome, Outcome::Bug);
-        assert_eq!(closed_by(odd(), "upgrading", &units).outcome, Outcome::UpgradeFailed);
+        assert_eq!(closed_applying(odd(), "upgrading", &upgrades).outcome, Outcome::UpgradeFailed);
     }
 
     fn bson_error() -> mongodb::bson::error::Error {

@@ -13,7 +13,7 @@ use crate::authoring::step_error::StepError;
 use crate::authoring::transform::Transform;
 use crate::engine::background::TURN;
 use crate::engine::edited::{Edited, Sizes};
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 
 /// How many documents the server may send at once for a look-up; its default of 101 would ask twice.
 pub(crate) const LOOK_UP_BATCH: i32 = 100_000;
@@ -74,7 +74,7 @@ pub(crate) async fn documents(
     database: &Database,
     mut session: Option<&mut ClientSession>,
     finds: Vec<Document>,
-) -> Result<Vec<RawDocumentBuf>, Halt> {
+) -> Result<Vec<RawDocumentBuf>, RunError> {
     for find in finds {
         let find = RawDocumentBuf::try_from(&find)?;
         let documents = query(database, session.as_deref_mut(), find).await?;
@@ -185,8 +185,8 @@ pub(crate) async fn each(
     database: &Database,
     session: Option<&mut ClientSession>,
     find: RawDocumentBuf,
-    mut take: impl FnMut(&RawDocument) -> Result<Flow, Halt>,
-) -> Result<Flow, Halt> {
+    mut take: impl FnMut(&RawDocument) -> Result<Flow, RunError>,
+) -> Result<Flow, RunError> {
     let mut began = Instant::now();
     let mut turn = async || {
         if began.elapsed() > TURN {
@@ -222,7 +222,7 @@ pub(crate) async fn query(
     database: &Database,
     session: Option<&mut ClientSession>,
     find: RawDocumentBuf,
-) -> Result<Vec<RawDocumentBuf>, Halt> {
+) -> Result<Vec<RawDocumentBuf>, RunError> {
     let mut documents = Vec::new();
     let keep = |document: &RawDocument| {
         documents.push(document.to_owned());

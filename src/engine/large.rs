@@ -5,7 +5,7 @@ use mongodb::bson::{Document, RawDocumentBuf, doc};
 use mongodb::error::Error;
 
 use crate::authoring::edit::{CHANGED, EditError, Touched};
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::context::Context;
 use crate::engine::edited::{Edited, place};
@@ -15,7 +15,7 @@ use crate::process::checkpoint::Point;
 use crate::process::failure::Failure;
 use crate::server::answer::{self, fail_on_write_concern, write_errors};
 use crate::server::errors;
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 
 /// The first version of the server's protocol in which an aggregation takes variables: MongoDB 5.0's.
 const VARIABLES: i32 = 13;
@@ -41,7 +41,7 @@ pub(crate) enum Exchange {
     /// The document is not what was read, or it is not known: it is to be read again.
     Missed,
     /// The server refused it, and nothing was written.
-    Refused(Halt),
+    Refused(RunError),
 }
 
 /// Makes sure that the server can make the edits that are too large for one statement.
@@ -51,11 +51,11 @@ pub(crate) enum Exchange {
 /// The server is too old, or the collection has a collation.
 pub(crate) async fn check(
     context: &Context,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     edited: &[Edited],
     collation: Collation,
-) -> Result<Collation, Halt> {
+) -> Result<Collation, RunError> {
     let Some(edited) = edited.iter().find(|edited| edited.large().is_some()) else {
         return Ok(collation);
     };
@@ -63,7 +63,7 @@ pub(crate) async fn check(
         let place = place(transform, &edited.document);
         let what =
             format!("{place}: old and new value of what is edited exceed 16 MiB together, {what}");
-        Err(failed_step(unit, &transform.step_name(), &what, next))
+        Err(failed_step(upgrade, &transform.step_name(), &what, next))
     };
     if context.server.wire_version < VARIABLES {
         return refuse(
@@ -84,7 +84,7 @@ pub(crate) async fn check(
 
 /// Whether a collection that holds documents has a default collation. To ask for it by name takes a privilege of its
 /// own; how strings compare there does not.
-async fn has_collation(context: &Context, transform: &Transform) -> Result<bool, Halt> {
+async fn has_collation(context: &Context, transform: &Transform) -> Result<bool, RunError> {
     // without any, these two ways to write one letter differ; the server must not compare them beforehand
     let letter = doc! { "$cond": [{ "$eq": [{ "$type": "$_id" }, "missing"] }, "", "e\u{301}"] };
     let mut find = doc! {
@@ -109,14 +109,14 @@ async fn has_collation(context: &Context, transform: &Transform) -> Result<bool,
 /// It is not known whether it was made.
 pub(crate) async fn write(
     context: &Context,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     edited: &Edited,
     touched: &Touched,
-) -> Result<Exchange, Halt> {
+) -> Result<Exchange, RunError> {
     let (database, records) = (context.database(), &*context.lock.collection);
     let refuse = |error: &Document, place: &str| {
-        Exchange::Refused(write_failure(error, unit, &transform.step_name(), place))
+        Exchange::Refused(write_failure(error, upgrade, &transform.step_name(), place))
     };
     let at = || place(transform, &edited.document);
     let impossible = |error: EditError| Failure::bug(format!("{}: {error}", at()));
@@ -148,7 +148,7 @@ pub(crate) async fn write(
     match context.staged.remove(database, records).await {
         // the next holder of the lock has removed it: before or after the exchange
         Ok(false) => Ok(Exchange::Missed),
-        Err(error) if !errors::passing(&error) => Err(error.into()),
+        Err(error) if !errors::is_transient(&error) => Err(error.into()),
         Ok(true) | Err(_) => Ok(ended),
     }
 }
@@ -167,7 +167,7 @@ fn missed(error: &Error) -> bool {
 /// or is not about the document.
 fn refusal(error: &Error) -> Option<Document> {
     let code = answer::code(error).filter(|code| *code != answer::UNAUTHORISED)?;
-    if errors::passing(error) {
+    if errors::is_transient(error) {
         return None;
     }
     let mut refusal = doc! { "code": code, "errmsg": answer::message(error).unwrap_or_default() };

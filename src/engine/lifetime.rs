@@ -6,10 +6,10 @@ use mongodb::bson::{Bson, doc};
 use tokio::time::Instant;
 
 use crate::authoring::step::Step;
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::engine::context::Context;
 use crate::engine::failing::failed_step;
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 
 /// How many transactions may live too long before the step is given up: one may have waited for others.
 const TRIES: usize = 2;
@@ -30,9 +30,9 @@ impl Lifetime {
     pub(crate) async fn begin(
         &mut self,
         context: &Context,
-        unit: &Unit,
+        upgrade: &VersionUpgrade,
         step: &Step,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), RunError> {
         if self.ages.len() >= TRIES
             && let Some(limit) = limit(context).await
         {
@@ -41,7 +41,7 @@ impl Lifetime {
                 && too_old.len() >= TRIES
             {
                 return Err(failed_step(
-                    unit,
+                    upgrade,
                     &step.name(),
                     &format!(
                         "it takes longer than the server lets a transaction live ({} s): {} \

@@ -6,13 +6,13 @@ use mongodb::error::Error;
 use mongodb::{ClientSession, Database};
 
 use crate::authoring::lookup::{Found, Keys, Lookup};
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::author::{self, refused};
 use crate::engine::background::{Abandoned, aside};
 use crate::engine::edited::place;
 use crate::engine::find::{Flow, In, LOOK_UP_BATCH, each};
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 
 /// How many bytes of documents may be found for a batch; what is found for one document may be more.
 const FOUND_BYTES: usize = 8 * 1024 * 1024;
@@ -29,16 +29,16 @@ pub(crate) struct Gathered {
 pub(crate) async fn gather(
     database: &Database,
     mut session: Option<&mut ClientSession>,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     mut documents: Vec<RawDocumentBuf>,
     place: In,
-) -> Result<Gathered, Halt> {
+) -> Result<Gathered, RunError> {
     let mut rest = Vec::new();
     loop {
         let most = if documents.len() > 1 { FOUND_BYTES } else { usize::MAX };
         let own = transform.clone();
-        let version = unit.clone();
+        let version = upgrade.clone();
         let asking = move |_: &Abandoned| {
             let mut found = Found::default();
             let finds = look_ups(&version, &own, &documents, &mut found, place)?;
@@ -49,7 +49,7 @@ pub(crate) async fn gather(
         let mut flow = Flow::On;
         for (position, find) in finds {
             let session = session.as_deref_mut();
-            flow = take(database, session, unit, transform, &mut found, (position, find), most)
+            flow = take(database, session, upgrade, transform, &mut found, (position, find), most)
                 .await?;
             if flow == Flow::Enough {
                 break;
@@ -57,8 +57,8 @@ pub(crate) async fn gather(
         }
         if flow == Flow::On {
             let session = session.as_deref_mut();
-            flow =
-                take_in_order(database, session, unit, transform, &mut found, place, most).await?;
+            flow = take_in_order(database, session, upgrade, transform, &mut found, place, most)
+                .await?;
         }
         if flow == Flow::On {
             return Ok(Gathered { documents, found, rest });
@@ -72,19 +72,19 @@ pub(crate) async fn gather(
 /// The queries for what the documents refer to, as far as `found` has not asked for it: each with the
 /// position of its look-up.
 fn look_ups(
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     documents: &[RawDocumentBuf],
     found: &mut Found,
     place: In,
-) -> Result<Vec<(usize, RawDocumentBuf)>, Halt> {
+) -> Result<Vec<(usize, RawDocumentBuf)>, RunError> {
     let step = transform.step_name();
     let mut finds = Vec::new();
     for (position, lookup) in transform.lookups.iter().enumerate() {
         let mut keys = Keys::default();
         for document in documents {
             author::call(
-                unit,
+                upgrade,
                 &step,
                 || self::place(transform, document),
                 || {
@@ -117,19 +117,19 @@ fn look_up(lookup: &Lookup, filter: RawDocumentBuf, place: In) -> Result<RawDocu
 async fn take(
     database: &Database,
     session: Option<&mut ClientSession>,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     found: &mut Found,
     (position, find): (usize, RawDocumentBuf),
     most: usize,
-) -> Result<Flow, Halt> {
+) -> Result<Flow, RunError> {
     let Some(lookup) = transform.lookups.get(position) else { return Ok(Flow::On) };
     let place =
         || format!("a document of {} that look-up \"{}\" found", lookup.collection, lookup.name);
     each(database, session, find, |document| {
         found
             .add(lookup, document)
-            .map_err(|error| refused(error, unit, &transform.step_name(), &place()))?;
+            .map_err(|error| refused(error, upgrade, &transform.step_name(), &place()))?;
         Ok(if found.bytes() > most { Flow::Enough } else { Flow::On })
     })
     .await
@@ -139,19 +139,19 @@ async fn take(
 async fn take_in_order(
     database: &Database,
     mut session: Option<&mut ClientSession>,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     found: &mut Found,
     place: In,
     most: usize,
-) -> Result<Flow, Halt> {
+) -> Result<Flow, RunError> {
     for (position, lookup) in transform.lookups.iter().enumerate() {
         for filter in found.ask_again(lookup)? {
             let mut find = look_up(lookup, filter, place)?;
             find.append(cstr!("showRecordId"), true);
             let session = session.as_deref_mut();
             let flow =
-                take(database, session, unit, transform, found, (position, find), most).await?;
+                take(database, session, upgrade, transform, found, (position, find), most).await?;
             if flow == Flow::Enough {
                 return Ok(flow);
             }

@@ -3,7 +3,7 @@
 //! A version goes one way: its documents are found and looked up (`find`, `look_up`), what becomes of them is
 //! computed (`compute`) and written (`write`), and the record moves with the last write (`transact`).
 //!
-//! - `look`: what each pending version would do, found without leaving a trace; a plan is nothing else. `estimate`:
+//! - `preflight`: what each pending version would do, found without leaving a trace; a plan is nothing else. `estimate`:
 //!   what it finds. `scan`: a transform computed and thrown away. `chain`, `unstored`, `descendants`: documents that
 //!   only an earlier step, or the step itself, would make. `absent`: collections that are not there.
 //! - `apply`: a version, in one transaction or through the journal. `transact`: a transaction that moves the record.
@@ -34,8 +34,8 @@ pub(crate) mod failing;
 pub(crate) mod find;
 pub(crate) mod large;
 pub(crate) mod lifetime;
-pub(crate) mod look;
 pub(crate) mod look_up;
+pub(crate) mod preflight;
 pub(crate) mod reader;
 pub(crate) mod scan;
 pub(crate) mod seed;

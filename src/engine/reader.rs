@@ -3,7 +3,7 @@
 use mongodb::bson::{Bson, RawDocumentBuf, Timestamp};
 use tokio::task::JoinSet;
 
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::background;
 use crate::engine::compute::{self, Computed};
@@ -13,7 +13,7 @@ use crate::engine::edited::{self, Batch, Edited, Purpose, Sizes};
 use crate::engine::find::{self, In};
 use crate::engine::look_up::{self, Gathered};
 use crate::server::connection;
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 
 /// How many bytes a batch should have, at about the most. Several are held at a time, and a pod has little
 /// memory: of large documents there are fewer in a batch.
@@ -25,7 +25,7 @@ const FIRST: usize = 250;
 /// Reads batch after batch.
 pub(crate) struct Reader<'a> {
     context: &'a Context,
-    unit: &'a Unit,
+    upgrade: &'a VersionUpgrade,
     transform: &'a Transform,
     purpose: Purpose,
     sizes: Sizes,
@@ -49,7 +49,7 @@ pub(crate) struct Reader<'a> {
     /// The document up to which look-ups were sent.
     sent_to: Option<Bson>,
     /// The query for what comes after that, if it was sent already; given up with the reader.
-    finding: JoinSet<Result<Vec<RawDocumentBuf>, Halt>>,
+    finding: JoinSet<Result<Vec<RawDocumentBuf>, RunError>>,
 }
 
 /// Documents that are being looked up.
@@ -57,20 +57,20 @@ struct Looking {
     /// Whether there were any.
     any: bool,
     /// What they are computed from; given up with this.
-    gathering: JoinSet<Result<Gathered, Halt>>,
+    gathering: JoinSet<Result<Gathered, RunError>>,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(
         context: &'a Context,
-        unit: &'a Unit,
+        upgrade: &'a VersionUpgrade,
         transform: &'a Transform,
         purpose: Purpose,
         after: Option<Bson>,
     ) -> Self {
         Reader {
             context,
-            unit,
+            upgrade,
             transform,
             purpose,
             sizes: Sizes::Asked,
@@ -112,7 +112,7 @@ impl<'a> Reader<'a> {
     }
 
     /// From here on sees at least all that is written now, also what a majority is still to get.
-    pub(crate) async fn refresh(&mut self) -> Result<(), Halt> {
+    pub(crate) async fn refresh(&mut self) -> Result<(), RunError> {
         let (context, collection) = (self.context, &*self.transform.collection);
         let asking =
             || context.stop.guard(connection::operation_time(context.database(), collection));
@@ -150,12 +150,12 @@ impl<'a> Reader<'a> {
     }
 
     /// The next batch; at the end one without documents.
-    pub(crate) async fn next(&mut self) -> Result<Batch, Halt> {
+    pub(crate) async fn next(&mut self) -> Result<Batch, RunError> {
         let Gathered { documents, found, .. } = match self.ready.take() {
             Some(ready) => ready,
             None => self.read().await?,
         };
-        let (unit, transform, purpose) = (self.unit, self.transform, self.purpose);
+        let (upgrade, transform, purpose) = (self.upgrade, self.transform, self.purpose);
         let (context, promise) = (self.context, self.promise);
         let more = !documents.is_empty() && self.reads_ahead();
         // the query is on its way before the computing begins
@@ -163,7 +163,7 @@ impl<'a> Reader<'a> {
             biased;
             async { if more { self.read().await.map(Some) } else { Ok(None) } },
             context.stop.guard(compute::compute(
-                unit, transform, documents, found, purpose, promise
+                upgrade, transform, documents, found, purpose, promise
             )),
         );
         let (batch, whole) = self.weighed(computed?).await?;
@@ -180,11 +180,12 @@ impl<'a> Reader<'a> {
     }
 
     /// The next batch, for a task that reads while others write; at the end one without documents.
-    pub(crate) async fn foresee(&mut self) -> Result<Batch, Halt> {
+    pub(crate) async fn prefetch(&mut self) -> Result<Batch, RunError> {
         let Gathered { documents, found, .. } = self.read().await?;
         self.after.clone_from(&self.read_to);
-        let (unit, transform, purpose) = (self.unit, self.transform, self.purpose);
-        let computing = compute::compute(unit, transform, documents, found, purpose, self.promise);
+        let (upgrade, transform, purpose) = (self.upgrade, self.transform, self.purpose);
+        let computing =
+            compute::compute(upgrade, transform, documents, found, purpose, self.promise);
         let computed = self.context.stop.guard(computing).await?;
         let (batch, whole) = self.weighed(computed).await?;
         if !whole {
@@ -201,14 +202,14 @@ impl<'a> Reader<'a> {
 
     /// The batch, once the transform was given those of its outputs that ask for more than was looked up, and
     /// it is noted for the next batches what comes with a document; and whether it has all documents.
-    async fn weighed(&mut self, computed: Computed) -> Result<(Batch, bool), Halt> {
+    async fn weighed(&mut self, computed: Computed) -> Result<(Batch, bool), RunError> {
         let Computed { mut batch, rest, found } = computed;
         let outputs = std::mem::take(&mut batch.outputs);
-        let (context, unit, transform) = (self.context, self.unit, self.transform);
+        let (context, upgrade, transform) = (self.context, self.upgrade, self.transform);
         let (database, place) = (context.database(), In::Plain(self.since));
         let verifying = async || {
             let outputs = outputs.clone();
-            let all = compute::verify_all(database, None, unit, transform, outputs, place);
+            let all = compute::verify_all(database, None, upgrade, transform, outputs, place);
             context.stop.guard(all).await
         };
         context.retry(verifying).await?;
@@ -234,7 +235,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads documents and what they refer to, again after errors that may pass, and moves on.
-    async fn read(&mut self) -> Result<Gathered, Halt> {
+    async fn read(&mut self) -> Result<Gathered, RunError> {
         let context = self.context;
         let reading = async || {
             let read = context.stop.guard(self.try_to_read()).await;
@@ -246,7 +247,7 @@ impl<'a> Reader<'a> {
         context.retry(reading).await
     }
 
-    async fn try_to_read(&mut self) -> Result<Gathered, Halt> {
+    async fn try_to_read(&mut self) -> Result<Gathered, RunError> {
         let mut looking = match self.looking.take() {
             Some(looking) => looking,
             None => self.look_up().await?,
@@ -268,7 +269,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads documents and sends their look-ups.
-    async fn look_up(&mut self) -> Result<Looking, Halt> {
+    async fn look_up(&mut self) -> Result<Looking, RunError> {
         let database = self.context.database();
         let documents = match self.finding.join_next().await {
             found @ Some(_) => background::joined(found)?,
@@ -284,11 +285,11 @@ impl<'a> Reader<'a> {
             let (database, finds) = (database.clone(), self.finds(last.as_ref()));
             self.finding.spawn(async move { find::documents(&database, None, finds).await });
         }
-        let (database, unit, transform) =
-            (database.clone(), self.unit.clone(), self.transform.clone());
+        let (database, upgrade, transform) =
+            (database.clone(), self.upgrade.clone(), self.transform.clone());
         let (place, mut gathering) = (In::Plain(self.since), JoinSet::new());
         gathering.spawn(async move {
-            look_up::gather(&database, None, &unit, &transform, documents, place).await
+            look_up::gather(&database, None, &upgrade, &transform, documents, place).await
         });
         Ok(Looking { any, gathering })
     }

@@ -2,7 +2,7 @@
 
 use mongodb::bson::{Bson, RawDocumentBuf, Timestamp};
 
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::added::{Added, find_taken};
 use crate::engine::context::Context;
@@ -13,10 +13,10 @@ use crate::engine::reader::Reader;
 use crate::engine::{descendants, large};
 use crate::process::progress::Progress;
 use crate::record::journal::{Journal, Pass};
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 
 /// How many documents the collection of a transform holds, about.
-pub(crate) async fn all_of(context: &Context, transform: &Transform) -> Result<u64, Halt> {
+pub(crate) async fn all_of(context: &Context, transform: &Transform) -> Result<u64, RunError> {
     let collection = context.database().collection::<RawDocumentBuf>(&transform.collection);
     context.stop.guard(collection.estimated_document_count().into_future()).await
 }
@@ -25,23 +25,24 @@ pub(crate) async fn all_of(context: &Context, transform: &Transform) -> Result<u
 /// collections that no earlier step changes: `settled` says which.
 pub(crate) async fn scan(
     context: &Context,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     journal: Option<&Journal>,
     since: Option<Timestamp>,
     settled: impl Fn(&str) -> bool,
-) -> Result<Known, Halt> {
+) -> Result<Known, RunError> {
     // the late pass of a journaled step starts over from the first document
     let from = journal.filter(|journal| journal.pass == Pass::First);
     let after: Option<Bson> = from.and_then(|j| j.position.clone()).map(|place| place.after);
     let purpose = Purpose::of_preflight(context.server.deployment);
-    let mut reader = Reader::new(context, unit, transform, purpose, after).since(since).verifying();
+    let mut reader =
+        Reader::new(context, upgrade, transform, purpose, after).since(since).verifying();
     let mut tally = Tally::default();
     let all = all_of(context, transform).await?;
-    let mut progress = Progress::new(&unit.version, "look", &transform.collection, all);
+    let mut progress = Progress::new(&upgrade.version, "preflight", &transform.collection, all);
     loop {
         let batch = reader.next().await?;
-        tally.take(context, unit, transform, &batch.edited, since, &settled).await?;
+        tally.take(context, upgrade, transform, &batch.edited, since, &settled).await?;
         progress.advance(batch.read);
         context.activity.moved();
         if batch.last.is_none() {
@@ -70,22 +71,22 @@ impl Tally {
     pub(crate) async fn take(
         &mut self,
         context: &Context,
-        unit: &Unit,
+        upgrade: &VersionUpgrade,
         transform: &Transform,
         edited: &[Edited],
         since: Option<Timestamp>,
         settled: impl Fn(&str) -> bool,
-    ) -> Result<(), Halt> {
-        self.collation = large::check(context, unit, transform, edited, self.collation).await?;
+    ) -> Result<(), RunError> {
+        self.collation = large::check(context, upgrade, transform, edited, self.collation).await?;
         for edited in edited {
-            self.added.take(unit, transform, edited)?;
+            self.added.take(upgrade, transform, edited)?;
             edited.count(&mut self.known.done);
             self.known.bytes += edited.bytes();
             self.largest = self.largest.max(edited.bytes());
         }
-        find_taken(context, unit, transform, edited, since, settled).await?;
+        find_taken(context, upgrade, transform, edited, since, settled).await?;
         match transform.meets_its_own() {
-            true => descendants::follow(context, unit, transform, edited, since).await,
+            true => descendants::follow(context, upgrade, transform, edited, since).await,
             false => Ok(()),
         }
     }

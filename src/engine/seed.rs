@@ -8,7 +8,7 @@ use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 use mongodb::{ClientSession, Database};
 
 use crate::authoring::seed::{Documents, Seed, id_text};
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::engine::author;
 use crate::engine::context::Context;
 use crate::engine::edited::{id_bytes, is_same};
@@ -17,7 +17,7 @@ use crate::engine::find::{Flow, each, query};
 use crate::engine::write::commands;
 use crate::record::journal::Done;
 use crate::server::answer::{fail_on_write_concern, write_errors};
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 
 /// The counter under which the journal holds how many documents were inserted.
 pub(crate) const INSERTED: &str = "inserted";
@@ -39,9 +39,13 @@ impl Parts {
 }
 
 /// Cuts the documents of a seed into parts.
-pub(crate) fn parts(context: &Context, unit: &Unit, seed: &Seed) -> Result<Parts, Halt> {
+pub(crate) fn parts(
+    context: &Context,
+    upgrade: &VersionUpgrade,
+    seed: &Seed,
+) -> Result<Parts, RunError> {
     let (step, place) = (seed.step_name(), || place(seed));
-    let documents = author::call(unit, &step, place, || seed.documents(unit.started()))?;
+    let documents = author::call(upgrade, &step, place, || seed.documents(upgrade.started()))?;
     let (mut ranges, mut bytes): (Vec<Range<usize>>, usize) = (vec![], 0);
     for (position, document) in documents.iter().enumerate() {
         let size = document.as_bytes().len();
@@ -71,12 +75,12 @@ pub(crate) fn done(inserted: u64) -> Done {
 /// What a seed would do now, and the bytes that it would insert.
 pub(crate) async fn scan(
     context: &Context,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     seed: &Seed,
-) -> Result<(Done, usize), Halt> {
+) -> Result<(Done, usize), RunError> {
     let (mut inserted, mut bytes) = (0, 0);
-    for part in parts(context, unit, seed)?.iter() {
-        let scanning = missing(context.database(), None, unit, seed, part);
+    for part in parts(context, upgrade, seed)?.iter() {
+        let scanning = missing(context.database(), None, upgrade, seed, part);
         for document in context.stop.guard(scanning).await? {
             inserted += 1;
             bytes += document.as_bytes().len();
@@ -88,11 +92,11 @@ pub(crate) async fn scan(
 /// The documents of a part that are not there.
 pub(crate) async fn missing_of(
     context: &Context,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     seed: &Seed,
     part: &[RawDocumentBuf],
-) -> Result<Vec<RawDocumentBuf>, Halt> {
-    let scanning = missing(context.database(), None, unit, seed, part);
+) -> Result<Vec<RawDocumentBuf>, RunError> {
+    let scanning = missing(context.database(), None, upgrade, seed, part);
     Ok(context.stop.guard(scanning).await?.into_iter().cloned().collect())
 }
 
@@ -100,17 +104,17 @@ pub(crate) async fn missing_of(
 pub(crate) async fn insert(
     database: &Database,
     session: &mut ClientSession,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     seed: &Seed,
     part: &[RawDocumentBuf],
-) -> Result<Done, Halt> {
-    let missing = missing(database, Some(&mut *session), unit, seed, part).await?;
+) -> Result<Done, RunError> {
+    let missing = missing(database, Some(&mut *session), upgrade, seed, part).await?;
     for (_, command) in
         commands("insert", &seed.collection, "documents", missing.iter().copied(), None)
     {
         let answer = database.run_raw_command(command).session(&mut *session).await?;
         if let Some(error) = write_errors(&answer).next() {
-            return Err(write_failure(error, unit, &seed.step_name(), &place(seed)));
+            return Err(write_failure(error, upgrade, &seed.step_name(), &place(seed)));
         }
     }
     Ok(done(missing.len() as u64))
@@ -120,13 +124,13 @@ pub(crate) async fn insert(
 /// inserted: a later version may have deleted the document, so the lease is verified just before.
 pub(crate) async fn insert_guarded(
     context: &Context,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     seed: &Seed,
     part: &[RawDocumentBuf],
-) -> Result<Done, Halt> {
+) -> Result<Done, RunError> {
     let database = context.database();
     let concern = rawdoc! { "w": "majority", "j": true };
-    let missing = missing(database, None, unit, seed, part).await?;
+    let missing = missing(database, None, upgrade, seed, part).await?;
     let mut inserted = 0;
     let mut taken = false;
     for (_, command) in
@@ -139,13 +143,13 @@ pub(crate) async fn insert_guarded(
         for error in write_errors(&answer) {
             let by_id = error.get_document("keyPattern").is_ok_and(|key| key.contains_key("_id"));
             if !by_id || !error.get_i32("code").is_ok_and(|code| code == 11000) {
-                return Err(write_failure(error, unit, &seed.step_name(), &place(seed)));
+                return Err(write_failure(error, upgrade, &seed.step_name(), &place(seed)));
             }
             taken = true;
         }
     }
     if taken {
-        self::missing(database, None, unit, seed, part).await?;
+        self::missing(database, None, upgrade, seed, part).await?;
     }
     Ok(done(inserted))
 }
@@ -163,10 +167,10 @@ fn place(seed: &Seed) -> String {
 async fn missing<'a>(
     database: &Database,
     mut session: Option<&mut ClientSession>,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     seed: &Seed,
     part: &'a [RawDocumentBuf],
-) -> Result<Vec<&'a RawDocumentBuf>, Halt> {
+) -> Result<Vec<&'a RawDocumentBuf>, RunError> {
     let mut ids = RawArrayBuf::new();
     for document in part {
         if let Some(id) = document.get("_id")? {
@@ -180,7 +184,7 @@ async fn missing<'a>(
     // one by one: those that are there may be much larger than those that should be
     each(database, session.as_deref_mut(), find, |stored| {
         match missing.remove(&id_bytes(stored)) {
-            Some(document) => same(unit, seed, document, stored)?,
+            Some(document) => same(upgrade, seed, document, stored)?,
             None => others = true,
         }
         Ok(Flow::On)
@@ -197,7 +201,7 @@ async fn missing<'a>(
         let Some(id) = document.get("_id")? else { continue };
         let find = self::find(seed, rawdoc! { "_id": { "$eq": id } }, session.is_none());
         match query(database, session.as_deref_mut(), find).await?.first() {
-            Some(stored) => same(unit, seed, document, stored)?,
+            Some(stored) => same(upgrade, seed, document, stored)?,
             None => absent.push(document),
         }
     }
@@ -217,16 +221,16 @@ fn find(seed: &Seed, filter: RawDocumentBuf, plain: bool) -> RawDocumentBuf {
 
 /// Refuses a stored document that is not exactly what an exact seed says.
 fn same(
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     seed: &Seed,
     document: &RawDocument,
     stored: &RawDocument,
-) -> Result<(), Halt> {
+) -> Result<(), RunError> {
     if !seed.exact || (is_same(document, stored) && id_bytes(document) == id_bytes(stored)) {
         return Ok(());
     }
     Err(failed_step(
-        unit,
+        upgrade,
         &seed.step_name(),
         &format!(
             "document {} of {} must have exactly the contents that the upgrade says, and is there with \

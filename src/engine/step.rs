@@ -4,7 +4,7 @@ use mongodb::ClientSession;
 
 use crate::authoring::handle::Handle;
 use crate::authoring::step::Step;
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transaction::Transaction;
 use crate::engine::author::panicked;
 use crate::engine::context::Context;
@@ -12,17 +12,17 @@ use crate::engine::edited::Edited;
 use crate::engine::{author, seed, write};
 use crate::process::failure::Failure;
 use crate::record::journal::Done;
-use crate::server::stop::{Halt, caught};
+use crate::server::stop::{RunError, catch_panics};
 
 /// What one step does in the session's transaction, all of it; none where it would change more than
 /// `most` documents.
 pub(crate) async fn in_transaction(
     context: &Context,
     session: &mut ClientSession,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     step: &Step,
     most: u64,
-) -> Result<Option<Done>, Halt> {
+) -> Result<Option<Done>, RunError> {
     match step {
         Step::Transform(transform) => {
             let (mut done, mut after, mut before) = (Done::default(), None, 0);
@@ -30,10 +30,10 @@ pub(crate) async fn in_transaction(
             loop {
                 let place = after.as_ref();
                 let mut batch =
-                    write::read(database, &mut *session, unit, transform, place, limit).await?;
+                    write::read(database, &mut *session, upgrade, transform, place, limit).await?;
                 batch.cut();
                 let edited: Vec<&Edited> = batch.edited.iter().collect();
-                write::write(database, &mut *session, unit, transform, &edited).await?;
+                write::write(database, &mut *session, upgrade, transform, &edited).await?;
                 done.add(&batch.done());
                 after = batch.last;
                 if done.documents > most {
@@ -52,8 +52,8 @@ pub(crate) async fn in_transaction(
         }
         Step::Seed(seed) => {
             let mut done = Done::default();
-            for part in seed::parts(context, unit, seed)?.iter() {
-                done.add(&seed::insert(context.database(), session, unit, seed, part).await?);
+            for part in seed::parts(context, upgrade, seed)?.iter() {
+                done.add(&seed::insert(context.database(), session, upgrade, seed, part).await?);
                 if done.documents > most {
                     return Ok(None);
                 }
@@ -61,7 +61,7 @@ pub(crate) async fn in_transaction(
             Ok(Some(done))
         }
         Step::Transaction(transaction) => {
-            free_code(context, session, unit, transaction).await.map(Some)
+            free_code(context, session, upgrade, transaction).await.map(Some)
         }
         Step::Command(_) => Err(Failure::bug("a command inside a transaction").into()),
     }
@@ -70,15 +70,15 @@ pub(crate) async fn in_transaction(
 async fn free_code(
     context: &Context,
     session: &mut ClientSession,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transaction: &Transaction,
-) -> Result<Done, Halt> {
-    let (started, collections) = (unit.started(), &transaction.collections);
+) -> Result<Done, RunError> {
+    let (started, collections) = (upgrade.started(), &transaction.collections);
     let mut handle = Handle::new(context.database(), session, collections, started);
     let place = format!("collection {}", collections.join(", "));
-    let actions = caught(async { (transaction.run)(&mut handle).await })
+    let actions = catch_panics(async { (transaction.run)(&mut handle).await })
         .await
-        .map_err(|_| panicked(unit, &transaction.name, &place))?
-        .map_err(|error| author::refused(error, unit, &transaction.name, &place))?;
+        .map_err(|_| panicked(upgrade, &transaction.name, &place))?
+        .map_err(|error| author::refused(error, upgrade, &transaction.name, &place))?;
     Ok(Done { actions, ..Done::default() })
 }

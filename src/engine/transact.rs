@@ -14,7 +14,7 @@ use crate::record::document::{Record, Recorded};
 use crate::record::doubt::Sent;
 use crate::record::moves::Move;
 use crate::server::retry::jittered;
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 use crate::server::{answer, errors};
 
 /// How long a transaction that makes no progress is tried again. Longer than the minute for which the
@@ -46,15 +46,15 @@ enum Attempt<T> {
 ///
 /// # Errors
 ///
-/// [`Halt::RecordMoved`] where the record is in another state, the driver's error where `patience` is
+/// [`RunError::RecordMoved`] where the record is in another state, the driver's error where `patience` is
 /// over, and whatever `body` ends with; the transaction is aborted then.
-pub(crate) async fn together<T>(
+pub(crate) async fn commit_with_record<T>(
     context: &Context,
     session: &mut ClientSession,
     stored: &mut Option<Record>,
     patience: Duration,
-    mut body: impl AsyncFnMut(&mut ClientSession, Option<&Record>, u32) -> Result<(T, Record), Halt>,
-) -> Result<T, Halt> {
+    mut body: impl AsyncFnMut(&mut ClientSession, Option<&Record>, u32) -> Result<(T, Record), RunError>,
+) -> Result<T, RunError> {
     let deadline = Instant::now() + patience;
     let mut in_doubt: Option<(T, Record)> = None;
     let mut pause = Duration::from_millis(4);
@@ -70,22 +70,22 @@ pub(crate) async fn together<T>(
                 return Ok(value);
             }
             Ok(Attempt::InDoubt(value, to, error)) => {
-                if !errors::passing(&error) || Instant::now() >= deadline {
-                    return Err(Halt::Driver(error));
+                if !errors::is_transient(&error) || Instant::now() >= deadline {
+                    return Err(RunError::Driver(error));
                 }
                 tracing::warn!("the result of a commit is unknown; reading the record");
                 in_doubt = Some((value, to));
             }
-            Err(Halt::RecordMoved) => {
+            Err(RunError::RecordMoved) => {
                 abort(context, session).await;
-                let Some((value, to)) = in_doubt else { return Err(Halt::RecordMoved) };
+                let Some((value, to)) = in_doubt else { return Err(RunError::RecordMoved) };
                 confirm(context, from, &to, deadline).await?;
                 context.store.doubt.resolved();
                 *stored = Some(to);
                 return Ok(value);
             }
-            Err(Halt::Driver(error))
-                if (errors::passing(&error) || answer::too_large(&error))
+            Err(RunError::Driver(error))
+                if (errors::is_transient(&error) || answer::too_large(&error))
                     && Instant::now() < deadline =>
             {
                 abort(context, session).await;
@@ -98,9 +98,9 @@ pub(crate) async fn together<T>(
                 }
                 tried += 1;
             }
-            Err(halt) => {
+            Err(error) => {
                 abort(context, session).await;
-                return Err(halt);
+                return Err(error);
             }
         }
         context.stop.sleep(jittered(pause)).await?;
@@ -114,8 +114,12 @@ async fn attempt<T>(
     from: Option<&Record>,
     check: bool,
     tried: u32,
-    body: &mut impl AsyncFnMut(&mut ClientSession, Option<&Record>, u32) -> Result<(T, Record), Halt>,
-) -> Result<Attempt<T>, Halt> {
+    body: &mut impl AsyncFnMut(
+        &mut ClientSession,
+        Option<&Record>,
+        u32,
+    ) -> Result<(T, Record), RunError>,
+) -> Result<Attempt<T>, RunError> {
     let (value, to) = context
         .stop
         .guard(async {
@@ -126,7 +130,7 @@ async fn attempt<T>(
             let (value, to) = body(session, from, tried).await?;
             let change = Move::between(from, &to, &context.store.names)?;
             if !context.store.attempt(&change, Some(&mut *session)).await? {
-                return Err(Halt::RecordMoved);
+                return Err(RunError::RecordMoved);
             }
             let stamp = context.store.stamps(from, &to);
             context.store.stamp_along(stamp.as_ref(), session).await?;
@@ -145,15 +149,15 @@ async fn attempt<T>(
                 sending.committed();
                 return Ok(Attempt::Committed(value, to));
             }
-            Err(Halt::Driver(error)) => error,
-            Err(halt) => return Err(halt),
+            Err(RunError::Driver(error)) => error,
+            Err(error) => return Err(error),
         };
         tries += 1;
         if tries == 1 && is_refusal(&error) {
             sending.refused();
-            return Err(Halt::Driver(error));
+            return Err(RunError::Driver(error));
         }
-        if tries == COMMIT_ATTEMPTS || !errors::passing(&error) {
+        if tries == COMMIT_ATTEMPTS || !errors::is_transient(&error) {
             return Ok(Attempt::InDoubt(value, to, error));
         }
     }
@@ -170,7 +174,7 @@ async fn still_at(
     context: &Context,
     session: &mut ClientSession,
     from: Option<&Record>,
-) -> Result<(), Halt> {
+) -> Result<(), RunError> {
     let names = &context.store.names;
     let stored = context
         .database()
@@ -181,7 +185,7 @@ async fn still_at(
     match (Recorded::parse(stored.as_deref()), from) {
         (Recorded::Absent, None) => Ok(()),
         (Recorded::Readable(record), Some(from)) if record.is_state(from) => Ok(()),
-        _ => Err(Halt::RecordMoved),
+        _ => Err(RunError::RecordMoved),
     }
 }
 
@@ -191,16 +195,16 @@ async fn confirm(
     from: Option<&Record>,
     to: &Record,
     deadline: Instant,
-) -> Result<(), Halt> {
+) -> Result<(), RunError> {
     loop {
         let observing = context.stop.guard(context.store.observe(&context.lock.run_id));
         let observed = match observing.await {
             Ok(observed) => observed,
-            Err(halt) if halt.may_pass() && Instant::now() < deadline => {
+            Err(error) if error.is_transient() && Instant::now() < deadline => {
                 context.stop.sleep(jittered(Duration::from_millis(50))).await?;
                 continue;
             }
-            Err(halt) => return Err(halt),
+            Err(error) => return Err(error),
         };
         let not_yet = match (&observed.recorded, from) {
             (Recorded::Readable(record), _) if record.is_state(to) => return Ok(()),
@@ -210,7 +214,7 @@ async fn confirm(
             _ => false,
         };
         if !not_yet {
-            return Err(Halt::RecordMoved);
+            return Err(RunError::RecordMoved);
         }
         if Instant::now() >= deadline {
             return Err(context.store.doubt.unanswered());

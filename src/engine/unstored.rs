@@ -4,14 +4,14 @@ use mongodb::Database;
 use mongodb::bson::raw::cstr;
 use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, doc, rawdoc};
 
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::compute::compute_in;
 use crate::engine::context::Context;
 use crate::engine::converge::Verify;
 use crate::engine::edited::{Edited, Purpose, Sizes};
 use crate::engine::find::{self, In};
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 use crate::server::{answer, errors};
 
 /// How many bytes of documents the server is given at once. They come to it inside one document.
@@ -33,12 +33,12 @@ pub(crate) enum Made {
 /// What a transform makes of documents as if its collection held them.
 pub(crate) async fn compute(
     context: &Context,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     documents: &[RawDocumentBuf],
     since: Option<Timestamp>,
     promise: Verify,
-) -> Result<Made, Halt> {
+) -> Result<Made, RunError> {
     let (database, place) = (context.database(), In::Plain(since));
     let purpose = Purpose::of_preflight(context.server.deployment);
     let reading = async || context.stop.guard(read(database, transform, documents, place)).await;
@@ -49,7 +49,7 @@ pub(crate) async fn compute(
     while !left.is_empty() {
         let computing = async || {
             let (documents, how) = (left.clone(), (purpose, promise));
-            let computing = compute_in(place, database, None, unit, transform, documents, how);
+            let computing = compute_in(place, database, None, upgrade, transform, documents, how);
             context.stop.guard(computing).await
         };
         let computed = context.retry(computing).await?;
@@ -70,7 +70,7 @@ async fn read(
     transform: &Transform,
     documents: &[RawDocumentBuf],
     place: In,
-) -> Result<Option<Vec<RawDocumentBuf>>, Halt> {
+) -> Result<Option<Vec<RawDocumentBuf>>, RunError> {
     // several copies of it would be held
     if documents.iter().any(|document| document.as_bytes().len() > BYTES) {
         return Ok(None);
@@ -84,13 +84,13 @@ async fn read(
         match find::query(database, None, asked).await {
             Ok(found) => matching.extend(found),
             // a filter that only `find` knows
-            Err(Halt::Driver(error))
+            Err(RunError::Driver(error))
                 if answer::code(&error).is_some_and(|code| code != answer::UNAUTHORISED)
-                    && !errors::passing(&error) =>
+                    && !errors::is_transient(&error) =>
             {
                 return Ok(None);
             }
-            Err(halt) => return Err(halt),
+            Err(error) => return Err(error),
         }
     }
     Ok(Some(matching))
@@ -119,7 +119,7 @@ fn aggregate(
     transform: &Transform,
     documents: &[RawDocumentBuf],
     place: In,
-) -> Result<RawDocumentBuf, Halt> {
+) -> Result<RawDocumentBuf, RunError> {
     let given =
         RawArrayBuf::from_iter(documents.iter().map(|document| -> &RawDocument { document }));
     let filter = RawDocumentBuf::try_from(&transform.filter)?;

@@ -7,7 +7,7 @@ use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
 use mongodb::{ClientSession, Database};
 
 use crate::authoring::edit::Touched;
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::added::{by_collection, there};
 use crate::engine::compute::compute_in;
@@ -19,7 +19,7 @@ use crate::engine::find::{Flow, In, documents, each, find_again, finds};
 use crate::engine::large::{self, Exchange};
 use crate::record::journal::Done;
 use crate::server::answer::{fail_on_write_concern, write_errors};
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 
 /// What one `update` or `insert` command may carry, in bytes; one statement alone may be larger.
 const COMMAND_BYTES: usize = 12 * 1024 * 1024;
@@ -31,45 +31,45 @@ const COMMAND_ITEMS: usize = 100_000;
 pub(crate) async fn read(
     database: &Database,
     session: &mut ClientSession,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     after: Option<&Bson>,
     limit: usize,
-) -> Result<Batch, Halt> {
+) -> Result<Batch, RunError> {
     let finds = finds(transform, after, limit, In::Transaction, Sizes::Asked);
     let documents = documents(database, Some(&mut *session), finds).await?;
     let promise = Verify::promise(transform);
     // what is too much is read again by the next call
     let (place, how) = (In::Transaction, (Purpose::Write, promise));
-    let computed = compute_in(place, database, Some(session), unit, transform, documents, how);
+    let computed = compute_in(place, database, Some(session), upgrade, transform, documents, how);
     Ok(computed.await?.batch)
 }
 
 /// Writes, in the session's transaction, documents that were read and computed before it: where one is not
 /// what it was, its edits are computed anew.
-pub(crate) async fn write_foreseen(
+pub(crate) async fn write_prefetched(
     database: &Database,
     session: &mut ClientSession,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
-    foreseen: &[Edited],
+    prefetched: &[Edited],
     sizes: Sizes,
-) -> Result<Done, Halt> {
-    if foreseen.is_empty() {
+) -> Result<Done, RunError> {
+    if prefetched.is_empty() {
         return Ok(Done::default());
     }
-    let find = find_again(transform, foreseen, sizes)?;
-    let (mut edited, mut changed) = (Vec::<&Edited>::with_capacity(foreseen.len()), Vec::new());
+    let find = find_again(transform, prefetched, sizes)?;
+    let (mut edited, mut changed) = (Vec::<&Edited>::with_capacity(prefetched.len()), Vec::new());
     let mut rest: Option<HashMap<&[u8], &Edited>> = None;
     each(database, Some(&mut *session), find, |document| {
-        let next = foreseen.get(edited.len()).filter(|_| rest.is_none());
+        let next = prefetched.get(edited.len()).filter(|_| rest.is_none());
         if let Some(then) = next.filter(|then| *then.document == *document) {
             edited.push(then);
             return Ok(Flow::On);
         }
         // here one is gone, or not what it was; those behind it may all be
         let rest = rest.get_or_insert_with(|| {
-            let later = foreseen[edited.len()..].iter();
+            let later = prefetched[edited.len()..].iter();
             later.map(|then| (then.document.as_bytes(), then)).collect()
         });
         match rest.get(document.as_bytes()) {
@@ -83,12 +83,13 @@ pub(crate) async fn write_foreseen(
     while !changed.is_empty() {
         let (place, how) = (In::Transaction, (Purpose::Write, Verify::Nothing));
         let session = Some(&mut *session);
-        let computed = compute_in(place, database, session, unit, transform, changed, how).await?;
+        let computed =
+            compute_in(place, database, session, upgrade, transform, changed, how).await?;
         anew.push(computed.batch);
         changed = computed.rest;
     }
     edited.extend(anew.iter().flat_map(|batch| &batch.edited));
-    write(database, session, unit, transform, &edited).await?;
+    write(database, session, upgrade, transform, &edited).await?;
     Ok(done(edited))
 }
 
@@ -96,33 +97,33 @@ pub(crate) async fn write_foreseen(
 pub(crate) async fn write(
     database: &Database,
     session: &mut ClientSession,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     edited: &[&Edited],
-) -> Result<(), Halt> {
+) -> Result<(), RunError> {
     // first, so that a document may take the place of one that it is computed from
     let (deleted, deletions) = deletions(edited);
     for (first, command) in commands("delete", &transform.collection, "deletes", deletions, None) {
         let answer = database.run_raw_command(command).session(&mut *session).await?;
-        fail_on_write_error(&answer, unit, transform, &deleted[first..])?;
+        fail_on_write_error(&answer, upgrade, transform, &deleted[first..])?;
     }
-    for (collection, documents) in by_collection(unit, transform, edited.iter().copied())? {
+    for (collection, documents) in by_collection(upgrade, transform, edited.iter().copied())? {
         let there =
-            there(database, Some(&mut *session), unit, transform, collection, &documents, None)
+            there(database, Some(&mut *session), upgrade, transform, collection, &documents, None)
                 .await?;
         let new = documents.iter().map(|addition| addition.document);
         let new = new.filter(|document| !there.contains(&id_bytes(document)));
         for (_, command) in commands("insert", collection, "documents", new, None) {
             let answer = database.run_raw_command(command).session(&mut *session).await?;
             if let Some(error) = write_errors(&answer).next() {
-                return Err(refused_addition(error, unit, transform, collection));
+                return Err(refused_addition(error, upgrade, transform, collection));
             }
         }
     }
     let (changed, statements) = statements(edited);
     for (first, command) in commands("update", &transform.collection, "updates", statements, None) {
         let answer = database.run_raw_command(command).session(&mut *session).await?;
-        fail_on_write_error(&answer, unit, transform, &changed[first..])?;
+        fail_on_write_error(&answer, upgrade, transform, &changed[first..])?;
     }
     Ok(())
 }
@@ -132,14 +133,14 @@ pub(crate) async fn write(
 /// verified just before.
 pub(crate) async fn write_guarded(
     context: &Context,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     batch: &Batch,
-) -> Result<Written, Halt> {
+) -> Result<Written, RunError> {
     let database = context.database();
     let concern = rawdoc! { "w": "majority", "j": true };
     let edited: Vec<&Edited> = batch.edited.iter().collect();
-    for (collection, documents) in by_collection(unit, transform, &batch.edited)? {
+    for (collection, documents) in by_collection(upgrade, transform, &batch.edited)? {
         let all = documents.iter().map(|addition| addition.document);
         for (_, command) in commands("insert", collection, "documents", all, Some(&concern)) {
             context.lock.verify(&context.stop).await?;
@@ -150,10 +151,10 @@ pub(crate) async fn write_guarded(
                     && error.get_document("keyPattern").is_ok_and(|key| key.contains_key("_id"))
             };
             if write_errors(&answer).any(is_there) {
-                there(database, None, unit, transform, collection, &documents, None).await?;
+                there(database, None, upgrade, transform, collection, &documents, None).await?;
             }
             if let Some(error) = write_errors(&answer).find(|error| !is_there(error)) {
-                return Err(refused_addition(error, unit, transform, collection));
+                return Err(refused_addition(error, upgrade, transform, collection));
             }
             fail_on_write_concern(&answer)?;
         }
@@ -171,14 +172,14 @@ pub(crate) async fn write_guarded(
             let answer = database.run_raw_command(command).await?;
             fail_on_write_concern(&answer)?;
             written.documents += answer.get_i32("n").unwrap_or_default().max(0) as u64;
-            if let Err(refusal) = fail_on_write_error(&answer, unit, transform, &sent[first..]) {
+            if let Err(refusal) = fail_on_write_error(&answer, upgrade, transform, &sent[first..]) {
                 written.refusal = Some(refusal);
                 return Ok(written);
             }
         }
     }
     for (edited, touched) in large {
-        match large::write(context, unit, transform, edited, touched).await? {
+        match large::write(context, upgrade, transform, edited, touched).await? {
             Exchange::Made => written.documents += 1,
             Exchange::Missed => {}
             Exchange::Refused(refusal) => {
@@ -195,7 +196,7 @@ pub(crate) struct Written {
     /// The documents that were still as they were read.
     pub(crate) documents: u64,
     /// The first edit that the server refused, after which others may have been made.
-    pub(crate) refusal: Option<Halt>,
+    pub(crate) refusal: Option<RunError>,
 }
 
 /// The documents that are changed themselves, not only the cause of others, and the statements that do so.
@@ -250,26 +251,26 @@ pub(crate) fn commands<'a>(
 
 fn fail_on_write_error(
     answer: &Document,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     sent: &[&Edited],
-) -> Result<(), Halt> {
+) -> Result<(), RunError> {
     let Some(error) = write_errors(answer).next() else { return Ok(()) };
     let index = error.get_i32("index").unwrap_or_default().max(0) as usize;
     let place = match sent.get(index) {
         Some(edited) => place(transform, &edited.document),
         None => transform.collection.clone().into_owned(),
     };
-    Err(write_failure(error, unit, &transform.step_name(), &place))
+    Err(write_failure(error, upgrade, &transform.step_name(), &place))
 }
 
 /// What the server says against a document that is added.
 fn refused_addition(
     error: &Document,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     transform: &Transform,
     collection: &str,
-) -> Halt {
+) -> RunError {
     let place = format!("a document added to {collection}");
-    write_failure(error, unit, &transform.step_name(), &place)
+    write_failure(error, upgrade, &transform.step_name(), &place)
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::engine::absent::{Absent, absent};
 use crate::engine::context::Context;
 use crate::modes::run::Run;
@@ -13,10 +13,11 @@ impl Run<'_> {
     pub(super) async fn warn_of_absent(
         &mut self,
         context: &Context,
-        units: &[&Unit],
+        upgrades: &[&VersionUpgrade],
         journal: Option<&Journal>,
     ) {
-        for Absent { version, by, collection, so } in self.absent(context, units, journal).await {
+        for Absent { version, by, collection, so } in self.absent(context, upgrades, journal).await
+        {
             self.warn(format!("{version}: {by}: collection {collection} does not exist: {so}"));
         }
     }
@@ -24,10 +25,11 @@ impl Run<'_> {
     pub(super) async fn log_absent(
         &self,
         context: &Context,
-        units: &[&Unit],
+        upgrades: &[&VersionUpgrade],
         journal: Option<&Journal>,
     ) {
-        for Absent { version, by, collection, so } in self.absent(context, units, journal).await {
+        for Absent { version, by, collection, so } in self.absent(context, upgrades, journal).await
+        {
             tracing::info!(%version, by, collection, so, "a collection does not exist");
         }
     }
@@ -36,7 +38,7 @@ impl Run<'_> {
     async fn absent(
         &self,
         context: &Context,
-        units: &[&Unit],
+        upgrades: &[&VersionUpgrade],
         journal: Option<&Journal>,
     ) -> Vec<Absent> {
         let finished = journal.map_or(0, |journal| journal.step);
@@ -45,6 +47,6 @@ impl Run<'_> {
             Ok(existing) => existing,
             Err(_) => return vec![],
         };
-        absent(units, finished, &existing)
+        absent(upgrades, finished, &existing)
     }
 }

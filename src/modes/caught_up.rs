@@ -4,36 +4,36 @@
 use mongodb::bson::{Timestamp, doc};
 
 use crate::authoring::step::Step;
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::modes::run::Run;
 use crate::process::failure::Failure;
 use crate::server::connection;
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 
 /// What a run is doing that waits so.
 const WAITING: &str = "waiting until a majority of the servers has the latest writes";
 
 impl Run<'_> {
-    /// The time up to which every majority read of the documents of `units` has to see, once a majority
+    /// The time up to which every majority read of the documents of `upgrades` has to see, once a majority
     /// has all that was written up to then; none on a standalone.
     ///
     /// A write with the write concern 1, the default before MongoDB 5.0, is there before a majority has it.
     pub(super) async fn documents_caught_up(
         &self,
-        units: &[&Unit],
+        upgrades: &[&VersionUpgrade],
     ) -> Result<Option<Timestamp>, Failure> {
         let mut collections: Vec<&str> = Vec::new();
-        for unit in units {
-            collections.extend(unit.conditions().map(|condition| &*condition.collection));
+        for upgrade in upgrades {
+            collections.extend(upgrade.conditions().map(|condition| &*condition.collection));
             // a command reads no documents, and its author may have no privilege to
-            let steps = unit.steps().filter(|step| !matches!(step, Step::Command(_)));
+            let steps = upgrade.steps().filter(|step| !matches!(step, Step::Command(_)));
             collections.extend(steps.flat_map(|step| step.reads()));
         }
         collections.sort_unstable();
         collections.dedup();
         match self.caught_up(&collections).await {
             Ok(since) => Ok(since),
-            Err(halt) => Err(self.explain(halt, WAITING, &self.plan_needs(units)).await),
+            Err(error) => Err(self.explain(error, WAITING, &self.plan_needs(upgrades)).await),
         }
     }
 
@@ -41,11 +41,11 @@ impl Run<'_> {
     pub(super) async fn record_caught_up(&self) -> Result<(), Failure> {
         match self.caught_up(&[&self.lock.collection]).await {
             Ok(_) => Ok(()),
-            Err(halt) => Err(self.explain_reading(halt).await),
+            Err(error) => Err(self.explain_reading(error).await),
         }
     }
 
-    async fn caught_up(&self, collections: &[&str]) -> Result<Option<Timestamp>, Halt> {
+    async fn caught_up(&self, collections: &[&str]) -> Result<Option<Timestamp>, RunError> {
         let database = &self.store.database;
         let mut since: Option<Timestamp> = None;
         for collection in collections {

@@ -13,14 +13,14 @@ use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::process::report::UpgradeState;
 use crate::record::document::Recorded;
-use crate::record::doubt::{Fate, Sent};
+use crate::record::doubt::{CommitOutcome, Sent};
 use crate::record::history::Action;
 use crate::record::moves::Move;
 use crate::record::observed::Observed;
 use crate::server::answer;
 use crate::server::connection::Deployment;
 use crate::server::retry::Retry;
-use crate::server::stop::{Halt, within};
+use crate::server::stop::{RunError, within};
 use crate::version::Version;
 
 /// How long a run that ends by itself asks what became of its last commit.
@@ -46,13 +46,13 @@ impl Run<'_> {
         match within(Some(until), self.ask_what_became(&sent, id, session)).await {
             Some(Ok((observed, decided))) => {
                 self.learn(&sent, &observed.recorded);
-                if decided && sent.fate(&observed.recorded) == Fate::NotYet {
+                if decided && sent.commit_outcome(&observed.recorded) == CommitOutcome::NotYet {
                     self.store.doubt.resolved();
                 }
             }
-            Some(Err(halt)) => {
-                let error = match &halt {
-                    Halt::Driver(error) => answer::describe(error),
+            Some(Err(error)) => {
+                let error = match &error {
+                    RunError::Driver(error) => answer::describe(error),
                     _ => "the server has no primary".to_owned(),
                 };
                 tracing::warn!(error, "it cannot be found out");
@@ -67,7 +67,7 @@ impl Run<'_> {
         sent: &Sent,
         id: Option<&Document>,
         session: Option<&mut ClientSession>,
-    ) -> Result<(Observed, bool), Halt> {
+    ) -> Result<(Observed, bool), RunError> {
         let decided = match (sent.again(), id) {
             (Some(change), _) => self.send_again(change).await?,
             (None, None) => false,
@@ -89,8 +89,8 @@ impl Run<'_> {
     /// Sends a move of the record once more that no session can be asked about, as on a standalone: nobody
     /// else could end a write that is still under way. Whichever arrives first takes effect, and the other
     /// one finds the record elsewhere. False where it was not sent, because another run has the lock.
-    async fn send_again(&self, change: &Move) -> Result<bool, Halt> {
-        let sending = async || -> Result<bool, Halt> {
+    async fn send_again(&self, change: &Move) -> Result<bool, RunError> {
+        let sending = async || -> Result<bool, RunError> {
             Ok(self.lock.renew().await? && {
                 self.store.attempt(change, None).await?;
                 true
@@ -101,10 +101,10 @@ impl Run<'_> {
 
     /// Takes note of what a majority's record says about a commit that was not answered.
     pub(super) fn learn(&mut self, sent: &Sent, recorded: &Recorded) {
-        match sent.fate(recorded) {
-            Fate::NotYet => return self.note_recorded(recorded),
-            Fate::Overtaken => self.store.doubt.resolved(),
-            Fate::Committed => {
+        match sent.commit_outcome(recorded) {
+            CommitOutcome::NotYet => return self.note_recorded(recorded),
+            CommitOutcome::Overtaken => self.store.doubt.resolved(),
+            CommitOutcome::Committed => {
                 self.store.doubt.resolved();
                 if let Recorded::Readable(record) = recorded
                     && let Some(entry) = sent.entry(record)
@@ -126,8 +126,8 @@ impl Run<'_> {
         if self.report.upgrades.iter().any(known) {
             return;
         }
-        if let Some(unit) = self.upgrades.unit(version) {
-            self.note_done(text, unit, applied);
+        if let Some(upgrade) = self.upgrades.of_version(version) {
+            self.note_done(text, upgrade, applied);
         }
     }
 

@@ -6,12 +6,12 @@ use mongodb::bson::Timestamp;
 use crate::authoring::command::Command;
 use crate::authoring::condition::{Asked, Condition};
 use crate::authoring::step::Step;
-use crate::authoring::table::Unit;
-use crate::engine::apply::suits;
+use crate::authoring::table::VersionUpgrade;
+use crate::engine::apply::is_supported;
 use crate::engine::command::names_by_uuid;
 use crate::engine::condition::ask;
 use crate::engine::context::Context;
-use crate::engine::failing::{closed, closed_looking};
+use crate::engine::failing::{closed, closed_in_preflight};
 use crate::modes::run::Run;
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
@@ -21,13 +21,13 @@ use crate::server::answer;
 use crate::server::compatibility::NamingByUuid;
 use crate::server::connection::{Deployment, Server};
 use crate::server::privileges::{self, Need};
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 
 impl Run<'_> {
     pub(super) async fn context(&self) -> Result<Context, Failure> {
         let doing = "asking what the server can do";
         let server = self.ask(doing, || Server::ask(&self.store.database)).await;
-        let server = server.map_err(|halt| closed(halt, doing))?;
+        let server = server.map_err(|error| closed(error, doing))?;
         Ok(Context {
             store: self.store.clone(),
             lock: self.lock.clone(),
@@ -37,7 +37,11 @@ impl Run<'_> {
             batch_documents: self.settings.batch_documents,
             checkpoints: self.checkpoints.clone(),
             activity: self.activity.clone(),
-            quiet: self.quiesce.as_ref().map(|quiesce| quiesce.quiet.clone()).unwrap_or_default(),
+            quiesced: self
+                .quiesce
+                .as_ref()
+                .map(|quiesce| quiesce.quiesced.clone())
+                .unwrap_or_default(),
             staged: Own::default(),
         })
     }
@@ -53,24 +57,24 @@ impl Run<'_> {
             .guard(self.store.database.client().start_session().into_future())
             .await
             .map(Some)
-            .map_err(|halt| closed(halt, "starting a session"))
+            .map_err(|error| closed(error, "starting a session"))
     }
 
     /// Whether this server can do what the pending upgrades need.
     pub(super) async fn check_server(
         &self,
         context: &Context,
-        units: &[&Unit],
+        upgrades: &[&VersionUpgrade],
     ) -> Result<(), Failure> {
         let mut naming: Option<NamingByUuid> = None;
-        for unit in units {
-            for step in unit.steps() {
-                if !suits(context.server.deployment, step) {
+        for upgrade in upgrades {
+            for step in upgrade.steps() {
+                if !is_supported(context.server.deployment, step) {
                     return Err(Failure::new(
                         Outcome::ServerUnsuitable,
                         format!(
                             "upgrade {}: \"{}\" needs transactions, and this server is a standalone",
-                            unit.version,
+                            upgrade.version,
                             step.name()
                         ),
                         "make the server a replica set of one member (start it with --replSet, then \
@@ -82,7 +86,7 @@ impl Run<'_> {
                         Some(naming) => naming,
                         None => *naming.insert(self.naming_by_uuid(context).await?),
                     };
-                    let what = format!("upgrade {}: \"{}\"", unit.version, step.name());
+                    let what = format!("upgrade {}: \"{}\"", upgrade.version, step.name());
                     naming.lacking(&what).map_or(Ok(()), Err)?;
                 }
             }
@@ -95,19 +99,22 @@ impl Run<'_> {
         let (database, collection) = (&self.store.database, &self.lock.collection);
         let version = context.server.wire_version;
         let asking = || NamingByUuid::ask(database, collection, version);
-        self.ask(doing, asking).await.map_err(|halt| closed(halt, doing))
+        self.ask(doing, asking).await.map_err(|error| closed(error, doing))
     }
 
     /// Whether the connection's user may do what the run needs, before anything is written.
-    pub(super) async fn check_privileges(&self, units: &[&Unit]) -> Result<(), Failure> {
-        let mut needs = needs(&self.lock.collection, units);
+    pub(super) async fn check_privileges(
+        &self,
+        upgrades: &[&VersionUpgrade],
+    ) -> Result<(), Failure> {
+        let mut needs = needs(&self.lock.collection, upgrades);
         if let Some(place) = &self.store.names.stamp {
             needs.extend(on(&["find", "insert", "update"], &place.collection));
         }
         let doing = "asking for the user's privileges";
         let missing =
             self.ask(doing, || privileges::missing_privilege(&self.store.database, &needs)).await;
-        match missing.map_err(|halt| closed(halt, doing))? {
+        match missing.map_err(|error| closed(error, doing))? {
             Some(need) => Err(privileges::lacks(&need, self.store.database.name())),
             None => Ok(()),
         }
@@ -115,25 +122,25 @@ impl Run<'_> {
 
     /// The closed gate that an error while looking means; where a privilege was missing, which one of
     /// `needs`.
-    pub(super) async fn explain(&self, halt: Halt, doing: &str, needs: &[Need]) -> Failure {
-        match self.lacking(&halt, needs).await {
+    pub(super) async fn explain(&self, error: RunError, doing: &str, needs: &[Need]) -> Failure {
+        match self.lacking(&error, needs).await {
             Some(failure) => failure,
-            None => closed_looking(halt, doing),
+            None => closed_in_preflight(error, doing),
         }
     }
 
     /// The same of an error about the record.
-    pub(super) async fn explain_reading(&self, halt: Halt) -> Failure {
+    pub(super) async fn explain_reading(&self, error: RunError) -> Failure {
         let doing = "reading the record";
-        if !is_unauthorised(&halt) {
-            return closed(halt, doing);
+        if !is_unauthorised(&error) {
+            return closed(error, doing);
         }
         let needs = self.reading_needs().await;
-        self.lacking(&halt, &needs).await.unwrap_or_else(|| closed(halt, doing))
+        self.lacking(&error, &needs).await.unwrap_or_else(|| closed(error, doing))
     }
 
-    async fn lacking(&self, halt: &Halt, needs: &[Need]) -> Option<Failure> {
-        if !is_unauthorised(halt) {
+    async fn lacking(&self, error: &RunError, needs: &[Need]) -> Option<Failure> {
+        if !is_unauthorised(error) {
             return None;
         }
         let missing = async || privileges::missing_privilege(&self.store.database, needs).await;
@@ -157,25 +164,25 @@ impl Run<'_> {
     }
 
     /// What a plan needs: to read, and where it rehearses, to write what it takes back.
-    pub(super) fn plan_needs(&self, units: &[&Unit]) -> Vec<Need> {
-        let mut needs = units_needs(units);
+    pub(super) fn plan_needs(&self, upgrades: &[&VersionUpgrade]) -> Vec<Need> {
+        let mut needs = units_needs(upgrades);
         needs
             .sort_by_key(|need| !matches!(need.action, "find" | "listIndexes" | "listCollections"));
         needs
     }
 
-    /// Asks what can be asked before any write, of all `units` but the `begun` that are journaled.
+    /// Asks what can be asked before any write, of all `upgrades` but the `begun` that are journaled.
     pub(super) async fn ask_first_conditions(
         &mut self,
         context: &Context,
-        units: &[&Unit],
+        upgrades: &[&VersionUpgrade],
         begun: usize,
         since: Option<Timestamp>,
     ) -> Result<(), Failure> {
-        for index in begun..units.len() {
-            let unit = units[index];
-            let first = unit.conditions().filter(|c| !depends(c, &units[..index]));
-            self.ask_conditions(context, unit, first, since).await?;
+        for index in begun..upgrades.len() {
+            let upgrade = upgrades[index];
+            let first = upgrade.conditions().filter(|c| !depends(c, &upgrades[..index]));
+            self.ask_conditions(context, upgrade, first, since).await?;
         }
         Ok(())
     }
@@ -184,18 +191,18 @@ impl Run<'_> {
     pub(super) async fn ask_later_conditions(
         &mut self,
         context: &Context,
-        unit: &Unit,
-        earlier: &[&Unit],
+        upgrade: &VersionUpgrade,
+        earlier: &[&VersionUpgrade],
         since: Option<Timestamp>,
     ) -> Result<(), Failure> {
-        let later = unit.conditions().filter(|c| depends(c, earlier));
-        self.ask_conditions(context, unit, later, since).await
+        let later = upgrade.conditions().filter(|c| depends(c, earlier));
+        self.ask_conditions(context, upgrade, later, since).await
     }
 
     async fn ask_conditions(
         &mut self,
         context: &Context,
-        unit: &Unit,
+        upgrade: &VersionUpgrade,
         conditions: impl Iterator<Item = &Condition>,
         since: Option<Timestamp>,
     ) -> Result<(), Failure> {
@@ -203,12 +210,13 @@ impl Run<'_> {
             if condition.skippable && self.settings.conditions == Conditions::SkipSkippable {
                 self.warn(format!(
                     "condition \"{}\" of {} was skipped",
-                    condition.description, unit.version
+                    condition.description, upgrade.version
                 ));
-            } else if let Err(halt) = ask(context, unit, condition, since).await {
+            } else if let Err(error) = ask(context, upgrade, condition, since).await {
                 let needs = on(&["find"], &condition.collection);
-                let doing = format!("condition \"{}\" of {}", condition.description, unit.version);
-                return Err(self.explain(halt, &doing, &needs).await);
+                let doing =
+                    format!("condition \"{}\" of {}", condition.description, upgrade.version);
+                return Err(self.explain(error, &doing, &needs).await);
             }
         }
         Ok(())
@@ -216,15 +224,16 @@ impl Run<'_> {
 }
 
 /// Whether an earlier version may change what a condition comes to.
-fn depends(condition: &Condition, earlier: &[&Unit]) -> bool {
-    let changes =
-        |unit: &&Unit| unit.steps().any(|step| step.writes().contains(&&*condition.collection));
+fn depends(condition: &Condition, earlier: &[&VersionUpgrade]) -> bool {
+    let changes = |upgrade: &&VersionUpgrade| {
+        upgrade.steps().any(|step| step.writes().contains(&&*condition.collection))
+    };
     !earlier.is_empty()
         && (condition.asked == Asked::BeforeItsUpgrade || earlier.iter().any(changes))
 }
 
-fn is_unauthorised(halt: &Halt) -> bool {
-    matches!(halt, Halt::Driver(error) if answer::code(error) == Some(answer::UNAUTHORISED))
+fn is_unauthorised(error: &RunError) -> bool {
+    matches!(error, RunError::Driver(error) if answer::code(error) == Some(answer::UNAUTHORISED))
 }
 
 /// A privilege on the whole database.
@@ -238,21 +247,21 @@ fn on(actions: &[&'static str], collection: &str) -> Vec<Need> {
     actions.iter().map(need).collect()
 }
 
-/// The privileges that applying `units` needs.
-fn needs(metadata: &str, units: &[&Unit]) -> Vec<Need> {
+/// The privileges that applying `upgrades` needs.
+fn needs(metadata: &str, upgrades: &[&VersionUpgrade]) -> Vec<Need> {
     let mut needs = on(&["find", "insert", "update", "remove"], metadata);
-    needs.extend(units_needs(units));
+    needs.extend(units_needs(upgrades));
     needs
 }
 
 /// The privileges that the upgrades themselves need.
-fn units_needs(units: &[&Unit]) -> Vec<Need> {
+fn units_needs(upgrades: &[&VersionUpgrade]) -> Vec<Need> {
     let mut needs = Vec::new();
-    for unit in units {
-        for condition in unit.conditions() {
+    for upgrade in upgrades {
+        for condition in upgrade.conditions() {
             needs.extend(on(&["find"], &condition.collection));
         }
-        for step in unit.steps() {
+        for step in upgrade.steps() {
             match step {
                 Step::Transform(transform) => {
                     needs.extend(on(&["find", "update"], &transform.collection));

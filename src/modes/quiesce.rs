@@ -15,13 +15,13 @@ use crate::process::failure::Failure;
 use crate::process::report::{WorkloadReport, WorkloadState};
 use crate::process::settings::{Mode, Resume};
 use crate::quiesce::observer::{Occasion, Tone};
-use crate::quiesce::quiet::{came_back, is_quiet, listed};
+use crate::quiesce::quiesced::{came_back, is_stopped, listed};
 use crate::quiesce::workloads::{Scaled, Workload};
 use crate::record::document::{Record, Recorded};
 use crate::record::observed::Observed;
 use crate::record::remembered::{Entry, Remembered};
 use crate::server::retry::jittered;
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 use crate::server::{answer, errors};
 
 /// How long restoring may take, also after a signal.
@@ -62,11 +62,11 @@ impl Run<'_> {
     pub(super) async fn check_workloads(&self) -> Result<(), Failure> {
         let Some(quiesce) = &self.quiesce else { return Ok(()) };
         let check = self.stop.guard(quiesce.workloads.check()).await;
-        check.map_err(|halt| closed(halt, "looking at the workloads"))
+        check.map_err(|error| closed(error, "looking at the workloads"))
     }
 
     /// Remembers and stops the workloads, and waits until nothing of them runs.
-    pub(super) async fn stop_workloads(&mut self, stored: Option<&Record>) -> Result<(), Halt> {
+    pub(super) async fn stop_workloads(&mut self, stored: Option<&Record>) -> Result<(), RunError> {
         let Some(quiesce) = self.quiesce.clone() else { return Ok(()) };
         let began = Instant::now();
         let deadline = began + self.settings.quiesce_timeout;
@@ -78,7 +78,7 @@ impl Run<'_> {
             {
                 Ok(left) if left.is_empty() => break,
                 Ok(left) => left,
-                Err(Halt::Failure(failure))
+                Err(RunError::Failure(failure))
                     if failure.outcome == Outcome::NoServer && Instant::now() < deadline =>
                 {
                     tracing::warn!(
@@ -87,7 +87,7 @@ impl Run<'_> {
                     );
                     vec![]
                 }
-                Err(halt) => return Err(halt),
+                Err(error) => return Err(error),
             };
             if Instant::now() >= deadline {
                 return Err(not_stopped(&left, self.settings.quiesce_timeout).into());
@@ -103,7 +103,7 @@ impl Run<'_> {
             }
             self.stop.sleep(jittered(POLL)).await?;
         }
-        quiesce.quiet.hold();
+        quiesce.quiesced.hold();
         let entries = remembered.of(quiesce.workloads.namespace());
         let entries: Vec<Entry> = entries.filter(|e| stopped.contains(&e.uid)).cloned().collect();
         let names: Vec<String> = entries.iter().map(described).collect();
@@ -124,7 +124,7 @@ impl Run<'_> {
         remembered: &mut Remembered,
         version: Option<&str>,
         stopped: &mut BTreeSet<String>,
-    ) -> Result<Vec<Workload>, Halt> {
+    ) -> Result<Vec<Workload>, RunError> {
         let workloads = &quiesce.workloads;
         let mut found = Vec::new();
         for name in workloads.names() {
@@ -152,7 +152,7 @@ impl Run<'_> {
             let scaled = self.stop.guard_with_grace(workloads.scale(workload, 0)).await;
             let lost = match &scaled {
                 Ok(_) => false,
-                Err(Halt::Failure(failure)) => failure.outcome == Outcome::NoServer,
+                Err(RunError::Failure(failure)) => failure.outcome == Outcome::NoServer,
                 Err(_) => true,
             };
             if !lost {
@@ -169,7 +169,7 @@ impl Run<'_> {
                 stopped.insert(workload.uid.clone());
             }
         }
-        Ok(found.into_iter().filter(|workload| !is_quiet(workload)).collect())
+        Ok(found.into_iter().filter(|workload| !is_stopped(workload)).collect())
     }
 
     fn note_missing(&mut self, name: &str) {
@@ -186,14 +186,18 @@ impl Run<'_> {
     }
 
     /// Whether an earlier run left workloads stopped that this one should start.
-    pub(super) async fn owes(&self, observed: &Observed, decision: &Decision) -> bool {
+    pub(super) async fn has_stopped_workloads(
+        &self,
+        observed: &Observed,
+        decision: &Decision,
+    ) -> bool {
         let Some(quiesce) = &self.quiesce else { return false };
         let Some(record) = readable(&observed.recorded) else { return false };
         let reading = self.ask("reading what was stopped", || quiesce.memory.read()).await;
         let remembered = match reading {
             Ok(remembered) => remembered,
-            Err(halt) => {
-                let reason = closed(halt, "reading what was stopped").message;
+            Err(error) => {
+                let reason = closed(error, "reading what was stopped").message;
                 tracing::warn!(reason, "what an earlier run stopped is left as it is");
                 return false;
             }
@@ -208,16 +212,17 @@ impl Run<'_> {
     }
 
     /// Starts what was stopped at the state `record`, before that moves for another reason.
-    pub(super) async fn restore_first(&mut self, record: Option<&Record>) -> Result<(), Halt> {
+    pub(super) async fn restore_first(&mut self, record: Option<&Record>) -> Result<(), RunError> {
         let Some(quiesce) = self.quiesce.clone() else { return Ok(()) };
         if self.unanswered.former {
             return Ok(());
         }
         let mut remembered = self.stop.guard(quiesce.memory.read()).await?;
         let deadline = Instant::now() + RESTORE;
-        let owed = owed(&quiesce, &remembered, |entry| entry.is_of(record));
-        for (entry, reason) in
-            self.start_all(&quiesce, &mut remembered, owed, WorkloadState::Restored, deadline).await
+        let to_start = to_start(&quiesce, &remembered, |entry| entry.is_of(record));
+        for (entry, reason) in self
+            .start_all(&quiesce, &mut remembered, to_start, WorkloadState::Restored, deadline)
+            .await
         {
             let by_hand = quiesce.workloads.by_hand(&entry.name, entry.replicas);
             self.warn(format!("{} could not be restored: {reason}; {by_hand}", described(&entry)));
@@ -233,7 +238,7 @@ impl Run<'_> {
         session: Option<&Document>,
     ) -> Result<String, Failure> {
         let Some(quiesce) = self.quiesce.clone() else { return ended };
-        quiesce.quiet.release();
+        quiesce.quiesced.release();
         let sent = self.store.doubt.sent();
         if sent.is_some_and(|sent| sent.concerns_version()) {
             return self.unknown(ended, "a commit was not confirmed");
@@ -252,12 +257,12 @@ impl Run<'_> {
                 return Ok(None);
             }
             let observed = self.store.observe(&self.lock.run_id).await?;
-            Ok::<_, Halt>(Some((observed, quiesce.memory.read().await?)))
+            Ok::<_, RunError>(Some((observed, quiesce.memory.read().await?)))
         };
         let (observed, mut remembered) = match timeout_at(deadline, standing).await {
             Ok(Ok(Some(standing))) => standing,
             Ok(Ok(None)) => return ended,
-            Ok(Err(halt)) => return self.unknown(ended, &closed(halt, "reading it").message),
+            Ok(Err(error)) => return self.unknown(ended, &closed(error, "reading it").message),
             Err(_) => return self.unknown(ended, "no answer in time"),
         };
         let Some(record) = readable(&observed.recorded) else {
@@ -265,8 +270,8 @@ impl Run<'_> {
         };
         let all = ended.is_ok() && self.resumes();
         let state = if all { WorkloadState::Resumed } else { WorkloadState::Restored };
-        let owed = owed(&quiesce, &remembered, |entry| all || entry.is_of(record));
-        let failed = self.start_all(&quiesce, &mut remembered, owed, state, deadline).await;
+        let to_start = to_start(&quiesce, &remembered, |entry| all || entry.is_of(record));
+        let failed = self.start_all(&quiesce, &mut remembered, to_start, state, deadline).await;
         // what a later upgrade stopped and left is none of an earlier one, which the release gave back
         let unfinished = record.is_some_and(|record| record.journal.is_some());
         let is_stopped = |entry: &Entry| {
@@ -415,7 +420,7 @@ impl Run<'_> {
             match self.lock.renew().await {
                 Ok(true) => {}
                 Ok(false) => return Started::No("another run took over the lock".to_owned()),
-                Err(error) if errors::passing(&error) => {
+                Err(error) if errors::is_transient(&error) => {
                     return Started::NotYet(answer::describe(&error));
                 }
                 Err(error) => return Started::No(answer::describe(&error)),
@@ -449,17 +454,20 @@ impl Run<'_> {
         };
         let mut waiting = Waiting::new(self.settings.lock_wait, self.deadline);
         loop {
-            let (observed, decision) = self.look_and_decide().await?;
+            let (observed, decision) = self.observe_and_decide().await?;
             self.report.from.clone_from(&self.report.to);
             if let Decision::Held(holder) = &decision {
                 self.wait_for_lock(holder, &mut waiting).await?;
                 continue;
             }
-            let owes = self.owes(&observed, &decision).await;
+            let has_stopped_workloads = self.has_stopped_workloads(&observed, &decision).await;
             let message = self.judge(&observed, decision)?;
             let remembered = self.stop.guard(quiesce.memory.read()).await;
-            let remembered = remembered.map_err(|halt| closed(halt, "reading what was stopped"))?;
-            if !owes && remembered.of(quiesce.workloads.namespace()).next().is_none() {
+            let remembered =
+                remembered.map_err(|error| closed(error, "reading what was stopped"))?;
+            if !has_stopped_workloads
+                && remembered.of(quiesce.workloads.namespace()).next().is_none()
+            {
                 return Ok(message);
             }
             self.check_workloads().await?;
@@ -508,7 +516,11 @@ impl Run<'_> {
 }
 
 /// What `wanted` says is to be started, of this namespace.
-fn owed(quiesce: &Quiesce, remembered: &Remembered, wanted: impl Fn(&Entry) -> bool) -> Vec<Entry> {
+fn to_start(
+    quiesce: &Quiesce,
+    remembered: &Remembered,
+    wanted: impl Fn(&Entry) -> bool,
+) -> Vec<Entry> {
     remembered.of(quiesce.workloads.namespace()).filter(|entry| wanted(entry)).cloned().collect()
 }
 

@@ -20,7 +20,7 @@ use crate::record::stamp::Stamping;
 use crate::record::stamp_change::Change;
 use crate::record::stored::journal_id;
 use crate::server::errors;
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 use crate::visible::visible;
 
 /// How often a repair that was not answered is tried again, and after which pause.
@@ -52,7 +52,7 @@ impl Run<'_> {
     async fn stored_for(&mut self, repair: &Repair) -> Result<RawDocumentBuf, Failure> {
         let stored = match self.ask("reading the record", || self.store.document()).await {
             Ok(stored) => stored,
-            Err(halt) => return Err(self.explain_reading(halt).await),
+            Err(error) => return Err(self.explain_reading(error).await),
         };
         let wrong =
             |message: String, next: &str| Err(Failure::new(Outcome::SettingWrong, message, next));
@@ -98,7 +98,7 @@ impl Run<'_> {
         mut session: Option<&mut ClientSession>,
     ) -> Result<String, Failure> {
         let document = self.stored_for(repair).await?;
-        let repairing = |halt| closed(halt, "repairing the record");
+        let repairing = |error| closed(error, "repairing the record");
         let change = Move::repair(
             &document,
             &repair.version,
@@ -140,14 +140,16 @@ impl Run<'_> {
                 }
                 Ok(false) => {
                     sending.refused();
-                    return Err(repairing(Halt::RecordMoved));
+                    return Err(repairing(RunError::RecordMoved));
                 }
-                Err(Halt::Driver(error)) if errors::passing(&error) && unanswered < ATTEMPTS => {
+                Err(RunError::Driver(error))
+                    if errors::is_transient(&error) && unanswered < ATTEMPTS =>
+                {
                     unanswered += 1;
                 }
-                Err(halt) => {
-                    sending.ended_with(&halt);
-                    return Err(repairing(halt));
+                Err(error) => {
+                    sending.ended_with(&error);
+                    return Err(repairing(error));
                 }
             }
             self.stop.sleep(PAUSE * unanswered).await.map_err(repairing)?;
@@ -168,7 +170,7 @@ impl Run<'_> {
         let Some(place) = &self.store.names.stamp else { return Ok((None, None)) };
         let doing = "reading the application's own version";
         let stamp = self.ask(doing, async || self.store.stamp(place, None).await).await;
-        let stamp = stamp.map_err(|halt| closed(halt, doing))?;
+        let stamp = stamp.map_err(|error| closed(error, doing))?;
         if let Some(reason) = stamp.unreadable().filter(|_| !stamp.is_repairable()) {
             return Err(Failure::new(
                 Outcome::RecordUnreadable,
@@ -192,7 +194,7 @@ impl Run<'_> {
     async fn observe_record(&self) -> Result<Observed, Failure> {
         let observe = async || self.store.observe(&self.lock.run_id).await;
         let observed = self.ask("reading the record", observe).await;
-        observed.map_err(|halt| closed(halt, "reading the record"))
+        observed.map_err(|error| closed(error, "reading the record"))
     }
 
     /// Whether an attempt whose answer was lost did it.

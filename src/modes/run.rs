@@ -7,12 +7,12 @@ use std::time::Duration;
 use mongodb::bson::DateTime;
 use tokio::time::Instant;
 
-use crate::authoring::table::{Unit, Upgrades};
-use crate::decision::decide::{Decision, Word, decide};
+use crate::authoring::table::{Upgrades, VersionUpgrade};
+use crate::decision::decide::{Decision, Declaration, decide};
 use crate::decision::terms::Terms;
 use crate::engine::estimate::{Estimate, Later};
 use crate::engine::failing::closed;
-use crate::engine::look::{Look, look};
+use crate::engine::preflight::{PreflightFor, look};
 use crate::process::activity::Activity;
 use crate::process::checkpoint::Checkpoints;
 use crate::process::exit::Outcome;
@@ -20,7 +20,7 @@ use crate::process::failure::Failure;
 use crate::process::report::{Report, Unfinished, UpgradeReport, UpgradeState};
 use crate::process::settings::{Asking, Initialise, Mode, Settings};
 use crate::quiesce::observer::{Notice, Observer, Occasion, Tone};
-use crate::quiesce::quiet::Quiet;
+use crate::quiesce::quiesced::Quiesced;
 use crate::quiesce::workloads::Workloads;
 use crate::record::document::Recorded;
 use crate::record::history::Writer;
@@ -31,7 +31,7 @@ use crate::record::store::Store;
 use crate::server::operations;
 use crate::server::privileges::{self, Need};
 use crate::server::retry::{Retry, jittered};
-use crate::server::stop::{Halt, Stop, within};
+use crate::server::stop::{RunError, Stop, within};
 use crate::version::Version;
 
 /// How often a run that waits for another one looks again; halved and half as long again by chance.
@@ -41,7 +41,7 @@ pub(crate) const POLL: Duration = Duration::from_millis(400);
 pub(crate) const SAY: Duration = Duration::from_secs(10);
 
 /// What a run is doing when it finds out what upgrades would do.
-pub(super) const LOOKING: &str = "looking at the documents";
+pub(super) const PREFLIGHT: &str = "the preflight";
 
 /// How long an answer may be under way beyond the time that a run waits for a server: the driver's own
 /// errors, which come then, say more.
@@ -55,7 +55,7 @@ const ENDING: Duration = Duration::from_millis(500);
 pub(crate) struct Quiesce {
     pub(crate) workloads: Arc<dyn Workloads>,
     pub(crate) memory: Memory,
-    pub(crate) quiet: Quiet,
+    pub(crate) quiesced: Quiesced,
 }
 
 /// Calls of a run that were not answered, by the workload's UID: they may still take effect.
@@ -106,17 +106,17 @@ impl<'a> Run<'a> {
     }
 
     /// Reads what the decision needs, and decides.
-    pub(super) async fn look_and_decide(&mut self) -> Result<(Observed, Decision), Failure> {
+    pub(super) async fn observe_and_decide(&mut self) -> Result<(Observed, Decision), Failure> {
         let observe = async || {
             let mut observed = self.store.observe_all(&self.lock.run_id).await?;
             if observed.recorded == Recorded::Absent {
                 observed.occupied = self.occupied().await?;
             }
-            Ok::<_, Halt>(observed)
+            Ok::<_, RunError>(observed)
         };
         let mut observed = match self.ask("reading the record", observe).await {
             Ok(observed) => observed,
-            Err(halt) => return Err(self.explain_reading(halt).await),
+            Err(error) => return Err(self.explain_reading(error).await),
         };
         self.note_recorded(&observed.recorded);
         let journal = match &observed.recorded {
@@ -136,8 +136,9 @@ impl<'a> Run<'a> {
             self.warn(format!("{} is at work now; this plan ignores its lock", named(&holder)));
         }
         let decision = decide(&observed, &self.terms());
-        let units = self.units_of(&observed, &decision);
-        self.report.remaining = units.iter().map(|unit| unit.version.to_string()).collect();
+        let upgrades = self.upgrades_of(&observed, &decision);
+        self.report.remaining =
+            upgrades.iter().map(|upgrade| upgrade.version.to_string()).collect();
         Ok((observed, decision))
     }
 
@@ -145,16 +146,16 @@ impl<'a> Run<'a> {
     pub(super) async fn misplaced(&self) -> Option<Failure> {
         match self.stop.guard(self.store.misplaced()).await {
             Ok(misplaced) => misplaced,
-            Err(halt) => {
+            Err(error) => {
                 // who may not ask hears it from the first write
-                tracing::debug!(reason = closed(halt, "listing databases").message, "not known");
+                tracing::debug!(reason = closed(error, "listing databases").message, "not known");
                 None
             }
         }
     }
 
     /// The collections that hold documents, as far as the decision on an unrecorded database asks for them.
-    pub(super) async fn occupied(&self) -> Result<Vec<String>, Halt> {
+    pub(super) async fn occupied(&self) -> Result<Vec<String>, RunError> {
         if self.settings.initialise == Initialise::Fresh {
             return Ok(self.store.occupied().await?);
         }
@@ -174,20 +175,20 @@ impl<'a> Run<'a> {
     }
 
     /// Asks the server, again after errors that may pass, for as long as the run waits for a server.
-    pub(super) async fn ask<T, E: Into<Halt>>(
+    pub(super) async fn ask<T, E: Into<RunError>>(
         &self,
         doing: &str,
         ask: impl AsyncFn() -> Result<T, E>,
-    ) -> Result<T, Halt> {
+    ) -> Result<T, RunError> {
         self.stop.guard(self.persist(doing, ask)).await
     }
 
     /// The same, whatever a stop says.
-    pub(super) async fn persist<T, E: Into<Halt>>(
+    pub(super) async fn persist<T, E: Into<RunError>>(
         &self,
         doing: &str,
         ask: impl AsyncFn() -> Result<T, E>,
-    ) -> Result<T, Halt> {
+    ) -> Result<T, RunError> {
         let _doing = self.activity.doing(doing);
         let (now, patience) = (Instant::now(), self.settings.patience());
         // with the lock in hand it is work, which GATE_TIMEOUT does not bound
@@ -274,7 +275,7 @@ impl<'a> Run<'a> {
                 Ok(message)
             }
             Decision::Stamp { to, .. }
-            | Decision::Initialise { version: to, word: Word::FromVersion } => {
+            | Decision::Initialise { version: to, declaration: Declaration::FromVersion } => {
                 let remaining: Vec<Version> = self
                     .upgrades
                     .between(&to, self.code)
@@ -294,7 +295,7 @@ impl<'a> Run<'a> {
                     None => format!("nothing could apply to this database for {}", self.code),
                 })
             }
-            Decision::Initialise { version, word: Word::Fresh } => Err(Failure::new(
+            Decision::Initialise { version, declaration: Declaration::Fresh } => Err(Failure::new(
                 Outcome::Unrecorded,
                 format!(
                     "the database holds no documents and no record: mode upgrade would initialise it \
@@ -312,7 +313,8 @@ impl<'a> Run<'a> {
                     _ => version.clone(),
                 };
                 let rest = self.upgrades.between(&recorded, self.code);
-                self.report.remaining = rest.iter().map(|unit| unit.version.to_string()).collect();
+                self.report.remaining =
+                    rest.iter().map(|upgrade| upgrade.version.to_string()).collect();
                 let left = self.report.unfinished.as_ref().map_or(String::new(), |unfinished| {
                     format!(
                         ": {} documents are done, it is at step \"{}\" (journal {})",
@@ -361,7 +363,7 @@ impl<'a> Run<'a> {
     }
 
     pub(crate) async fn check(&mut self) -> Result<String, Failure> {
-        let (observed, decision) = self.look_and_decide().await?;
+        let (observed, decision) = self.observe_and_decide().await?;
         self.report.from.clone_from(&self.report.to);
         self.judge(&observed, decision)
     }
@@ -405,53 +407,60 @@ impl<'a> Run<'a> {
         if let Some(deadline) = self.deadline {
             time = time.min(deadline.saturating_duration_since(Instant::now()));
         }
-        self.stop.sleep(time).await.map_err(|halt| closed(halt, "waiting"))
+        self.stop.sleep(time).await.map_err(|error| closed(error, "waiting"))
     }
 
     pub(crate) async fn plan(&mut self) -> Result<String, Failure> {
         self.record_caught_up().await?;
-        let (observed, decision) = self.look_and_decide().await?;
+        let (observed, decision) = self.observe_and_decide().await?;
         self.report.from.clone_from(&self.report.to);
-        let units = self.units_of(&observed, &decision);
+        let upgrades = self.upgrades_of(&observed, &decision);
         let journal = match &observed.recorded {
             Recorded::Readable(record) => record.journal.clone(),
             _ => None,
         };
-        if !units.is_empty() {
+        if !upgrades.is_empty() {
             let context = self.context().await?;
             let begun = usize::from(journal.is_some());
-            self.check_server(&context, &units).await?;
-            let since = self.documents_caught_up(&units).await?;
-            self.ask_first_conditions(&context, &units, begun, since).await?;
-            self.warn_of_absent(&context, &units, journal.as_ref()).await;
+            self.check_server(&context, &upgrades).await?;
+            let since = self.documents_caught_up(&upgrades).await?;
+            self.ask_first_conditions(&context, &upgrades, begun, since).await?;
+            self.warn_of_absent(&context, &upgrades, journal.as_ref()).await;
             let mut session = self.session(&context).await?;
-            let looked =
-                look(&context, session.as_mut(), &units, journal.as_ref(), since, Look::Plan).await;
+            let looked = look(
+                &context,
+                session.as_mut(),
+                &upgrades,
+                journal.as_ref(),
+                since,
+                PreflightFor::Plan,
+            )
+            .await;
             let estimates = match looked {
                 Ok(estimates) => estimates,
-                Err(halt) => {
-                    let needs = self.plan_needs(&units);
-                    return Err(self.explain(halt, LOOKING, &needs).await);
+                Err(error) => {
+                    let needs = self.plan_needs(&upgrades);
+                    return Err(self.explain(error, PREFLIGHT, &needs).await);
                 }
             };
-            self.report.upgrades = units
+            self.report.upgrades = upgrades
                 .iter()
                 .zip(&estimates)
-                .map(|(unit, estimate)| planned(unit, estimate))
+                .map(|(upgrade, estimate)| planned(upgrade, estimate))
                 .collect();
-            for (unit, estimate) in units.iter().zip(&estimates) {
+            for (upgrade, estimate) in upgrades.iter().zip(&estimates) {
                 if let Some(earlier) = &estimate.depends_on {
                     self.warn(format!(
                         "{} could not be looked at yet: its preflight comes after {earlier}, which \
                          changes what it reads, and before its own first write",
-                        unit.version
+                        upgrade.version
                     ));
                 }
                 for Later { step, after } in &estimate.later {
                     self.warn(format!(
                         "{}: step \"{step}\" could not be looked at yet: its preflight comes after step \
                          \"{after}\", which changes what it reads, and before its own first write",
-                        unit.version
+                        upgrade.version
                     ));
                 }
             }
@@ -459,12 +468,16 @@ impl<'a> Run<'a> {
         self.judge(&observed, decision)
     }
 
-    /// The units that a decision is to apply, in order; a journaled one comes first.
-    pub(super) fn units_of(&self, observed: &Observed, decision: &Decision) -> Vec<&'a Unit> {
+    /// The upgrades that a decision is to apply, in order; a journaled one comes first.
+    pub(super) fn upgrades_of(
+        &self,
+        observed: &Observed,
+        decision: &Decision,
+    ) -> Vec<&'a VersionUpgrade> {
         let upgrades = self.upgrades;
         match (decision, &observed.recorded) {
             (Decision::Upgrade { pending, .. }, _) => {
-                pending.iter().filter_map(|version| upgrades.unit(version)).collect()
+                pending.iter().filter_map(|version| upgrades.of_version(version)).collect()
             }
             (Decision::Resume { .. }, Recorded::Readable(record)) => {
                 let upto = self.settings.target_version.as_ref().unwrap_or(self.code);
@@ -524,10 +537,10 @@ pub(super) fn held(holder: &Holder) -> Failure {
     )
 }
 
-fn planned(unit: &Unit, estimate: &Estimate) -> UpgradeReport {
+fn planned(upgrade: &VersionUpgrade, estimate: &Estimate) -> UpgradeReport {
     UpgradeReport {
-        version: unit.version.to_string(),
-        description: unit.description(),
+        version: upgrade.version.to_string(),
+        description: upgrade.description(),
         state: UpgradeState::Planned,
         actions: estimate.actions(),
         exact: Some(estimate.is_exact()),

@@ -5,14 +5,14 @@ use std::time::Duration;
 use mongodb::ClientSession;
 use tokio::time::Instant;
 
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::decision::decide::Decision;
 use crate::engine::apply::Work;
 use crate::engine::context::Context;
 use crate::engine::estimate::Estimate;
-use crate::engine::failing::{closed, closed_by, closed_looking};
-use crate::engine::look::{Look, look};
-use crate::modes::run::{LOOKING, POLL, Run, SAY, held};
+use crate::engine::failing::{closed, closed_applying, closed_in_preflight};
+use crate::engine::preflight::{PreflightFor, look};
+use crate::modes::run::{POLL, PREFLIGHT, Run, SAY, held};
 use crate::process::checkpoint::Point;
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
@@ -26,7 +26,7 @@ use crate::record::lock::{Attempt, foreign};
 use crate::record::observed::{Holder, Observed};
 use crate::record::staged;
 use crate::server::retry::jittered;
-use crate::server::stop::{Halt, Reason, caught, within};
+use crate::server::stop::{Reason, RunError, catch_panics, within};
 use crate::server::{answer, errors, operations};
 use crate::version::Version;
 
@@ -127,12 +127,12 @@ impl Run<'_> {
     async fn decide_and_upgrade(&mut self) -> Result<String, Failure> {
         let mut waiting = Waiting::new(self.settings.lock_wait, self.deadline);
         loop {
-            let (observed, decision) = self.look_and_decide().await?;
+            let (observed, decision) = self.observe_and_decide().await?;
             self.report.from.clone_from(&self.report.to);
             match decision {
                 Decision::Held(holder) => self.wait_for_lock(&holder, &mut waiting).await?,
                 Decision::Open { .. } | Decision::Reached { .. } | Decision::Closed(_) => {
-                    if !self.owes(&observed, &decision).await {
+                    if !self.has_stopped_workloads(&observed, &decision).await {
                         return self.judge(&observed, decision);
                     }
                     // it is read again under the lock, and may be large
@@ -146,8 +146,8 @@ impl Run<'_> {
                 | Decision::FinishStamp { .. }
                 | Decision::Upgrade { .. }
                 | Decision::Resume { .. } => {
-                    let units = self.units_of(&observed, &decision);
-                    if let Err(failure) = self.check_before_lock(&units).await {
+                    let upgrades = self.upgrades_of(&observed, &decision);
+                    if let Err(failure) = self.check_before_lock(&upgrades).await {
                         return Err(self
                             .refused(failure, &observed, &decision, &mut waiting)
                             .await);
@@ -162,12 +162,12 @@ impl Run<'_> {
     }
 
     /// What can be found out before the lock is taken.
-    async fn check_before_lock(&self, units: &[&Unit]) -> Result<(), Failure> {
-        self.check_privileges(units).await?;
-        if units.is_empty() {
+    async fn check_before_lock(&self, upgrades: &[&VersionUpgrade]) -> Result<(), Failure> {
+        self.check_privileges(upgrades).await?;
+        if upgrades.is_empty() {
             return Ok(());
         }
-        self.check_server(&self.context().await?, units).await?;
+        self.check_server(&self.context().await?, upgrades).await?;
         self.check_workloads().await
     }
 
@@ -179,7 +179,7 @@ impl Run<'_> {
         decision: &Decision,
         waiting: &mut Waiting,
     ) -> Failure {
-        if !self.owes(observed, decision).await {
+        if !self.has_stopped_workloads(observed, decision).await {
             return failure;
         }
         match self.locked(waiting, Under::Refused(&failure)).await {
@@ -228,10 +228,10 @@ impl Run<'_> {
             Ok(Attempt::Foreign) => {
                 return Err(foreign(self.store.database.name(), &self.lock.collection));
             }
-            Err(halt) => {
+            Err(error) => {
                 // an answer may have been lost on the way: leave no lock behind
                 self.release(session).await;
-                return Err(closed(halt, taking));
+                return Err(closed(error, taking));
             }
         };
         self.took_lock = true;
@@ -244,8 +244,8 @@ impl Run<'_> {
             );
             let ending = async || self.lock.end_session(former.session.as_ref()).await;
             // a stop meanwhile is met again below, with the lock in hand
-            if let Err(halt) = self.ask(taking, ending).await {
-                let reason = closed(halt, "ending its transaction").message;
+            if let Err(error) = self.ask(taking, ending).await {
+                let reason = closed(error, "ending its transaction").message;
                 tracing::warn!(reason, "what that run sent may still take effect");
                 self.unanswered.former = true;
             }
@@ -254,8 +254,8 @@ impl Run<'_> {
             operations::end_former(database, &former.holder.run_id, own, until).await;
         }
         context.checkpoints.reached(Point::Locked).await;
-        let watch = context.quiet.watch(self.lock.lease / 3, &self.stop);
-        let ended = caught(async {
+        let watch = context.quiesced.watch(self.lock.lease / 3, &self.stop);
+        let ended = catch_panics(async {
             if let Under::Upgrade | Under::Repair(_) = under {
                 self.remove_leftovers().await?;
             }
@@ -294,12 +294,12 @@ impl Run<'_> {
         match self.ask(doing, removing).await {
             Ok(_) => Ok(()),
             // nothing depends on it, and the next run tries it again
-            Err(Halt::Driver(error)) if !errors::passing(&error) => {
+            Err(RunError::Driver(error)) if !errors::is_transient(&error) => {
                 let error = answer::describe(&error);
                 tracing::warn!(error, "old values that a killed run left stay until the next run");
                 Ok(())
             }
-            Err(halt) => Err(closed(halt, doing)),
+            Err(error) => Err(closed(error, doing)),
         }
     }
 
@@ -339,7 +339,7 @@ impl Run<'_> {
         session: &mut Option<ClientSession>,
     ) -> Result<String, Failure> {
         for _ in 0..DECISIONS {
-            let (observed, decision) = self.look_and_decide().await?;
+            let (observed, decision) = self.observe_and_decide().await?;
             if let Some(sent) = self.store.doubt.sent() {
                 self.learn(&sent, &observed.recorded);
             }
@@ -347,10 +347,10 @@ impl Run<'_> {
                 Recorded::Readable(record) => Some(record.clone()),
                 _ => None,
             };
-            let units = self.units_of(&observed, &decision);
+            let upgrades = self.upgrades_of(&observed, &decision);
             if matches!(decision, Decision::Stamp { .. } | Decision::Initialise { .. }) {
                 let restoring = self.restore_first(stored.as_ref()).await;
-                restoring.map_err(|halt| closed(halt, "restoring workloads"))?;
+                restoring.map_err(|error| closed(error, "restoring workloads"))?;
             }
             let acted = match decision {
                 Decision::Held(_) => return Err(Reason::LeaseLost.failure()),
@@ -363,11 +363,11 @@ impl Run<'_> {
                         Some(base) => base.stamped(&to, &self.writer),
                         None => Record::stamp_new(&to, &self.writer),
                     };
-                    self.settle(stored.as_ref(), &to, session.as_mut()).await
+                    self.compare_and_set(stored.as_ref(), &to, session.as_mut()).await
                 }
                 Decision::Initialise { version, .. } => {
                     let to = Record::begin(&version, self.upgrades, &self.writer);
-                    self.settle(None, &to, session.as_mut()).await
+                    self.compare_and_set(None, &to, session.as_mut()).await
                 }
                 Decision::FinishStamp { .. } => match &stored {
                     Some(record) => {
@@ -378,46 +378,46 @@ impl Run<'_> {
                 Decision::Upgrade { begin, .. } => {
                     let begin = self.begin(begin);
                     let mut work = Work::new(context, session.take(), stored, begin);
-                    let acted = Box::pin(self.apply(context, &mut work, &units)).await;
+                    let acted = Box::pin(self.apply(context, &mut work, &upgrades)).await;
                     *session = work.into_session();
                     acted
                 }
                 Decision::Resume { .. } => {
                     let mut work = Work::new(context, session.take(), stored, None);
-                    let acted = Box::pin(self.resume(context, &mut work, &units)).await;
+                    let acted = Box::pin(self.resume(context, &mut work, &upgrades)).await;
                     *session = work.into_session();
                     acted
                 }
             };
             match acted {
                 Ok(()) => {}
-                Err(Halt::RecordMoved) => {
+                Err(RunError::RecordMoved) => {
                     tracing::warn!("the record was changed by something else; deciding anew");
                     self.stop
                         .sleep(jittered(POLL))
                         .await
-                        .map_err(|halt| closed(halt, "waiting"))?;
+                        .map_err(|error| closed(error, "waiting"))?;
                 }
-                Err(halt) => return Err(closed(halt, UPGRADING)),
+                Err(error) => return Err(closed(error, UPGRADING)),
             }
         }
-        Err(closed(Halt::RecordMoved, UPGRADING))
+        Err(closed(RunError::RecordMoved, UPGRADING))
     }
 
-    /// The record that the operator's word on an unrecorded database begins.
+    /// The record that the operator's declaration on an unrecorded database begins.
     fn begin(&mut self, version: Option<Version>) -> Option<Record> {
         let record = Record::begin(&version?, self.upgrades, &self.writer);
         self.report.from = Some(record.text.clone());
         Some(record)
     }
 
-    async fn settle(
+    async fn compare_and_set(
         &mut self,
         from: Option<&Record>,
         to: &Record,
         session: Option<&mut ClientSession>,
-    ) -> Result<(), Halt> {
-        self.store.settle(from, to, &self.lock.run_id, &self.stop, session).await?;
+    ) -> Result<(), RunError> {
+        self.store.compare_and_set(from, to, &self.lock.run_id, &self.stop, session).await?;
         self.note_recorded(&Recorded::Readable(to.clone()));
         tracing::info!(recorded = to.text, "recorded");
         Ok(())
@@ -428,27 +428,27 @@ impl Run<'_> {
         &mut self,
         context: &Context,
         work: &mut Work<'_>,
-        units: &[&Unit],
-    ) -> Result<(), Halt> {
-        let estimates = Box::pin(self.prepare(context, work, units)).await?;
-        for (index, (unit, mut estimate)) in units.iter().zip(estimates).enumerate() {
+        upgrades: &[&VersionUpgrade],
+    ) -> Result<(), RunError> {
+        let estimates = Box::pin(self.prepare(context, work, upgrades)).await?;
+        for (index, (upgrade, mut estimate)) in upgrades.iter().zip(estimates).enumerate() {
             if index > 0 {
-                let since = self.documents_caught_up(&[unit]).await?;
-                self.ask_later_conditions(context, unit, &units[..index], since).await?;
+                let since = self.documents_caught_up(&[upgrade]).await?;
+                self.ask_later_conditions(context, upgrade, &upgrades[..index], since).await?;
             }
             if estimate.depends_on.is_some() {
                 // now that the earlier versions are applied
-                let own = &units[index..=index];
-                let looked = Box::pin(self.look_at(context, work, own, None)).await?;
+                let own = &upgrades[index..=index];
+                let looked = Box::pin(self.preflight(context, work, own, None)).await?;
                 estimate = looked.into_iter().next().unwrap_or_default();
             }
             tracing::info!(
-                version = %unit.version,
-                description = unit.description(),
+                version = %upgrade.version,
+                description = upgrade.description(),
                 "upgrade started"
             );
-            let applied = Box::pin(work.apply(unit, &estimate)).await;
-            self.note_applied(unit, work, applied)?;
+            let applied = Box::pin(work.apply(upgrade, &estimate)).await;
+            self.note_applied(upgrade, work, applied)?;
         }
         Ok(())
     }
@@ -458,57 +458,58 @@ impl Run<'_> {
         &mut self,
         context: &Context,
         work: &mut Work<'_>,
-        units: &[&Unit],
-    ) -> Result<Vec<Estimate>, Halt> {
-        self.check_server(context, units).await?;
-        self.check_privileges(units).await?;
+        upgrades: &[&VersionUpgrade],
+    ) -> Result<Vec<Estimate>, RunError> {
+        self.check_server(context, upgrades).await?;
+        self.check_privileges(upgrades).await?;
         let journal = work.stored().and_then(|record| record.journal.as_ref());
-        self.log_absent(context, units, journal).await;
-        let estimates = self.look_at_all(context, work, units).await?;
-        self.begin_applying(units, work.stored()).await?;
+        self.log_absent(context, upgrades, journal).await;
+        let estimates = self.ask_and_preflight(context, work, upgrades).await?;
+        self.begin_applying(upgrades, work.stored()).await?;
         match self.quiesce {
-            Some(_) => self.look_at_all(context, work, units).await,
+            Some(_) => self.ask_and_preflight(context, work, upgrades).await,
             None => Ok(estimates),
         }
     }
 
     /// Asks the conditions, but not of a version that is journaled, and looks at the documents.
-    async fn look_at_all(
+    async fn ask_and_preflight(
         &mut self,
         context: &Context,
         work: &mut Work<'_>,
-        units: &[&Unit],
-    ) -> Result<Vec<Estimate>, Halt> {
+        upgrades: &[&VersionUpgrade],
+    ) -> Result<Vec<Estimate>, RunError> {
         let journal = work.stored().and_then(|record| record.journal.clone());
         let begun = usize::from(journal.is_some());
-        let since = self.documents_caught_up(units).await?;
-        self.ask_first_conditions(context, units, begun, since).await?;
-        self.look_at(context, work, units, journal.as_ref()).await
+        let since = self.documents_caught_up(upgrades).await?;
+        self.ask_first_conditions(context, upgrades, begun, since).await?;
+        self.preflight(context, work, upgrades, journal.as_ref()).await
     }
 
-    async fn look_at(
+    async fn preflight(
         &self,
         context: &Context,
         work: &mut Work<'_>,
-        units: &[&Unit],
+        upgrades: &[&VersionUpgrade],
         journal: Option<&Journal>,
-    ) -> Result<Vec<Estimate>, Halt> {
-        let since = self.documents_caught_up(units).await?;
-        let look = look(context, work.session(), units, journal, since, Look::Upgrade);
+    ) -> Result<Vec<Estimate>, RunError> {
+        let since = self.documents_caught_up(upgrades).await?;
+        let look = look(context, work.session(), upgrades, journal, since, PreflightFor::Upgrade);
         let looked = Box::pin(look).await;
-        looked.map_err(|halt| match halt {
-            Halt::Driver(_) => Halt::Failure(closed_looking(halt, LOOKING)),
-            halt => halt,
+        looked.map_err(|error| match error {
+            RunError::Driver(_) => RunError::Failure(closed_in_preflight(error, PREFLIGHT)),
+            error => error,
         })
     }
 
     /// What comes between looking and the first write: old code is stopped, or warned of.
     async fn begin_applying(
         &mut self,
-        units: &[&Unit],
+        upgrades: &[&VersionUpgrade],
         stored: Option<&Record>,
-    ) -> Result<(), Halt> {
-        let versions: Vec<String> = units.iter().map(|unit| unit.version.to_string()).collect();
+    ) -> Result<(), RunError> {
+        let versions: Vec<String> =
+            upgrades.iter().map(|upgrade| upgrade.version.to_string()).collect();
         let from = self.report.from.as_deref().unwrap_or("no recorded version");
         let database = self.store.database.name();
         let note = format!("upgrading {database} from {from} to {}", versions.join(", then "));
@@ -523,57 +524,59 @@ impl Run<'_> {
         }
     }
 
-    /// Finishes the version that is journaled, the first of `units`.
+    /// Finishes the version that is journaled, the first of `upgrades`.
     async fn resume(
         &mut self,
         context: &Context,
         work: &mut Work<'_>,
-        units: &[&Unit],
-    ) -> Result<(), Halt> {
+        upgrades: &[&VersionUpgrade],
+    ) -> Result<(), RunError> {
         let journaled = work.stored().and_then(|record| record.journal.as_ref());
         let version = journaled.map(|journal| journal.version.clone()).unwrap_or_default();
-        let Some(unit) = units.first().filter(|unit| unit.version.to_string() == version) else {
+        let Some(upgrade) =
+            upgrades.first().filter(|upgrade| upgrade.version.to_string() == version)
+        else {
             return Err(Failure::bug("a journal of an unknown version").into());
         };
         let passed = work.stored().and_then(|record| record.journal.as_ref()?.preflight.clone());
         let estimates = if passed.as_ref() == Some(&self.writer.code_version) {
             // by the run that began it, or one that resumed it
-            self.check_server(context, units).await?;
-            self.check_privileges(units).await?;
-            let since = self.documents_caught_up(units).await?;
-            self.ask_first_conditions(context, units, 1, since).await?;
-            self.begin_applying(units, work.stored()).await?;
+            self.check_server(context, upgrades).await?;
+            self.check_privileges(upgrades).await?;
+            let since = self.documents_caught_up(upgrades).await?;
+            self.ask_first_conditions(context, upgrades, 1, since).await?;
+            self.begin_applying(upgrades, work.stored()).await?;
             vec![]
         } else {
-            let estimates = Box::pin(self.prepare(context, work, units)).await?;
+            let estimates = Box::pin(self.prepare(context, work, upgrades)).await?;
             work.note_preflight().await?;
             estimates
         };
         tracing::info!(
-            version = %unit.version,
-            description = unit.description(),
+            version = %upgrade.version,
+            description = upgrade.description(),
             documents = self.report.unfinished.as_ref().map(|u| u.documents),
             "upgrade resumed"
         );
         let estimate = estimates.into_iter().next().unwrap_or_default();
-        let applied = Box::pin(work.in_parts(unit, &estimate)).await;
-        self.note_applied(unit, work, applied)
+        let applied = Box::pin(work.in_batches(upgrade, &estimate)).await;
+        self.note_applied(upgrade, work, applied)
     }
 
     /// Keeps the report true to what applying a version came to.
     fn note_applied(
         &mut self,
-        unit: &Unit,
+        upgrade: &VersionUpgrade,
         work: &mut Work<'_>,
-        applied: Result<Applied, Halt>,
-    ) -> Result<(), Halt> {
+        applied: Result<Applied, RunError>,
+    ) -> Result<(), RunError> {
         // the log has them already
         self.report.warnings.extend(work.take_warnings());
         if let Some(record) = work.stored() {
             self.note_recorded(&Recorded::Readable(record.clone()));
         }
-        let applied = applied.map_err(|halt| by(halt, unit))?;
-        let version = unit.version.to_string();
+        let applied = applied.map_err(|error| by(error, upgrade))?;
+        let version = upgrade.version.to_string();
         for action in &applied.actions {
             tracing::info!(
                 version,
@@ -582,12 +585,17 @@ impl Run<'_> {
                 "upgrade action"
             );
         }
-        self.note_done(version, unit, applied);
+        self.note_done(version, upgrade, applied);
         Ok(())
     }
 
     /// Says that a version is applied.
-    pub(super) fn note_done(&mut self, version: String, unit: &Unit, applied: Applied) {
+    pub(super) fn note_done(
+        &mut self,
+        version: String,
+        upgrade: &VersionUpgrade,
+        applied: Applied,
+    ) {
         tracing::info!(
             version,
             duration_ms = applied.duration_ms,
@@ -604,7 +612,7 @@ impl Run<'_> {
         self.report.remaining.retain(|remaining| *remaining != version);
         self.report.upgrades.push(UpgradeReport {
             version,
-            description: unit.description(),
+            description: upgrade.description(),
             state: UpgradeState::Applied,
             actions: applied.actions,
             exact: None,
@@ -633,9 +641,9 @@ fn ends_early(outcome: Outcome) -> bool {
 }
 
 /// What an error in an upgrade's own work means.
-fn by(halt: Halt, unit: &Unit) -> Halt {
-    match halt {
-        Halt::Driver(_) => Halt::Failure(closed_by(halt, UPGRADING, &[unit])),
-        halt => halt,
+fn by(error: RunError, upgrade: &VersionUpgrade) -> RunError {
+    match error {
+        RunError::Driver(_) => RunError::Failure(closed_applying(error, UPGRADING, &[upgrade])),
+        error => error,
     }
 }

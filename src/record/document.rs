@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mongodb::bson::{Document, RawBsonRef, RawDocument, RawDocumentBuf, doc};
 
-use crate::authoring::table::{Unit, Upgrades};
+use crate::authoring::table::{Upgrades, VersionUpgrade};
 use crate::authoring::upgrade::Upgrade;
 use crate::record::history::{
     Action, Applied, Entry, EntryFloor, History, Writer, action_document, capped,
@@ -118,7 +118,7 @@ impl Record {
         Ok(Record { version, text, history: history.into(), journal, stamping })
     }
 
-    /// The record of a database that an operator's word begins: `version` as `initialise`.
+    /// The record of a database that an operator's declaration begins: `version` as `initialise`.
     pub(crate) fn begin(version: &Version, upgrades: &Upgrades, writer: &Writer) -> Self {
         let floor = upgrades.floor_at(version);
         let entry = Entry::new(version, Action::Initialise, floor, writer, doc! {});
@@ -177,12 +177,17 @@ impl Record {
         self.with_entry(version, entry)
     }
 
-    /// The record after the upgrades of `unit`; a journal ends here.
-    pub(crate) fn upgraded(&self, unit: &Unit, writer: &Writer, applied: &Applied) -> Self {
-        let version = &unit.version;
+    /// The record after the upgrades of `upgrade`; a journal ends here.
+    pub(crate) fn upgraded(
+        &self,
+        upgrade: &VersionUpgrade,
+        writer: &Writer,
+        applied: &Applied,
+    ) -> Self {
+        let version = &upgrade.version;
         let name = |upgrade: &Upgrade| doc! { "name": upgrade.name() };
         let mut details = doc! {
-            "upgrades": unit.upgrades.iter().map(name).collect::<Vec<_>>(),
+            "upgrades": upgrade.upgrades.iter().map(name).collect::<Vec<_>>(),
             "actions": applied.actions.iter().map(action_document).collect::<Vec<_>>(),
             "duration_ms": applied.duration_ms,
         };

@@ -12,7 +12,7 @@ use crate::record::history::{Action, Entry};
 use crate::record::journal::Journal;
 use crate::record::moves::Move;
 use crate::server::errors;
-use crate::server::stop::{Halt, Stop, within};
+use crate::server::stop::{RunError, Stop, within};
 
 /// The commit of a run that was sent last, while its outcome is not known.
 ///
@@ -57,7 +57,7 @@ enum Change {
 
 /// What a stored record says about a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum CommitOutcome {
     /// It took effect.
     Committed,
     /// The record is where the commit started: it took no effect so far.
@@ -100,11 +100,11 @@ impl Doubt {
     }
 
     /// Waits for the answer to a commit, and no longer than it may take.
-    pub(crate) async fn answer<T, E: Into<Halt>>(
+    pub(crate) async fn answer<T, E: Into<RunError>>(
         &self,
         stop: &Stop,
         commit: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, Halt> {
+    ) -> Result<T, RunError> {
         let until = self.deadline.map(|deadline| deadline.max(Instant::now() + self.patience));
         match within(until, stop.guard_with_grace(commit)).await {
             Some(answer) => answer,
@@ -113,9 +113,9 @@ impl Doubt {
     }
 
     /// How a run ends that waited for the answer to a commit in vain.
-    pub(crate) fn unanswered(&self) -> Halt {
+    pub(crate) fn unanswered(&self) -> RunError {
         let time = humantime::format_duration(self.patience);
-        Halt::Failure(Failure::new(
+        RunError::Failure(Failure::new(
             Outcome::NoServer,
             format!("a write was not confirmed within {time}"),
             "check that the server, or a majority of the replica set's members, answers, then run it again",
@@ -130,13 +130,13 @@ impl Sending<'_> {
     }
 
     /// It ended so: without effect, if the server refused it and did not merely fail to confirm it.
-    pub(crate) fn ended_with(self, halt: &Halt) {
-        let refused = match halt {
-            Halt::Driver(error) => errors::refuses(error),
-            Halt::Failure(failure) => failure.outcome != Outcome::NoServer,
+    pub(crate) fn ended_with(self, error: &RunError) {
+        let refused = match error {
+            RunError::Driver(error) => errors::refuses(error),
+            RunError::Failure(failure) => failure.outcome != Outcome::NoServer,
             // the record was as it should be, and the application's stamp was not
-            Halt::RecordMoved => true,
-            Halt::Stopped(_) => false,
+            RunError::RecordMoved => true,
+            RunError::Stopped(_) => false,
         };
         if refused {
             self.refused();
@@ -192,21 +192,23 @@ impl Sent {
     }
 
     /// What a record, as a majority has it, says about the commit.
-    pub(crate) fn fate(&self, recorded: &Recorded) -> Fate {
+    pub(crate) fn commit_outcome(&self, recorded: &Recorded) -> CommitOutcome {
         let record = match recorded {
             Recorded::Readable(record) => Some(record),
             Recorded::Absent | Recorded::Unreadable(_) => None,
         };
         if record.is_some_and(|record| self.shows(record)) {
-            return Fate::Committed;
+            return CommitOutcome::Committed;
         }
         match (recorded, &self.from) {
             // the repair of what cannot be read starts from there
-            (Recorded::Absent | Recorded::Unreadable(_), None) => Fate::NotYet,
-            (Recorded::Readable(record), Some(from)) if record.is_state(from) => Fate::NotYet,
+            (Recorded::Absent | Recorded::Unreadable(_), None) => CommitOutcome::NotYet,
+            (Recorded::Readable(record), Some(from)) if record.is_state(from) => {
+                CommitOutcome::NotYet
+            }
             // a repair says nothing of where it started
-            (Recorded::Readable(_), None) if self.change == Change::Record => Fate::NotYet,
-            _ => Fate::Overtaken,
+            (Recorded::Readable(_), None) if self.change == Change::Record => CommitOutcome::NotYet,
+            _ => CommitOutcome::Overtaken,
         }
     }
 

@@ -48,7 +48,7 @@ pub struct Entry {
 /// How an entry's version was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// By the operator's word.
+    /// By the operator's declaration.
     Initialise,
     /// By an upgrade.
     Upgrade,

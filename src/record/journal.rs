@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::authoring::action::UpgradeAction;
 use crate::authoring::step::Step;
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::record::history::Writer;
 use crate::version::Version;
 
@@ -136,18 +136,23 @@ impl Journal {
     }
 
     /// The journal of a version about to be applied in parts.
-    pub(crate) fn begin(id: String, unit: &Unit, from: JournalFrom, writer: &Writer) -> Self {
+    pub(crate) fn begin(
+        id: String,
+        upgrade: &VersionUpgrade,
+        from: JournalFrom,
+        writer: &Writer,
+    ) -> Self {
         Journal {
             id,
-            version: unit.version.to_string(),
+            version: upgrade.version.to_string(),
             code_version: writer.code_version.clone(),
             started: DateTime::now(),
-            run_started: Some(unit.started()),
+            run_started: Some(upgrade.started()),
             from,
             seq: 0,
             run_id: writer.run_id.clone(),
             host: writer.host.clone(),
-            steps: steps_of(unit)
+            steps: steps_of(upgrade)
                 .into_iter()
                 .map(|(name, kind)| JournalStep {
                     name,
@@ -169,9 +174,9 @@ impl Journal {
         self.run_started.unwrap_or(self.started)
     }
 
-    /// Whether `unit` has exactly the steps that the journal names.
-    pub(crate) fn belongs_to(&self, unit: &Unit) -> bool {
-        let steps = steps_of(unit);
+    /// Whether `upgrade` has exactly the steps that the journal names.
+    pub(crate) fn belongs_to(&self, upgrade: &VersionUpgrade) -> bool {
+        let steps = steps_of(upgrade);
         steps.len() == self.steps.len()
             && steps
                 .iter()
@@ -185,6 +190,6 @@ impl Journal {
     }
 }
 
-fn steps_of(unit: &Unit) -> Vec<(String, &'static str)> {
-    unit.steps().map(|step: &Step| (step.name(), step.kind())).collect()
+fn steps_of(upgrade: &VersionUpgrade) -> Vec<(String, &'static str)> {
+    upgrade.steps().map(|step: &Step| (step.name(), step.kind())).collect()
 }

@@ -13,7 +13,7 @@ use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::record::observed::Holder;
 use crate::server::answer;
-use crate::server::stop::{Halt, Reason, Stop};
+use crate::server::stop::{Reason, RunError, Stop};
 
 /// The `_id` of the lock, beside the record.
 pub(crate) const LOCK_ID: &str = "upgrade_lock";
@@ -253,7 +253,7 @@ impl Lock {
 
     /// Makes sure of the lease just before something is sent that has no fence. An answer that was long under way, as
     /// where this run was paused, may tell of a lease that is over: it is asked again.
-    pub(crate) async fn verify(&self, stop: &Stop) -> Result<(), Halt> {
+    pub(crate) async fn verify(&self, stop: &Stop) -> Result<(), RunError> {
         loop {
             let asked = Instant::now();
             if !stop.guard(self.renew()).await? {

@@ -10,7 +10,7 @@ use crate::quiesce::workloads::Workload;
 use crate::record::document::Record;
 use crate::record::names::Names;
 use crate::server::answer;
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 
 /// The `_id` of the document, beside the record `record`.
 pub(crate) fn id(record: &str) -> String {
@@ -121,8 +121,8 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// [`Halt::RecordMoved`] in that case.
-    pub(crate) async fn write(&self, remembered: &mut Remembered) -> Result<(), Halt> {
+    /// [`RunError::RecordMoved`] in that case.
+    pub(crate) async fn write(&self, remembered: &mut Remembered) -> Result<(), RunError> {
         let documents = self.database.collection::<Remembered>(&self.collection);
         let seq = remembered.seq;
         let stored = match seq {
@@ -138,8 +138,8 @@ impl Memory {
         let replace = documents.replace_one(stored, &*remembered).upsert(seq.is_none());
         match replace.await {
             Ok(replaced) if seq.is_none() || replaced.matched_count == 1 => Ok(()),
-            Ok(_) => Err(Halt::RecordMoved),
-            Err(error) if answer::is_taken(&error) => Err(Halt::RecordMoved),
+            Ok(_) => Err(RunError::RecordMoved),
+            Err(error) if answer::is_taken(&error) => Err(RunError::RecordMoved),
             Err(error) => Err(error.into()),
         }
     }

@@ -23,14 +23,14 @@ enum Expected {
     Exactly(Version),
     /// Nothing could apply, so any earlier one will do.
     AtMost(Version),
-    /// The operator's word settles it.
+    /// The operator's declaration settles it.
     Anything,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Adds {
     Document,
-    /// What a database last ran, or begins with, is the operator's word: the application stamps it itself.
+    /// What a database last ran, or begins with, is the operator's declaration: the application stamps it itself.
     Nothing,
 }
 

@@ -10,14 +10,14 @@ use crate::record::observed::Observed;
 use crate::record::stamp::{Place, Stamp};
 use crate::record::stamp_change::{Change, Write};
 use crate::record::store::Store;
-use crate::server::stop::{Halt, Stop};
+use crate::server::stop::{RunError, Stop};
 
 impl Store {
     /// Reads the stamp, where the application keeps one, then record and lock in one query.
     ///
     /// A run may move both between the two: where they differ they are read again, until the record is twice
     /// the same.
-    pub(crate) async fn observe_all(&self, run_id: &str) -> Result<Observed, Halt> {
+    pub(crate) async fn observe_all(&self, run_id: &str) -> Result<Observed, RunError> {
         let Some(place) = &self.names.stamp else { return self.observe(run_id).await };
         let mut before: Option<Record> = None;
         loop {
@@ -85,18 +85,18 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Halt::RecordMoved`] where the stamp is not what the move started from.
+    /// [`RunError::RecordMoved`] where the stamp is not what the move started from.
     pub(crate) async fn stamp_along(
         &self,
         change: Option<&Change>,
         session: &mut ClientSession,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), RunError> {
         let (Some(change), Some(place)) = (change, &self.names.stamp) else { return Ok(()) };
         let stamp = self.stamp(place, Some(&mut *session)).await?;
         let write = change.write(&stamp);
         match self.write_stamp(place, &write, Some(session)).await? {
             true => Ok(()),
-            false => Err(Halt::RecordMoved),
+            false => Err(RunError::RecordMoved),
         }
     }
 
@@ -134,7 +134,7 @@ impl Store {
         change: &Move,
         stamp: Option<&Change>,
         session: Option<&mut ClientSession>,
-    ) -> Result<bool, Halt> {
+    ) -> Result<bool, RunError> {
         let (stamp, session) = match (stamp, session) {
             (Some(stamp), Some(session)) => (stamp, session),
             (_, session) => return self.attempt(change, session).await,
@@ -145,7 +145,7 @@ impl Store {
             if moved {
                 self.stamp_along(Some(stamp), &mut *session).await?;
             }
-            Ok::<_, Halt>(moved)
+            Ok::<_, RunError>(moved)
         };
         let moved = moved.await;
         match moved {
@@ -160,18 +160,20 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Halt::RecordMoved`] where the record is in neither state, or the stamp is not at the version that the
+    /// [`RunError::RecordMoved`] where the record is in neither state, or the stamp is not at the version that the
     /// move starts from.
-    pub(crate) async fn settle(
+    pub(crate) async fn compare_and_set(
         &self,
         from: Option<&Record>,
         to: &Record,
         run_id: &str,
         stop: &Stop,
         session: Option<&mut ClientSession>,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), RunError> {
         match (self.stamps(from, to), session) {
-            (Some(change), None) => self.settle_in_steps(from, to, &change, run_id, stop).await,
+            (Some(change), None) => {
+                self.compare_and_set_in_steps(from, to, &change, run_id, stop).await
+            }
             (stamp, session) => {
                 self.settle_record(from, to, run_id, stop, stamp.as_ref(), session).await
             }
@@ -180,19 +182,19 @@ impl Store {
 
     /// Moves the record and then the stamp, on a server without transactions: the record says that the stamp is
     /// to follow, so that whoever comes next can tell, and finish it.
-    async fn settle_in_steps(
+    async fn compare_and_set_in_steps(
         &self,
         from: Option<&Record>,
         to: &Record,
         change: &Change,
         run_id: &str,
         stop: &Stop,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), RunError> {
         let Some(place) = &self.names.stamp else { return Ok(()) };
         let stamp = stop.guard(self.stamp(place, None)).await?;
         let write = change.write(&stamp);
         if write == Write::Refused {
-            return Err(Halt::RecordMoved);
+            return Err(RunError::RecordMoved);
         }
         let moved = to.stamping_along(write.stamping());
         self.settle_record(from, &moved, run_id, stop, None, None).await?;
@@ -203,20 +205,20 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Halt::RecordMoved`] where it is neither what it was nor what it becomes.
+    /// [`RunError::RecordMoved`] where it is neither what it was nor what it becomes.
     pub(crate) async fn finish_stamp(
         &self,
         record: &Record,
         run_id: &str,
         stop: &Stop,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), RunError> {
         let (Some(stamping), Some(place)) = (record.stamping(), &self.names.stamp) else {
             return Ok(());
         };
         let stamp = stop.guard(self.stamp(place, None)).await?;
         let write = Write::rest(stamping, &stamp);
         if !stop.guard_with_grace(self.write_stamp(place, &write, None)).await? {
-            return Err(Halt::RecordMoved);
+            return Err(RunError::RecordMoved);
         }
         tracing::info!(stamp = stamping.to, collection = place.collection, "stamp written");
         let done = record.stamping_along(None);

@@ -21,7 +21,7 @@ use crate::record::names::Names;
 use crate::record::observed::{Holder, Observed};
 use crate::record::stamp_change::Change;
 use crate::record::{remembered, staged};
-use crate::server::stop::{Halt, Stop};
+use crate::server::stop::{RunError, Stop};
 use crate::server::{answer, connection, errors};
 
 /// How often a move whose answer was lost is settled anew before the error is passed on.
@@ -46,8 +46,8 @@ impl Store {
     /// # Errors
     ///
     /// A closed gate where something else has the lock's name.
-    pub(crate) async fn observe(&self, run_id: &str) -> Result<Observed, Halt> {
-        self.make_sure_of_primary().await?;
+    pub(crate) async fn observe(&self, run_id: &str) -> Result<Observed, RunError> {
+        self.ensure_primary().await?;
         let pipeline = vec![
             doc! { "$match": { "_id": { "$in": [&self.names.record, LOCK_ID] } } },
             doc! { "$replaceWith": { "document": "$$ROOT", "now": "$$NOW" } },
@@ -82,13 +82,13 @@ impl Store {
     }
 
     /// The driver reads from the primary of a set that it knows; a direct connection may be to any member.
-    async fn make_sure_of_primary(&self) -> Result<(), Halt> {
+    async fn ensure_primary(&self) -> Result<(), RunError> {
         if self.direct { connection::primary(&self.database).await } else { Ok(()) }
     }
 
     /// The record's document as it is stored.
-    pub(crate) async fn document(&self) -> Result<Option<RawDocumentBuf>, Halt> {
-        self.make_sure_of_primary().await?;
+    pub(crate) async fn document(&self) -> Result<Option<RawDocumentBuf>, RunError> {
+        self.ensure_primary().await?;
         let records = self.database.collection(&self.names.collection);
         Ok(records.find_one(doc! { "_id": &self.names.record }).await?)
     }
@@ -202,7 +202,7 @@ impl Store {
         &self,
         change: &Move,
         session: Option<&mut ClientSession>,
-    ) -> Result<bool, Halt> {
+    ) -> Result<bool, RunError> {
         let records = self.database.collection::<RawDocumentBuf>(&self.names.collection);
         match change {
             Move::Insert(document) => {
@@ -235,7 +235,7 @@ impl Store {
         filter: &RawDocumentBuf,
         by: &RawDocumentBuf,
         session: Option<&mut ClientSession>,
-    ) -> Result<bool, Halt> {
+    ) -> Result<bool, RunError> {
         let mut update = RawDocumentBuf::new();
         update.append(cstr!("q"), filter.clone());
         update.append(cstr!("u"), by.clone());
@@ -271,7 +271,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Halt::RecordMoved`] where the record is in neither state.
+    /// [`RunError::RecordMoved`] where the record is in neither state.
     pub(crate) async fn settle_record(
         &self,
         from: Option<&Record>,
@@ -280,7 +280,7 @@ impl Store {
         stop: &Stop,
         stamp: Option<&Change>,
         mut session: Option<&mut ClientSession>,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), RunError> {
         let change = Arc::new(Move::between(from, to, &self.names)?);
         let mut attempts = 0;
         loop {
@@ -303,23 +303,25 @@ impl Store {
                     sending.refused();
                     None
                 }
-                Err(Halt::Driver(error)) if errors::passing(&error) && attempts < ATTEMPTS => {
+                Err(RunError::Driver(error))
+                    if errors::is_transient(&error) && attempts < ATTEMPTS =>
+                {
                     Some(error)
                 }
-                Err(halt) => {
-                    sending.ended_with(&halt);
-                    return Err(halt);
+                Err(error) => {
+                    sending.ended_with(&error);
+                    return Err(error);
                 }
             };
             // the change may have been made all the same, by an attempt whose answer was lost
             let observed = match stop.guard_with_grace(self.observe(run_id)).await {
                 Ok(observed) => observed,
-                Err(halt) if halt.may_pass() && attempts < ATTEMPTS => {
+                Err(error) if error.is_transient() && attempts < ATTEMPTS => {
                     attempts += 1;
                     stop.sleep(Duration::from_millis(50) * attempts).await?;
                     continue;
                 }
-                Err(halt) => return Err(halt),
+                Err(error) => return Err(error),
             };
             match (&observed.recorded, from) {
                 (Recorded::Readable(record), _) if record.is_state(to) => {
@@ -328,10 +330,10 @@ impl Store {
                 }
                 (Recorded::Readable(record), Some(from)) if record.is_state(from) => {}
                 (Recorded::Absent, None) => {}
-                _ => return Err(Halt::RecordMoved),
+                _ => return Err(RunError::RecordMoved),
             }
             if attempts > ATTEMPTS {
-                return Err(Halt::RecordMoved);
+                return Err(RunError::RecordMoved);
             }
             if let Some(error) = error {
                 tracing::warn!(
@@ -346,10 +348,12 @@ impl Store {
 }
 
 /// What keeps the record from being written: what the server says of its collection, if it says so.
-fn unwritable(error: Error) -> Halt {
+fn unwritable(error: Error) -> RunError {
     let meaning = errors::meaning(&error, Outcome::NoServer);
     match meaning.filter(|meaning| meaning.outcome == Outcome::ServerUnsuitable) {
-        Some(_) => Halt::Failure(errors::failure(&error, "writing the record", Outcome::NoServer)),
-        None => Halt::Driver(error),
+        Some(_) => {
+            RunError::Failure(errors::failure(&error, "writing the record", Outcome::NoServer))
+        }
+        None => RunError::Driver(error),
     }
 }

@@ -11,7 +11,7 @@ use mongodb::bson::{
 
 use crate::authoring::action::{ActionType, UpgradeAction};
 use crate::authoring::command::Command;
-use crate::authoring::table::{Unit, Upgrades};
+use crate::authoring::table::{Upgrades, VersionUpgrade};
 use crate::authoring::upgrade::Upgrade;
 use crate::record::document::*;
 use crate::record::history::*;
@@ -50,10 +50,10 @@ fn upgrades() -> Upgrades {
     Upgrades::new([upgrade("0.8.0", "old"), upgrade("0.9.0", "older")], &version("0.9.0")).unwrap()
 }
 
-fn unit(text: &str) -> Unit {
+fn of_version(text: &str) -> VersionUpgrade {
     let upgrade = Upgrade::new(text, "drop it").step(Command::drop_collection("old"));
     let upgrades = Upgrades::new([upgrade], &version(text)).unwrap();
-    upgrades.units()[0].clone()
+    upgrades.versions()[0].clone()
 }
 
 fn applied(bytes: usize) -> Applied {
@@ -114,7 +114,7 @@ fn the_floor_is_that_of_the_newest_upgrade_or_birth() {
         ("0.9.5", &["upgrade 0.9.0 floor 0.9.0", "auto_stamp 0.9.5 floor 0.9.0"], Some("0.9.0")),
         ("0.9.0", &["initialise 0.9.0 floor 0.8.0"], Some("0.8.0")),
         ("0.9.0", &["initialise 0.9.0 floor none", "auto_stamp 0.9.0 floor none"], None),
-        // the operator's word lowers it
+        // the operator's declaration lowers it
         ("0.8.0", &["upgrade 0.9.0 floor 0.9.0", "initialise 0.8.0 floor 0.8.0"], Some("0.8.0")),
         ("0.7.0", &["upgrade 0.9.0", "initialise 0.7.0 floor none"], None),
         // Python's raise it to their version
@@ -164,7 +164,7 @@ fn what_is_written_states_the_floor_it_leaves() {
     assert_eq!(floor(&begin("0.8.0")), Some(version("0.8.0")));
     assert_eq!(floor(&begin("0.8.9")), Some(version("0.8.0")));
     assert_eq!(floor(&Record::stamp_new(&version("0.9.0"), &writer)), None);
-    let upgraded = begin("0.7.0").upgraded(&unit("0.8.0"), &writer, &applied(1));
+    let upgraded = begin("0.7.0").upgraded(&of_version("0.8.0"), &writer, &applied(1));
     assert_eq!(floor(&upgraded), Some(version("0.8.0")));
     assert_eq!(floor(&upgraded.stamped(&version("0.8.9"), &writer)), Some(version("0.8.0")));
     let python = readable(&stored("0.8.5", &["auto_stamp 0.6.0", "auto_stamp 0.8.5"]));
@@ -233,7 +233,8 @@ fn a_text_that_is_not_utf8_is_unreadable() {
 #[test]
 fn a_journal_is_unreadable_where_it_names_no_step_or_version() {
     let record = readable(&stored("0.7.0", &["initialise 0.7.0"]));
-    let journal = Journal::begin("j".to_owned(), &upgrades().units()[0], record.start(), &writer());
+    let journal =
+        Journal::begin("j".to_owned(), &upgrades().versions()[0], record.start(), &writer());
     let document = |change: &dyn Fn(&mut Document)| {
         let mut journal = mongodb::bson::serialize_to_document(&journal).unwrap();
         change(&mut journal);
@@ -316,7 +317,8 @@ fn every_id() -> Vec<Bson> {
 #[test]
 fn a_journal_survives_storage_with_a_position_of_every_type() {
     let base = readable(&stored("0.7.0", &["initialise 0.7.0"]));
-    let journal = Journal::begin("j".to_owned(), &upgrades().units()[0], base.start(), &writer());
+    let journal =
+        Journal::begin("j".to_owned(), &upgrades().versions()[0], base.start(), &writer());
     for after in every_id() {
         for position in [None, Some(Position { after: after.clone() })] {
             let advanced = base.journaled(journal.clone()).advanced(&writer(), |journal| {
@@ -343,7 +345,8 @@ fn a_journal_survives_storage_with_a_position_of_every_type() {
 #[test]
 fn a_journal_keeps_what_the_authors_actions_say_whatever_their_types() {
     let base = readable(&stored("0.7.0", &["initialise 0.7.0"]));
-    let journal = Journal::begin("j".to_owned(), &upgrades().units()[0], base.start(), &writer());
+    let journal =
+        Journal::begin("j".to_owned(), &upgrades().versions()[0], base.start(), &writer());
     for value in every_value() {
         let advanced = base.journaled(journal.clone()).advanced(&writer(), |journal| {
             let mut applied = applied(1);
@@ -379,7 +382,7 @@ fn update(from: &Record, to: &Record) -> (Document, Document) {
 #[test]
 fn an_entry_is_pushed_and_leaves_the_others_untouched() {
     let from = readable(&stored("0.8.0", &["initialise 0.7.0", "upgrade 0.8.0"]));
-    let to = from.upgraded(&unit("0.9.0"), &writer(), &applied(1));
+    let to = from.upgraded(&of_version("0.9.0"), &writer(), &applied(1));
     let (filter, update) = update(&from, &to);
     assert_eq!(filter.get_str("_id").unwrap(), "app_schema_version");
     assert_eq!(filter.get_document("version").unwrap(), &doc! { "$eq": "0.8.0" });
@@ -437,7 +440,8 @@ fn two_states_of_a_capped_history_have_two_fences() {
 #[test]
 fn a_journal_is_set_and_at_last_unset_and_fences_by_its_place() {
     let from = readable(&stored("0.7.0", &["initialise 0.7.0"]));
-    let journal = Journal::begin("j".to_owned(), &upgrades().units()[0], from.start(), &writer());
+    let journal =
+        Journal::begin("j".to_owned(), &upgrades().versions()[0], from.start(), &writer());
     let begun = from.journaled(journal);
     let (_, set) = update(&from, &begun);
     assert_eq!(set.keys().collect::<Vec<_>>(), ["$set"]);
@@ -450,7 +454,7 @@ fn a_journal_is_set_and_at_last_unset_and_fences_by_its_place() {
     assert_eq!(fence.get_str("journal.run_id").unwrap(), "run");
     assert!(!begun.is_state(&on));
 
-    let (fence, done) = update(&on, &on.upgraded(&unit("0.8.0"), &writer(), &applied(1)));
+    let (fence, done) = update(&on, &on.upgraded(&of_version("0.8.0"), &writer(), &applied(1)));
     assert_eq!(fence.get_i64("journal.seq").unwrap(), 1);
     assert_eq!(fence.get_str("journal.run_id").unwrap(), "other");
     assert_eq!(done.get_document("$unset").unwrap(), &doc! { "journal": "" });
@@ -510,7 +514,7 @@ fn a_first_record_has_the_floor_of_its_table() {
 fn an_upgrades_entry_names_what_was_applied() {
     let record = Record::begin(&version("0.7.0"), &upgrades(), &writer());
     assert_eq!(record.history[0].applied_names(), None);
-    let record = record.upgraded(&unit("0.8.0"), &writer(), &applied(1));
+    let record = record.upgraded(&of_version("0.8.0"), &writer(), &applied(1));
     assert_eq!(record.history[1].applied_names(), Some(vec!["drop it"]));
     // a later gate may say more of each, and what is of another shape says nothing
     let mut entry = entry("upgrade 0.8.0 floor 0.8.0");
@@ -594,7 +598,7 @@ fn a_history_is_bounded_in_bytes_by_what_the_oldest_upgrades_did() {
     let mut largest = 0;
     for n in 1..=60 {
         let next = version(&format!("0.{n}.0"));
-        record = record.upgraded(&unit(&next.to_string()), &writer(), &applied(100_000));
+        record = record.upgraded(&of_version(&next.to_string()), &writer(), &applied(100_000));
         largest = largest.max(size(&record));
         assert_eq!(record.history.len(), n + 1);
         assert_eq!(record.floor(), Some(next));
@@ -617,7 +621,7 @@ fn what_python_wrote_is_not_shortened() {
     let mut large = entry("upgrade 0.8.0");
     large.insert("actions", "x".repeat(HISTORY_BYTES));
     let document = doc! { "version": "0.8.0", "history": [large.clone()] };
-    let record = readable(&document).upgraded(&unit("0.9.0"), &writer(), &applied(1));
+    let record = readable(&document).upgraded(&of_version("0.9.0"), &writer(), &applied(1));
     assert_eq!(Document::try_from(&record.history[0].document).unwrap(), large);
 }
 
@@ -626,7 +630,7 @@ fn actions_that_are_no_bson_leave_the_entry_whole_without_them() {
     let mut applied = applied(1);
     applied.actions[0].details = doc! { "a\0b": 1 };
     let record = Record::begin(&version("0.7.0"), &upgrades(), &writer());
-    let record = record.upgraded(&unit("0.8.0"), &writer(), &applied);
+    let record = record.upgraded(&of_version("0.8.0"), &writer(), &applied);
     let newest = Document::try_from(&record.history[1].document).unwrap();
     assert_eq!(newest.get_str("version").unwrap(), "0.8.0");
     assert!(!newest.contains_key("actions"));
@@ -635,7 +639,7 @@ fn actions_that_are_no_bson_leave_the_entry_whole_without_them() {
 #[test]
 fn late_documents_are_added_to_the_newest_entry() {
     let record = Record::begin(&version("0.7.0"), &upgrades(), &writer());
-    let record = record.upgraded(&unit("0.8.0"), &writer(), &applied(1));
+    let record = record.upgraded(&of_version("0.8.0"), &writer(), &applied(1));
     let late = record.found_late(2).found_late(3);
     let newest = Document::try_from(&late.history[1].document).unwrap();
     assert_eq!(newest.get_i64("late").unwrap(), 5);

@@ -14,7 +14,7 @@ use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::server::diagnosis::{Scheme, no_file, unreachable, wrong_uri};
 use crate::server::operations;
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 
 /// A database, and how it is reached.
 pub(crate) struct Connected {
@@ -78,15 +78,15 @@ fn is_router(hello: &Document) -> bool {
 /// # Errors
 ///
 /// [`Outcome::NoServer`] where it is none.
-pub(crate) async fn primary(database: &Database) -> Result<(), Halt> {
+pub(crate) async fn primary(database: &Database) -> Result<(), RunError> {
     let hello = hello(database).await?;
     if is_router(&hello) || hello.get_bool("isWritablePrimary").unwrap_or(false) {
         return Ok(());
     }
     if hello.get_bool("isreplicaset").unwrap_or(false) {
-        return Err(Halt::Failure(unreachable("asking for the primary", "Type: RsGhost")));
+        return Err(RunError::Failure(unreachable("asking for the primary", "Type: RsGhost")));
     }
-    Err(Halt::Failure(Failure::new(
+    Err(RunError::Failure(Failure::new(
         Outcome::NoServer,
         "the server that the connection string names is not the primary of its set",
         "name all members in the connection string, with the option replicaSet and without \

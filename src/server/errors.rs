@@ -396,7 +396,7 @@ pub(crate) fn failure(error: &Error, doing: &str, unknown: Outcome) -> Failure {
                 format!("{doing}: {} ({text})", meaning.cause),
                 meaning.remedy,
             ),
-            _ if passing(error) => no_server("run it again once the server has a primary"),
+            _ if is_transient(error) => no_server("run it again once the server has a primary"),
             _ => Failure::new(
                 unknown,
                 format!("{doing}: {text}"),
@@ -408,7 +408,7 @@ pub(crate) fn failure(error: &Error, doing: &str, unknown: Outcome) -> Failure {
 
 /// Whether the operation may succeed when it is simply tried again: network, failover, write concern,
 /// a server that is starting, stopping or busy.
-pub(crate) fn passing(error: &Error) -> bool {
+pub(crate) fn is_transient(error: &Error) -> bool {
     let labelled = ["RetryableWriteError", "RetryableError", "TransientTransactionError"]
         .iter()
         .any(|label| error.contains_label(label));
@@ -424,7 +424,7 @@ pub(crate) fn refuses(error: &Error) -> bool {
         error.kind.as_ref(),
         ErrorKind::Command(_) | ErrorKind::Write(WriteFailure::WriteError(_))
     );
-    refused && !passing(error)
+    refused && !is_transient(error)
 }
 
 #[cfg(test)]
@@ -466,11 +466,11 @@ mod tests {
     fn what_passes_is_tried_again_and_what_lasts_is_not() {
         for (codes, meaning) in TABLE {
             for (code, name) in *codes {
-                let passes = passing(&error(*code, ""));
+                let passes = is_transient(&error(*code, ""));
                 assert_eq!(passes, meaning.outcome.retry_can_help(), "{code} {name}");
             }
         }
-        assert!(!passing(&error(8, "")), "an error of no known kind");
+        assert!(!is_transient(&error(8, "")), "an error of no known kind");
     }
 
     #[test]

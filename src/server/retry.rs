@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::server::stop::{Halt, Stop};
+use crate::server::stop::{RunError, Stop};
 
 /// The first pause; each later one is twice as long as the one before.
 const FIRST: Duration = Duration::from_millis(50);
@@ -25,21 +25,22 @@ pub(crate) struct Retry<'a> {
     /// What ends a pause, where the caller does not end the whole.
     pub(crate) stop: Option<&'a Stop>,
     /// Why the last attempt failed, for a caller that gives up an attempt under way.
-    pub(crate) last: Option<Halt>,
+    pub(crate) last: Option<RunError>,
 }
 
 impl Retry<'_> {
-    pub(crate) async fn run<T, E: Into<Halt>>(
+    pub(crate) async fn run<T, E: Into<RunError>>(
         &mut self,
         mut attempt: impl AsyncFnMut() -> Result<T, E>,
-    ) -> Result<T, Halt> {
+    ) -> Result<T, RunError> {
         let mut pause = FIRST;
         loop {
             match attempt().await.map_err(Into::into) {
-                Err(halt)
-                    if halt.may_pass() && self.until.is_none_or(|until| Instant::now() < until) =>
+                Err(error)
+                    if error.is_transient()
+                        && self.until.is_none_or(|until| Instant::now() < until) =>
                 {
-                    self.last = Some(halt);
+                    self.last = Some(error);
                 }
                 ended => return ended,
             }

@@ -33,7 +33,7 @@ pub(crate) enum Reason {
 
 /// Why an operation of the engine did not finish.
 #[derive(Debug)]
-pub(crate) enum Halt {
+pub(crate) enum RunError {
     /// The gate is closed for good.
     Failure(Failure),
     /// The driver's own error.
@@ -44,31 +44,31 @@ pub(crate) enum Halt {
     RecordMoved,
 }
 
-impl From<Failure> for Halt {
+impl From<Failure> for RunError {
     fn from(failure: Failure) -> Self {
-        Halt::Failure(failure)
+        RunError::Failure(failure)
     }
 }
 
-impl From<mongodb::error::Error> for Halt {
+impl From<mongodb::error::Error> for RunError {
     fn from(error: mongodb::error::Error) -> Self {
-        Halt::Driver(error)
+        RunError::Driver(error)
     }
 }
 
-impl From<mongodb::bson::error::Error> for Halt {
+impl From<mongodb::bson::error::Error> for RunError {
     fn from(error: mongodb::bson::error::Error) -> Self {
-        Halt::Driver(error.into())
+        RunError::Driver(error.into())
     }
 }
 
-impl Halt {
+impl RunError {
     /// Whether what was tried may succeed when it is simply tried again.
-    pub(crate) fn may_pass(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         match self {
-            Halt::Failure(failure) => failure.outcome == Outcome::NoServer,
-            Halt::Driver(error) => errors::passing(error),
-            Halt::Stopped(_) | Halt::RecordMoved => false,
+            RunError::Failure(failure) => failure.outcome == Outcome::NoServer,
+            RunError::Driver(error) => errors::is_transient(error),
+            RunError::Stopped(_) | RunError::RecordMoved => false,
         }
     }
 }
@@ -90,9 +90,9 @@ impl Stop {
         });
     }
 
-    pub(crate) fn check(&self) -> Result<(), Halt> {
+    pub(crate) fn check(&self) -> Result<(), RunError> {
         match &*self.0.borrow() {
-            Some((reason, _)) => Err(Halt::Stopped(reason.clone())),
+            Some((reason, _)) => Err(RunError::Stopped(reason.clone())),
             None => Ok(()),
         }
     }
@@ -110,22 +110,22 @@ impl Stop {
     }
 
     /// Runs `operation`, giving it up as soon as the run is to stop.
-    pub(crate) async fn guard<T, E: Into<Halt>>(
+    pub(crate) async fn guard<T, E: Into<RunError>>(
         &self,
         operation: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, Halt> {
+    ) -> Result<T, RunError> {
         tokio::select! {
             biased;
-            reason = self.raised() => Err(Halt::Stopped(reason)),
+            reason = self.raised() => Err(RunError::Stopped(reason)),
             result = operation => result.map_err(Into::into),
         }
     }
 
     /// Runs `operation`, giving it up only some time after the run is to stop.
-    pub(crate) async fn guard_with_grace<T, E: Into<Halt>>(
+    pub(crate) async fn guard_with_grace<T, E: Into<RunError>>(
         &self,
         operation: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, Halt> {
+    ) -> Result<T, RunError> {
         let late = async {
             let reason = self.raised().await;
             tokio::time::sleep_until(self.time_left(GRACE, GRACE)).await;
@@ -134,7 +134,7 @@ impl Stop {
         tokio::select! {
             biased;
             result = operation => result.map_err(Into::into),
-            reason = late => Err(Halt::Stopped(reason)),
+            reason = late => Err(RunError::Stopped(reason)),
         }
     }
 
@@ -158,10 +158,10 @@ impl Stop {
     }
 
     /// Sleeps, or ends early.
-    pub(crate) async fn sleep(&self, time: Duration) -> Result<(), Halt> {
+    pub(crate) async fn sleep(&self, time: Duration) -> Result<(), RunError> {
         self.guard(async {
             tokio::time::sleep(time).await;
-            Ok::<(), Halt>(())
+            Ok::<(), RunError>(())
         })
         .await
     }
@@ -199,7 +199,7 @@ pub(crate) async fn within<T>(
 
 /// Turns a panic, which only an upgrade's own code should come to, into a closed gate. What it says may
 /// hold a document's contents, and is dropped.
-pub(crate) async fn caught<T>(operation: impl Future<Output = T>) -> Result<T, Failure> {
+pub(crate) async fn catch_panics<T>(operation: impl Future<Output = T>) -> Result<T, Failure> {
     // a run is large, and what calls it has perhaps a small stack
     let mut operation = Box::pin(operation);
     let poll = |context: &mut Context<'_>| {

@@ -47,7 +47,7 @@ fn what_is_no_version_is_said_without_what_it_is_and_replaced_only_where_it_coul
         assert!(stamp.unreadable().unwrap().contains(reason), "{value}: {stamp:?}");
         assert_eq!(stamp.is_repairable(), repairable, "{value}");
         assert_eq!(stamp.version(), None);
-        // only the operator's word replaces it
+        // only the operator's declaration replaces it
         let moved = Change {
             expected: Expected::AtMost(version("0.9.0")),
             to: version("0.9.0"),

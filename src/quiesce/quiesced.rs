@@ -8,21 +8,21 @@ use std::time::Duration;
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::quiesce::workloads::{Workload, Workloads};
-use crate::server::stop::{Halt, Reason, Stop};
+use crate::server::stop::{Reason, RunError, Stop};
 
 /// How often workloads are looked at again, where nothing answers, before a version moves.
 const ATTEMPTS: u32 = 3;
 
 /// The workloads of a run, and whether they are held stopped.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Quiet {
+pub(crate) struct Quiesced {
     workloads: Option<Arc<dyn Workloads>>,
     held: Arc<AtomicBool>,
 }
 
-impl Quiet {
+impl Quiesced {
     pub(crate) fn new(workloads: Arc<dyn Workloads>) -> Self {
-        Quiet { workloads: Some(workloads), held: Arc::default() }
+        Quiesced { workloads: Some(workloads), held: Arc::default() }
     }
 
     /// From now on they have to stay stopped.
@@ -40,12 +40,12 @@ impl Quiet {
     }
 
     /// Makes sure, before a version moves, that nothing runs that was stopped.
-    pub(crate) async fn verify(&self, stop: &Stop) -> Result<(), Halt> {
+    pub(crate) async fn verify(&self, stop: &Stop) -> Result<(), RunError> {
         let Some(workloads) = self.held() else { return Ok(()) };
         let mut attempt = 1;
         loop {
             match stop.guard(look(workloads)).await {
-                Err(Halt::Failure(failure))
+                Err(RunError::Failure(failure))
                     if failure.outcome == Outcome::NoServer && attempt < ATTEMPTS =>
                 {
                     tracing::warn!(reason = failure.message, "asking again whether old code runs");
@@ -59,18 +59,18 @@ impl Quiet {
 
     /// Looks every `period`, until the returned guard is dropped, and stops the run where something runs.
     pub(crate) fn watch(&self, period: Duration, stop: &Stop) -> Watch {
-        let (quiet, stop) = (self.clone(), stop.clone());
-        if quiet.workloads.is_none() {
+        let (quiesced, stop) = (self.clone(), stop.clone());
+        if quiesced.workloads.is_none() {
             return Watch(None);
         }
         Watch(Some(tokio::spawn(async move {
             loop {
                 tokio::time::sleep(period).await;
-                let Some(workloads) = quiet.held() else { continue };
+                let Some(workloads) = quiesced.held() else { continue };
                 match look(workloads).await {
                     Ok(()) => {}
                     Err(failure) if failure.outcome == Outcome::NotQuiesced => {
-                        if quiet.held().is_some() {
+                        if quiesced.held().is_some() {
                             tracing::error!(reason = failure.message, "stopping");
                             stop.raise(Reason::CameBack(Arc::new(failure)));
                         }
@@ -101,7 +101,7 @@ impl Drop for Watch {
 async fn look(workloads: &dyn Workloads) -> Result<(), Failure> {
     for name in workloads.names() {
         if let Some(found) = workloads.look(&name).await?
-            && !is_quiet(&found)
+            && !is_stopped(&found)
         {
             return Err(came_back(&found));
         }
@@ -110,7 +110,7 @@ async fn look(workloads: &dyn Workloads) -> Result<(), Failure> {
 }
 
 /// Whether nothing of a workload runs, nor is to run.
-pub(crate) fn is_quiet(workload: &Workload) -> bool {
+pub(crate) fn is_stopped(workload: &Workload) -> bool {
     workload.replicas == 0 && workload.pods.is_empty()
 }
 

@@ -9,7 +9,7 @@ use mongodb::bson::{Timestamp, doc};
 use crate::authoring::action::{ActionType, UpgradeAction};
 use crate::authoring::command::Command;
 use crate::authoring::step::Step;
-use crate::authoring::table::Unit;
+use crate::authoring::table::VersionUpgrade;
 use crate::engine::actions::step_actions;
 use crate::engine::chain::Chain;
 use crate::engine::context::Context;
@@ -22,7 +22,7 @@ use crate::engine::transact::abort;
 use crate::engine::{command, seed};
 use crate::record::journal::{Done, Journal};
 use crate::server::connection::Deployment;
-use crate::server::stop::Halt;
+use crate::server::stop::RunError;
 use crate::server::{answer, errors};
 use crate::version::Version;
 
@@ -31,14 +31,14 @@ const REHEARSAL: u64 = 10;
 
 /// What the look is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Look {
+pub(crate) enum PreflightFor {
     /// To tell the operator.
     Plan,
     /// To find out before the first write what would fail later.
     Upgrade,
 }
 
-/// Looks at the steps of `units`, in order; from the journal's place in the first one, where given. It
+/// Looks at the steps of `upgrades`, in order; from the journal's place in the first one, where given. It
 /// sees all that was written up to `since`.
 ///
 /// # Errors
@@ -48,27 +48,27 @@ pub(crate) enum Look {
 pub(crate) async fn look(
     context: &Context,
     session: Option<&mut ClientSession>,
-    units: &[&Unit],
+    upgrades: &[&VersionUpgrade],
     journal: Option<&Journal>,
     since: Option<Timestamp>,
-    purpose: Look,
-) -> Result<Vec<Estimate>, Halt> {
-    let steps: Vec<(&Unit, &Step, usize)> = units
+    purpose: PreflightFor,
+) -> Result<Vec<Estimate>, RunError> {
+    let steps: Vec<(&VersionUpgrade, &Step, usize)> = upgrades
         .iter()
-        .flat_map(|unit| {
-            unit.steps().enumerate().map(move |(position, step)| (*unit, step, position))
+        .flat_map(|upgrade| {
+            upgrade.steps().enumerate().map(move |(position, step)| (*upgrade, step, position))
         })
         .collect();
     let mut findings: Vec<Option<Known>> = Vec::new();
     // what earlier steps change, and what they move away
     let (mut written, mut moved) = (HashSet::<&str>::new(), HashSet::<&str>::new());
     let finished = journal.map_or(0, |journal| journal.step);
-    for (index, (unit, step, position)) in steps.iter().enumerate() {
+    for (index, (upgrade, step, position)) in steps.iter().enumerate() {
         if index < finished {
             findings.push(Some(Known::default()));
             continue;
         }
-        let _doing = context.activity.doing(format!("{}: looking", at(unit, &step.name())));
+        let _doing = context.activity.doing(format!("{}: preflight", at(upgrade, &step.name())));
         let begun = journal.filter(|_| index == *position);
         let changed = if matches!(step, Step::Command(_)) { &moved } else { &written };
         let alone = step.reads().iter().all(|name| !changed.contains(name));
@@ -76,13 +76,13 @@ pub(crate) async fn look(
             (Step::Transform(transform), _) if alone => {
                 let begun = begun.filter(|journal| journal.step == *position);
                 let settled = |name: &str| !written.contains(name);
-                let scanned = scan(context, unit, transform, begun, since, settled).await;
-                let known = scanned.map_err(|halt| in_step(halt, unit, step))?;
+                let scanned = scan(context, upgrade, transform, begun, since, settled).await;
+                let known = scanned.map_err(|error| in_step(error, upgrade, step))?;
                 // what it adds for itself to transform is not there yet
                 (!transform.meets_its_own()).then_some(known)
             }
             (Step::Seed(seed), _) if alone => {
-                let (done, bytes) = seed::scan(context, unit, seed).await?;
+                let (done, bytes) = seed::scan(context, upgrade, seed).await?;
                 Some(Known { done, bytes, small: false })
             }
             (Step::Command(command), _) if alone => {
@@ -90,20 +90,20 @@ pub(crate) async fn look(
                     .filter(|journal| journal.step == *position)
                     .and_then(|journal| journal.command.as_ref());
                 let earlier = || steps[finished..index].iter().map(|(_, earlier, _)| *earlier);
-                let todo = match command::foretold(earlier(), unit, command)? {
+                let todo = match command::predicted(earlier(), upgrade, command)? {
                     Some(todo) => Some(todo),
                     None => {
-                        let probe = command::find_out(context, unit, command, identity).await?;
+                        let probe = command::find_out(context, upgrade, command, identity).await?;
                         let done = matches!(probe, command::Probe::Done);
                         let depends = earlier().any(|step| command::bears_on(step, command, done));
                         if !depends {
-                            command::check_found(unit, command, &probe)?;
+                            command::check_found(upgrade, command, &probe)?;
                         }
                         (!depends).then_some(!done)
                     }
                 };
                 if todo == Some(true) && identity.is_none() {
-                    command::find_twin(context, unit, command, earlier()).await?;
+                    command::find_twin(context, upgrade, command, earlier()).await?;
                 }
                 todo.map(|todo| {
                     let actions = if todo { vec![command.action()] } else { vec![] };
@@ -121,13 +121,13 @@ pub(crate) async fn look(
     let begun = journal.and_then(|_| steps.get(finished)).map(|(_, step, _)| *step);
     let left = &steps[finished..];
     follow_chains(context, left, begun, &mut findings[finished..], since, meets_its_own).await?;
-    let rehearse = match (purpose, units) {
-        (Look::Plan, _) => true,
+    let rehearse = match (purpose, upgrades) {
+        (PreflightFor::Plan, _) => true,
         // the one transaction of a single version is a rehearsal itself
-        (Look::Upgrade, [unit]) => {
-            journal.is_none() && !fits_at_once(context, unit, &findings).await?
+        (PreflightFor::Upgrade, [upgrade]) => {
+            journal.is_none() && !fits_one_transaction(context, upgrade, &findings).await?
         }
-        (Look::Upgrade, _) => true,
+        (PreflightFor::Upgrade, _) => true,
     };
     if rehearse
         && findings.iter().any(Option::is_none)
@@ -136,28 +136,33 @@ pub(crate) async fn look(
         rehearse_into(context, session, &steps, finished, &mut findings).await?;
     }
     // the one transaction of a single version verifies what it writes before it commits
-    let verified = matches!((purpose, units), (Look::Upgrade, [unit])
-        if journal.is_none() && fits_at_once(context, unit, &findings).await?);
+    let verified = matches!((purpose, upgrades), (PreflightFor::Upgrade, [upgrade])
+        if journal.is_none() && fits_one_transaction(context, upgrade, &findings).await?);
     if !verified {
         let others = |step: &Step| !meets_its_own(step);
         follow_chains(context, left, begun, &mut findings[finished..], since, others).await?;
     }
     let mut estimates = Vec::new();
     let mut findings = findings.as_slice();
-    for (index, unit) in units.iter().enumerate() {
-        let (own, others) = findings.split_at(unit.steps().count());
+    for (index, upgrade) in upgrades.iter().enumerate() {
+        let (own, others) = findings.split_at(upgrade.steps().count());
         findings = others;
-        let steps = unit.steps().zip(own).map(|(step, found)| match found {
+        let steps = upgrade.steps().zip(own).map(|(step, found)| match found {
             Some(known) => {
                 Finding { actions: step_actions(step, &known.done), known: Some(known.clone()) }
             }
             None => Finding { actions: inexact(step), known: None },
         });
-        let fits_at_once = fits_at_once(context, unit, own).await?;
+        let fits_one_transaction = fits_one_transaction(context, upgrade, own).await?;
         let unknown = own.iter().any(Option::is_none);
-        let depends_on = unknown.then(|| newest_before(&units[..index], unit)).flatten();
-        let later = later(unit, own);
-        estimates.push(Estimate { steps: steps.collect(), fits_at_once, depends_on, later });
+        let depends_on = unknown.then(|| newest_before(&upgrades[..index], upgrade)).flatten();
+        let later = later(upgrade, own);
+        estimates.push(Estimate {
+            steps: steps.collect(),
+            fits_one_transaction,
+            depends_on,
+            later,
+        });
     }
     Ok(estimates)
 }
@@ -171,29 +176,30 @@ fn meets_its_own(step: &Step) -> bool {
 /// that are stored.
 async fn follow_chains(
     context: &Context,
-    steps: &[(&Unit, &Step, usize)],
+    steps: &[(&VersionUpgrade, &Step, usize)],
     begun: Option<&Step>,
     findings: &mut [Option<Known>],
     since: Option<Timestamp>,
     which: impl Fn(&Step) -> bool,
-) -> Result<(), Halt> {
-    let chained: Vec<(&Unit, &Step)> = steps.iter().map(|(unit, step, _)| (*unit, *step)).collect();
-    for (index, (unit, step)) in chained.iter().enumerate() {
+) -> Result<(), RunError> {
+    let chained: Vec<(&VersionUpgrade, &Step)> =
+        steps.iter().map(|(upgrade, step, _)| (*upgrade, *step)).collect();
+    for (index, (upgrade, step)) in chained.iter().enumerate() {
         if findings[index].is_some() || !which(step) {
             continue;
         }
         let Some(chain) = Chain::of(&chained[..=index], begun) else { continue };
-        let _doing = context.activity.doing(format!("{}: looking", at(unit, &step.name())));
+        let _doing = context.activity.doing(format!("{}: preflight", at(upgrade, &step.name())));
         let followed = chain.follow(context, since).await;
-        findings[index] = followed.map_err(|halt| in_step(halt, unit, step))?;
+        findings[index] = followed.map_err(|error| in_step(error, upgrade, step))?;
     }
     Ok(())
 }
 
 /// The steps of a version of which nothing is known yet, for an earlier one of it changes what they read: each with
 /// that one.
-fn later(unit: &Unit, findings: &[Option<Known>]) -> Vec<Later> {
-    let steps: Vec<&Step> = unit.steps().collect();
+fn later(upgrade: &VersionUpgrade, findings: &[Option<Known>]) -> Vec<Later> {
+    let steps: Vec<&Step> = upgrade.steps().collect();
     let unknown = findings.iter().enumerate().filter(|(_, known)| known.is_none());
     let later = unknown.filter_map(|(position, _)| {
         let step = steps[position];
@@ -209,15 +215,15 @@ fn later(unit: &Unit, findings: &[Option<Known>]) -> Vec<Later> {
 }
 
 /// The newest of some versions that changes what a later one reads.
-fn newest_before(earlier: &[&Unit], later: &Unit) -> Option<Version> {
+fn newest_before(earlier: &[&VersionUpgrade], later: &VersionUpgrade) -> Option<Version> {
     let reads: HashSet<&str> = later.steps().flat_map(Step::reads).collect();
-    let changes = |unit: &&&Unit| {
-        unit.steps().any(|step| {
+    let changes = |upgrade: &&&VersionUpgrade| {
+        upgrade.steps().any(|step| {
             step.writes().iter().any(|name| reads.contains(name))
                 || matches!(step, Step::Command(command) if command.collections().iter().any(|name| reads.contains(name)))
         })
     };
-    earlier.iter().rev().find(changes).map(|unit| unit.version.clone())
+    earlier.iter().rev().find(changes).map(|upgrade| upgrade.version.clone())
 }
 
 /// What a plan says of a step whose counts depend on what earlier steps leave.
@@ -253,16 +259,16 @@ fn inexact(step: &Step) -> Vec<UpgradeAction> {
     }
 }
 
-async fn fits_at_once(
+async fn fits_one_transaction(
     context: &Context,
-    unit: &Unit,
+    upgrade: &VersionUpgrade,
     findings: &[Option<Known>],
-) -> Result<bool, Halt> {
+) -> Result<bool, RunError> {
     if context.server.deployment == Deployment::Standalone {
         return Ok(false);
     }
     let (mut documents, mut bytes) = (0, 0);
-    for (step, finding) in unit.steps().zip(findings) {
+    for (step, finding) in upgrade.steps().zip(findings) {
         match (step, finding) {
             (Step::Command(_), _) => return Ok(false),
             (_, Some(known)) => {
@@ -272,7 +278,7 @@ async fn fits_at_once(
             // nobody knows yet which documents: at the most, all of them
             (Step::Transform(transform), None) => documents += all_of(context, transform).await?,
             (Step::Seed(seed), None) => {
-                for part in seed::parts(context, unit, seed)?.iter() {
+                for part in seed::parts(context, upgrade, seed)?.iter() {
                     documents += part.len() as u64;
                     bytes += part.iter().map(|document| document.as_bytes().len()).sum::<usize>();
                 }
@@ -287,10 +293,10 @@ async fn fits_at_once(
 async fn rehearse_into(
     context: &Context,
     session: &mut ClientSession,
-    steps: &[(&Unit, &Step, usize)],
+    steps: &[(&VersionUpgrade, &Step, usize)],
     finished: usize,
     findings: &mut [Option<Known>],
-) -> Result<(), Halt> {
+) -> Result<(), RunError> {
     let parts = rehearsed(steps, finished, findings);
     let known: u64 =
         parts.iter().filter_map(|i| findings[*i].as_ref()).map(|known| known.done.documents).sum();
@@ -309,11 +315,11 @@ async fn rehearse_into(
                 }
                 return Ok(());
             }
-            Err(Halt::Driver(error)) if answer::too_large(&error) => return Ok(()),
-            Err(Halt::Driver(error)) if errors::passing(&error) && tries < 5 => tries += 1,
+            Err(RunError::Driver(error)) if answer::too_large(&error) => return Ok(()),
+            Err(RunError::Driver(error)) if errors::is_transient(&error) && tries < 5 => tries += 1,
             // others write to these documents all the time: nothing is known of the steps, then
-            Err(Halt::Driver(error)) if answer::held_by_others(&error) => return Ok(()),
-            Err(halt) => return Err(halt),
+            Err(RunError::Driver(error)) if answer::held_by_others(&error) => return Ok(()),
+            Err(error) => return Err(error),
         }
         context.stop.sleep(std::time::Duration::from_millis(50) * tries).await?;
     }
@@ -322,7 +328,7 @@ async fn rehearse_into(
 /// The steps to rehearse: those that nothing is known of yet, and those whose results they read; none
 /// that builds on a rename or a drop, which no transaction can do.
 fn rehearsed(
-    steps: &[(&Unit, &Step, usize)],
+    steps: &[(&VersionUpgrade, &Step, usize)],
     finished: usize,
     findings: &[Option<Known>],
 ) -> Vec<usize> {
@@ -356,18 +362,18 @@ fn rehearsed(
 async fn rehearse(
     context: &Context,
     session: &mut ClientSession,
-    steps: &[(&Unit, &Step, usize)],
+    steps: &[(&VersionUpgrade, &Step, usize)],
     parts: &[usize],
-) -> Result<Option<Vec<Done>>, Halt> {
+) -> Result<Option<Vec<Done>>, RunError> {
     session.start_transaction().await?;
     let most = REHEARSAL * context.batch_documents as u64;
     let mut all = Vec::new();
     for index in parts {
-        let (unit, step, _) = steps[*index];
-        let _doing = context.activity.doing(format!("{}: rehearsing", at(unit, &step.name())));
-        let ended = in_transaction(context, session, unit, step, most).await;
+        let (upgrade, step, _) = steps[*index];
+        let _doing = context.activity.doing(format!("{}: rehearsing", at(upgrade, &step.name())));
+        let ended = in_transaction(context, session, upgrade, step, most).await;
         context.activity.moved();
-        let Some(done) = ended.map_err(|halt| in_step(halt, unit, step))? else {
+        let Some(done) = ended.map_err(|error| in_step(error, upgrade, step))? else {
             return Ok(None);
         };
         all.push(done);
