@@ -9,10 +9,17 @@ mod support;
 use datalab::{reference, shapes};
 use mongodb::Database;
 use mongodb::bson::oid::ObjectId;
-use mongodb::bson::{Document, RawArrayBuf, RawDocumentBuf, doc, rawbson, rawdoc};
+use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, doc, rawbson, rawdoc};
+use serde_json::{Value, json};
 use support::{Fresh, Gate, Server, db_hash, fixture};
 
-/// The gate for a database that last ran a release before the upgrade.
+/// The gate for a database that last ran a release before the upgrade. Among the odd shapes are items without a
+/// refcode, which the upgrade's condition would refuse.
+fn lenient(database: &Fresh) -> Gate {
+    gate(database).set("GATE_SKIP_CONDITIONS", "true")
+}
+
+/// The same, with the condition asked.
 fn gate(database: &Fresh) -> Gate {
     Gate::new(env!("CARGO_BIN_EXE_datalab-upgrade"))
         .uri(&database.uri)
@@ -23,14 +30,19 @@ fn gate(database: &Fresh) -> Gate {
 async fn a_real_datalab_database() {
     let database = Server::shared().await.database().await;
     fixture::load(&database).await;
-    upgrades_by_the_rule(&database).await;
+    let server = Server::standalone().await;
+    let alone = server.database().await;
+    fixture::load(&alone).await;
+    for database in [database, alone] {
+        upgrades_by_the_rule(&database, &gate(&database)).await;
+    }
 }
 
 #[tokio::test]
 async fn every_odd_shape() {
     let database = Server::shared().await.database().await;
     insert_shapes(&database).await;
-    upgrades_by_the_rule(&database).await;
+    upgrades_by_the_rule(&database, &lenient(&database)).await;
 }
 
 #[tokio::test]
@@ -40,7 +52,7 @@ async fn every_odd_shape_under_a_collation_that_ignores_case_and_punctuation() {
     let create = doc! { "create": "items", "collation": collation };
     database.run_command(create).await.unwrap();
     insert_shapes(&database).await;
-    upgrades_by_the_rule(&database).await;
+    upgrades_by_the_rule(&database, &lenient(&database)).await;
 }
 
 #[tokio::test]
@@ -50,7 +62,7 @@ async fn every_odd_shape_with_an_index_that_brings_items_out_of_natural_order() 
     let index = doc! { "key": { "item_id": 1, "refcode": -1 }, "name": "out of order" };
     let create = doc! { "createIndexes": "items", "indexes": [index] };
     database.run_command(create).await.unwrap();
-    upgrades_by_the_rule(&database).await;
+    upgrades_by_the_rule(&database, &lenient(&database)).await;
 }
 
 #[tokio::test]
@@ -65,7 +77,7 @@ async fn every_odd_shape_in_a_clustered_collection() {
     }
     created.unwrap();
     insert_shapes(&database).await;
-    upgrades_by_the_rule(&database).await;
+    upgrades_by_the_rule(&database, &lenient(&database)).await;
 }
 
 #[tokio::test]
@@ -73,7 +85,7 @@ async fn every_odd_shape_on_a_standalone_server() {
     let server = Server::standalone().await;
     let database = server.database().await;
     insert_shapes(&database).await;
-    upgrades_by_the_rule(&database).await;
+    upgrades_by_the_rule(&database, &lenient(&database)).await;
 }
 
 #[tokio::test]
@@ -82,7 +94,7 @@ async fn items_at_random() {
         let database = Server::shared().await.database().await;
         println!("seed {seed}");
         insert(&database, shapes::random(seed)).await;
-        upgrades_by_the_rule(&database).await;
+        upgrades_by_the_rule(&database, &lenient(&database)).await;
     }
 }
 
@@ -90,7 +102,7 @@ async fn items_at_random() {
 async fn no_items_at_all() {
     let database = Server::shared().await.database().await;
     database.collection("users").insert_one(doc! { "name": "Ada" }).await.unwrap();
-    upgrades_by_the_rule(&database).await;
+    upgrades_by_the_rule(&database, &lenient(&database)).await;
 }
 
 #[tokio::test]
@@ -110,7 +122,7 @@ async fn items_with_nothing_to_upgrade_are_not_read() {
     insert(&database, items).await;
 
     database.run_command(doc! { "profile": 2 }).await.unwrap();
-    let run = gate(&database).run().await;
+    let run = lenient(&database).run().await;
     assert_eq!(run.code, Some(0), "{run}");
     let profile = database.collection::<Document>("system.profile");
     let reads =
@@ -139,7 +151,7 @@ async fn an_item_id_that_is_no_text_matters_only_without_a_refcode() {
         let sample = rawdoc! { "_id": ObjectId::new(), "item_id": "sample", "refcode": "it" };
         insert(&database, [RawDocumentBuf::from_bytes(bytes).unwrap(), sample]).await;
         let before = items(&database).await;
-        let run = gate(&database).run().await;
+        let run = lenient(&database).run().await;
         assert_eq!(run.code, Some(code), "{run}");
         if code == 0 {
             let entries = items(&database).await.swap_remove(0);
@@ -156,18 +168,94 @@ async fn an_item_id_that_is_no_text_matters_only_without_a_refcode() {
     }
 }
 
+#[tokio::test]
+async fn an_item_without_a_refcode_closes_the_gate_until_it_has_one_or_the_operator_says_otherwise()
+{
+    let standalone = Server::standalone().await;
+    for server in [Server::shared().await, &standalone] {
+        let database = server.database().await;
+        let old = |n: i32| rawdoc! { "_id": n, "item_id": format!("old-{n}"), "refcode": null };
+        let mut items: Vec<RawDocumentBuf> = (10..20).map(old).collect();
+        items.extend([
+            rawdoc! { "_id": 20, "item_id": "older" },
+            rawdoc! { "_id": 1, "item_id": "odd", "refcode": [null] },
+            rawdoc! { "_id": 2, "item_id": "empty", "refcode": "" },
+            rawdoc! { "_id": 3, "item_id": "new", "refcode": "grey:AAAA", "relationships": [
+                { "item_id": "old-10" }, { "item_id": "older" }, { "item_id": "new" },
+            ] },
+        ]);
+        insert(&database, items).await;
+        let before = self::items(&database).await;
+        for mode in ["plan", "upgrade"] {
+            let run = gate(&database).mode(mode).run().await;
+            assert_eq!(run.code, Some(13), "{run}");
+            let said = |part: &str| {
+                run.report["message"].as_str().unwrap().contains(part)
+                    || run.report["next"].as_str().unwrap().contains(part)
+            };
+            for part in [
+                "every item has a refcode",
+                "11 documents in items",
+                "_id 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, …",
+                "`invoke migration.add-missing-refcodes`",
+                "migration.add_missing_refcodes",
+                "GATE_SKIP_CONDITIONS=true",
+            ] {
+                assert!(said(part), "{part}: {run}");
+            }
+            assert!(self::items(&database).await == before, "no item was written");
+        }
+        let mut metadata =
+            database.collection::<Document>("database_metadata").find(doc! {}).await.unwrap();
+        assert!(!metadata.advance().await.unwrap(), "and no record");
+
+        // as the command does it
+        let collection = database.collection::<Document>("items");
+        for n in 10..21 {
+            let given = doc! { "$set": { "refcode": format!("grey:{n}") } };
+            let missing = doc! { "_id": n, "refcode": Bson::Null };
+            assert_eq!(collection.update_one(missing, given).await.unwrap().modified_count, 1);
+        }
+        let run = gate(&database).run().await;
+        assert_eq!(run.code, Some(0), "{run}");
+        assert_counts(&run.report, 3, 0);
+        let referrer = collection.find_one(doc! { "_id": 3 }).await.unwrap().unwrap();
+        let entries = doc! { "relationships": [
+            { "item_id": "old-10", "refcode": "grey:10" },
+            { "item_id": "older", "refcode": "grey:20" },
+            { "item_id": "new", "refcode": "grey:AAAA" },
+        ] };
+        assert_eq!(referrer.get("relationships"), entries.get("relationships"));
+    }
+}
+
+#[tokio::test]
+async fn the_operator_may_deprecate_references_to_items_without_a_refcode() {
+    let database = Server::shared().await.database().await;
+    let items = [
+        rawdoc! { "_id": 1, "item_id": "old" },
+        rawdoc! { "_id": 2, "refcode": "it", "relationships": [{ "item_id": "old" }] },
+    ];
+    insert(&database, items).await;
+    let run = lenient(&database).run().await;
+    assert_eq!(run.code, Some(0), "{run}");
+    let warnings = run.report["warnings"].to_string();
+    assert!(warnings.contains("every item has a refcode") && warnings.contains("skipped"), "{run}");
+    assert_counts(&run.report, 0, 1);
+}
+
 /// Upgrades the database, and compares every item with what the rule says, byte for byte; then once
 /// more, as if it had never been done.
-async fn upgrades_by_the_rule(database: &Fresh) {
+async fn upgrades_by_the_rule(database: &Fresh, gate: &Gate) {
     let before = items(database).await;
     let expected = reference::upgrade(&before);
 
     let hash = db_hash(database).await;
-    let plan = gate(database).mode("plan").run().await;
+    let plan = gate.clone().mode("plan").run().await;
     assert_eq!(plan.code, Some(10), "{plan}");
     assert_eq!(db_hash(database).await, hash, "a plan writes nothing");
 
-    let run = gate(database).run().await;
+    let run = gate.run().await;
     assert_eq!(run.code, Some(0), "{run}");
     let after = items(database).await;
     assert_eq!(after.len(), before.len());
@@ -182,19 +270,38 @@ async fn upgrades_by_the_rule(database: &Fresh) {
         );
     }
     for report in [plan.report, run.report] {
-        let counted = |name| {
-            let actions = report["upgrades"][0]["actions"].as_array().cloned().unwrap_or_default();
-            actions.iter().find_map(|action| action["details"][name].as_u64()).unwrap_or_default()
-        };
-        let counts = (counted("pinned"), counted("deprecated"));
-        assert_eq!(counts, (expected.pinned, expected.deprecated), "{report}");
+        assert_counts(&report, expected.pinned, expected.deprecated);
     }
 
     let metadata = database.collection::<Document>("database_metadata");
     metadata.drop().await.unwrap();
-    let again = gate(database).run().await;
+    let again = gate.run().await;
     assert_eq!(again.code, Some(0), "{again}");
     assert!(items(database).await == after, "the upgrade has an edit for its own output");
+}
+
+/// Both actions, counts of 0 included.
+#[track_caller]
+fn assert_counts(report: &Value, pinned: u64, deprecated: u64) {
+    let action = |description: String, details: Value| {
+        json!({
+            "description": description,
+            "collection": "items",
+            "action_type": "update",
+            "details": details,
+        })
+    };
+    let actions = json!([
+        action(
+            format!("Pin {pinned} item_id reference(s) to their refcode"),
+            json!({ "pinned": pinned })
+        ),
+        action(
+            format!("Deprecate {deprecated} unresolvable item_id reference(s)"),
+            json!({ "deprecated": deprecated })
+        ),
+    ]);
+    assert_eq!(report["upgrades"][0]["actions"], actions, "{report}");
 }
 
 async fn insert_shapes(database: &Database) {

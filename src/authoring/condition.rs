@@ -15,6 +15,8 @@ pub struct Condition {
     pub(crate) kind: Kind,
     pub(crate) skippable: bool,
     pub(crate) asked: Asked,
+    /// What to do where it does not hold, if that is known.
+    pub(crate) remedy: Option<Name>,
 }
 
 /// What is asked of the documents that match the condition's filter.
@@ -76,7 +78,7 @@ impl Condition {
 
     fn of(kind: Kind, collection: Name, filter: Document, description: Name) -> Self {
         let asked = Asked::BeforeAnyWrite;
-        Condition { description, collection, filter, kind, skippable: false, asked }
+        Condition { description, collection, filter, kind, skippable: false, asked, remedy: None }
     }
 
     /// Why it cannot be asked.
@@ -102,6 +104,13 @@ impl Condition {
     /// The operator may skip it with `GATE_SKIP_CONDITIONS`.
     pub fn skippable(mut self) -> Self {
         self.skippable = true;
+        self
+    }
+
+    /// What the operator is told to do where it does not hold, in place of the general advice: the command that
+    /// corrects the documents, as in "run `lab fix-names`".
+    pub fn remedy(mut self, remedy: impl Into<Cow<'static, str>>) -> Self {
+        self.remedy = Some(remedy.into());
         self
     }
 

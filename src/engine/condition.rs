@@ -43,6 +43,7 @@ pub(crate) async fn ask(
         Kind::Unique(fields) => sharing(&asking, fields).await?,
     };
     let Some(Found { what, remedy }) = found else { return Ok(()) };
+    let remedy = condition.remedy.as_deref().unwrap_or(&remedy);
     let skip = if condition.skippable { ", or set GATE_SKIP_CONDITIONS=true" } else { "" };
     Err(RunError::Failure(Failure::new(
         Outcome::ConditionFailed,

@@ -3,7 +3,9 @@
 use upgrade_gate::bson::error::Error;
 use upgrade_gate::bson::raw::RawElement;
 use upgrade_gate::bson::{RawBsonRef, RawDocument, doc};
-use upgrade_gate::{ActionType, Edits, Found, Keys, Lookup, StepError, Transform, Upgrade};
+use upgrade_gate::{
+    ActionType, Condition, Edits, Found, Keys, Lookup, StepError, Transform, Upgrade,
+};
 
 /// For every entry of an item's `relationships` that has an `item_id` and no `refcode`: sets the refcode
 /// of the item with that `item_id`, or `deprecated: true` where there is none.
@@ -18,7 +20,7 @@ pub fn upgrade() -> Upgrade {
             { "item_id": { "$type": "array" } },
         ],
     };
-    Upgrade::new("0.8.0", "pin item_id references to refcodes").step(
+    Upgrade::new("0.8.0", "pin item_id references to refcodes").condition(every_item_has_a_refcode()).step(
         Transform::new("items", pin)
             .filter(
                 doc! { "relationships": { "$elemMatch": { "$and": [no_refcode, an_item_id] } } },
@@ -33,6 +35,21 @@ pub fn upgrade() -> Upgrade {
             )
             .convergent(),
     )
+}
+
+/// A reference to an item without a refcode would be deprecated for good.
+fn every_item_has_a_refcode() -> Condition {
+    // Null or missing as `pin` has it: not an array that holds a null, which the first two match as well.
+    let none = doc! {
+        "$or": [{ "refcode": null }, { "refcode": { "$type": "undefined" } }],
+        "$expr": { "$in": [{ "$type": "$refcode" }, ["missing", "null", "undefined"]] },
+    };
+    Condition::no_document("items", none, "every item has a refcode")
+        .remedy(
+            "give these items refcodes with datalab's task migration.add_missing_refcodes (in the server's \
+             container: `invoke migration.add-missing-refcodes`)",
+        )
+        .skippable()
 }
 
 /// An entry of `relationships` with an `item_id` and no `refcode`.
