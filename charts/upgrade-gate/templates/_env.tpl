@@ -2,7 +2,8 @@
 
 {{/* For the init container of an application's own pods; used as {{ include "upgrade-gate.env" .Subcharts.gate }}. */}}
 {{- define "upgrade-gate.env" -}}
-{{- include "upgrade-gate.envOf" (dict "root" . "way" "init" "set" "release" "mode" (include "upgrade-gate.initMode" .)) -}}
+{{- $gate := dict "from" . }}{{- include "upgrade-gate.resolve" $gate }}
+{{- include "upgrade-gate.envOf" (dict "root" $gate.root "way" "init" "set" "release" "mode" (include "upgrade-gate.initMode" $gate.root)) -}}
 {{- end }}
 
 {{/* wait or upgrade. */}}
@@ -11,8 +12,8 @@
 {{- end }}
 
 {{/*
-The variables of one container: root; way (job, manual, init, check or resume); set, whose names it uses
-(release or hook); mode.
+The variables of one container: root; way (job, manual, init, rollback, resume, test or status); set, whose
+names it uses (release or hook); mode.
 */}}
 {{- define "upgrade-gate.envOf" -}}
 {{- $values := .root.Values }}
@@ -22,8 +23,11 @@ The variables of one container: root; way (job, manual, init, check or resume); 
 {{- end }}
 {{- /* the settings that mean something in this mode, with the gate's own defaults */}}
 {{- $known := dict "database" "" "connectTimeout" "30s" "log" "info" "logFormat" "" }}
-{{- if has .mode (list "upgrade" "plan" "record") }}
+{{- if has .mode (list "upgrade" "plan" "sweep" "record") }}
 {{- $known = merge $known (dict "lockWait" "4m" "lockLease" "30s" "batchDocuments" 2000) }}
+{{- end }}
+{{- if eq .mode "sweep" }}
+{{- $known = merge $known (dict "skipConditions" false) }}
 {{- end }}
 {{- if has .mode (list "upgrade" "plan") }}
 {{- $known = merge $known (dict "initialise" "no" "fromVersion" "" "skipConditions" false) }}
@@ -57,9 +61,17 @@ The variables of one container: root; way (job, manual, init, check or resume); 
 {{- concat $env (include "upgrade-gate.extraEnv" .root | fromYamlArray) | toYaml }}
 {{- end }}
 
+{{/* The values that the containers of one way have for themselves: mongodb and resources. */}}
+{{- define "upgrade-gate.group" -}}
+{{- $group := get (dict "init" "initContainer" "manual" "manual" "test" "test") .way | default "hooks" }}
+{{- get .root.Values $group | default dict | toYaml }}
+{{- end }}
+
 {{/* Where the connection string comes from. A missing Secret is left to the gate, whose exit helm shows. */}}
 {{- define "upgrade-gate.connection" -}}
 {{- $mongodb := .root.Values.mongodb | default dict }}
+{{- $own := (include "upgrade-gate.group" . | fromYaml).mongodb | default dict }}
+{{- if or (($own.existingSecret).name) $own.uriFile }}{{ $mongodb = $own }}{{ end }}
 {{- $existing := tpl (($mongodb.existingSecret).name | default "") .root }}
 {{- $given := compact (list $existing $mongodb.uri $mongodb.uriFile) }}
 {{- if ne (len $given) 1 }}

@@ -6,7 +6,7 @@
 {{- if eq $engine "helm" }}
 {{- $events := list "pre-upgrade" }}
 {{- if include "upgrade-gate.onInstall" . }}{{ $events = prepend $events "pre-install" }}{{ end }}
-{{- include "upgrade-gate.helmHook" (join "," $events) }}
+{{- include "upgrade-gate.helmHook" (list . (join "," $events)) }}
 {{- else if eq $engine "argocd" -}}
 argocd.argoproj.io/hook: {{ include "upgrade-gate.argoPhase" . }}
 argocd.argoproj.io/hook-delete-policy: HookSucceeded
@@ -14,10 +14,10 @@ argocd.argoproj.io/sync-wave: {{ include "upgrade-gate.argoWave" . | quote }}
 {{- end }}
 {{- end }}
 
-{{/* Annotations of a Job, or a test, that Helm runs at these events, and prints the output of. */}}
+{{/* Annotations of a Job, or a test, that Helm runs at these events, and prints the output of: (list . events). */}}
 {{- define "upgrade-gate.helmHook" -}}
-helm.sh/hook: {{ . }}
-helm.sh/hook-weight: "0"
+helm.sh/hook: {{ index . 1 }}
+helm.sh/hook-weight: {{ include "upgrade-gate.weight" (index . 0) | quote }}
 helm.sh/hook-delete-policy: before-hook-creation
 helm.sh/hook-output-log-policy: hook-failed,hook-succeeded
 {{- end }}
@@ -26,19 +26,34 @@ helm.sh/hook-output-log-policy: hook-failed,hook-succeeded
 {{- define "upgrade-gate.needsHook" -}}
 {{- $root := index . 0 }}
 {{- $secret := index . 1 }}
-{{- if eq (include "upgrade-gate.engine" $root) "helm" }}
+{{- $engine := include "upgrade-gate.engine" $root }}
+{{- if eq $engine "helm" }}
 {{- $events := list "pre-upgrade" }}
 {{- if include "upgrade-gate.onInstall" $root }}{{ $events = prepend $events "pre-install" }}{{ end }}
 {{- if ($root.Values.hooks).onRollback }}{{ $events = append $events "pre-rollback" }}{{ end -}}
 helm.sh/hook: {{ join "," $events }}
-helm.sh/hook-weight: "-10"
+helm.sh/hook-weight: {{ sub (include "upgrade-gate.weight" $root) 10 | quote }}
 helm.sh/hook-delete-policy: before-hook-creation{{ if $secret }},hook-succeeded,hook-failed{{ end }}
-{{- else -}}
+{{- else if eq $engine "argocd" -}}
 argocd.argoproj.io/hook: {{ include "upgrade-gate.argoPhase" $root }}
 {{- /* without a policy it would be deleted before each sync; one that kubectl starts then takes it for made */}}
 argocd.argoproj.io/hook-delete-policy: {{ if $secret }}BeforeHookCreation,HookSucceeded,{{ end }}HookFailed
 argocd.argoproj.io/sync-wave: {{ sub (include "upgrade-gate.argoWave" $root) 10 | quote }}
 {{- end }}
+{{- end }}
+
+{{/*
+The annotations of an object of the application's own chart that the Job needs, as its Secret with the
+connection string, and that is there for the Job only.
+*/}}
+{{- define "upgrade-gate.hookSecret" -}}
+{{- $gate := dict "from" . }}{{- include "upgrade-gate.resolve" $gate }}
+{{- include "upgrade-gate.needsHook" (list $gate.root true) }}
+{{- end }}
+
+{{/* The Job's weight among hooks. */}}
+{{- define "upgrade-gate.weight" -}}
+{{- int (.Values.hooks).weight -}}
 {{- end }}
 
 {{/* Not empty where the Job also runs at the first installation. */}}
@@ -54,5 +69,5 @@ argocd.argoproj.io/sync-wave: {{ sub (include "upgrade-gate.argoWave" $root) 10 
 
 {{- define "upgrade-gate.argoWave" -}}
 {{- $wave := ((.Values.hooks).argocd).syncWave -}}
-{{- if include "upgrade-gate.onInstall" . }}0{{ else if kindIs "invalid" $wave }}1{{ else }}{{ int $wave }}{{ end -}}
+{{- if include "upgrade-gate.onInstall" . }}{{ include "upgrade-gate.weight" . }}{{ else if kindIs "invalid" $wave }}1{{ else }}{{ int $wave }}{{ end -}}
 {{- end }}

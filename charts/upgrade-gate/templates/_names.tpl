@@ -56,11 +56,48 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: upgrade-gate
 {{- end }}
 
+{{/* The labels of every object. Those of the chart override commonLabels. */}}
 {{- define "upgrade-gate.labels" -}}
-{{ include "upgrade-gate.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
+{{- $labels := deepCopy (.Values.commonLabels | default dict) }}
+{{- $labels = mustMergeOverwrite $labels (include "upgrade-gate.selectorLabels" . | fromYaml) }}
+{{- with include "upgrade-gate.version" . }}{{ $_ := set $labels "app.kubernetes.io/version" . }}{{ end }}
+{{- $_ := set $labels "app.kubernetes.io/managed-by" (toString .Release.Service) }}
+{{- $_ := set $labels "helm.sh/chart" (include "upgrade-gate.labelValue" (printf "%s-%s" .Chart.Name .Chart.Version)) }}
+{{- toYaml $labels }}
+{{- end }}
+
+{{/* The version of the image, which is that of the application: datalab's only where the image is the chart's. */}}
+{{- define "upgrade-gate.version" -}}
+{{- include "upgrade-gate.labelValue" (include "upgrade-gate.tag" .) -}}
+{{- end }}
+
+{{/* A text as the value of a label: at most 63 characters of a few kinds. */}}
+{{- define "upgrade-gate.labelValue" -}}
+{{- regexReplaceAll "[^-A-Za-z0-9_.]" . "_" | trunc 63 | trimAll "-_." -}}
+{{- end }}
+
+{{/* The annotations of an object: (list . those of its kind . what makes it a hook), both as maps. */}}
+{{- define "upgrade-gate.annotations" -}}
+{{- $root := index . 0 }}
+{{- $annotations := mustMergeOverwrite (deepCopy ($root.Values.commonAnnotations | default dict)) (deepCopy (index . 1 | default dict)) }}
+{{- with index . 2 }}
+{{- $annotations = mustMergeOverwrite $annotations (deepCopy (($root.Values.hooks).annotations | default dict)) . }}
+{{- end }}
+{{- if $annotations }}{{ toYaml $annotations }}{{ end }}
+{{- end }}
+
+{{/* Labels and annotations of an object of the release: (list . annotations of its kind . what makes it a hook). */}}
+{{- define "upgrade-gate.metadata" -}}
+{{- $root := index . 0 -}}
+labels:
+  {{- include "upgrade-gate.labels" $root | nindent 2 }}
+  {{- if index . 2 }}
+  upgrade-gate/hooks: {{ include "upgrade-gate.engine" $root }}
+  {{- end }}
+{{- with include "upgrade-gate.annotations" . }}
+annotations:
+  {{- . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{/*
@@ -70,7 +107,10 @@ before the release's own objects are there, and so they have a set of their own,
 {{- define "upgrade-gate.sets" -}}
 {{- $engine := include "upgrade-gate.engine" . -}}
 {{- $account := .Values.serviceAccount | default dict -}}
+{{- $hooks := (.Values.hooks).serviceAccount | default dict -}}
 {{- $create := ternary true $account.create (kindIs "invalid" $account.create) -}}
+{{- /* an account of the parent chart is not there yet when the first hook runs */}}
+{{- $createHooks := ternary $hooks.create (or $create (not .Chart.IsRoot)) (kindIs "bool" $hooks.create) -}}
 {{- $suffixes := dict "release" "" -}}
 {{- if ne $engine "none" }}{{ $_ := set $suffixes "hook" (printf "-%s" $engine) }}{{ end -}}
 {{- range $kind, $suffix := $suffixes }}
@@ -78,13 +118,20 @@ before the release's own objects are there, and so they have a set of their own,
 {{ $kind }}:
   name: {{ $name | quote }}
   secret: {{ include "upgrade-gate.named" (list $ (printf "%s-mongodb" $suffix)) | quote }}
+  {{- if eq $kind "release" }}
   createAccount: {{ $create }}
-  {{- if not $create }}
+  account: {{ $account.name | default (ternary $name "default" $create) | quote }}
+  {{- else }}
+  createAccount: {{ $createHooks }}
+  {{- if $hooks.name }}
+  account: {{ tpl $hooks.name $ | quote }}
+  {{- else if not $createHooks }}
   account: {{ $account.name | default "default" | quote }}
-  {{- else if $account.name }}
+  {{- else if and $create $account.name }}
   account: {{ include "upgrade-gate.fitted" (list $account.name $suffix) | quote }}
   {{- else }}
   account: {{ $name | quote }}
+  {{- end }}
   {{- end }}
 {{- end }}
 {{- end }}
