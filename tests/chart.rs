@@ -14,6 +14,12 @@ mod helm;
 mod hooks;
 #[path = "chart/kubernetes.rs"]
 mod kubernetes;
+#[path = "chart/leftovers.rs"]
+mod leftovers;
+#[path = "chart/modes.rs"]
+mod modes;
+#[path = "chart/parents.rs"]
+mod parents;
 #[path = "chart/pods.rs"]
 mod pods;
 #[path = "chart/rights.rs"]

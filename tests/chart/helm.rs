@@ -14,12 +14,12 @@ use crate::kubernetes;
 pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/upgrade-gate");
 const BINARIES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/.cache/cluster/bin");
 /// Both, for they read a chart by code of their own.
-const HELMS: [&str; 2] = ["helm3", "helm4"];
+pub const HELMS: [&str; 2] = ["helm3", "helm4"];
 /// The least that the chart asks for.
 pub const SECRET: &str = "mongodb: { existingSecret: { name: db } }\n";
 
 /// Runs one Helm with values on stdin.
-fn helm(name: &str, arguments: &[&str], values: &str) -> Output {
+pub fn helm(name: &str, arguments: &[&str], values: &str) -> Output {
     let binary = Path::new(BINARIES).join(name);
     assert!(
         binary.exists(),
@@ -235,7 +235,18 @@ pub fn pod(object: &Value) -> &Value {
 /// The variables of a pod's gate, which may be an init container; each is there once.
 #[track_caller]
 pub fn env(pod: &Value) -> BTreeMap<String, String> {
-    let container = pod.pointer("/initContainers/0").or(pod.pointer("/containers/0")).unwrap();
+    let lists = ["containers", "initContainers"];
+    let mut containers = lists.iter().filter_map(|list| pod[*list].as_array()).flatten();
+    let is_gate = |container: &&Value| {
+        let mut names = container["env"].as_array().into_iter().flatten();
+        names.any(|v| v["name"].as_str().is_some_and(|n| n.starts_with("GATE_MONGODB_URI")))
+    };
+    variables(containers.find(is_gate).expect("a gate in the pod"))
+}
+
+/// The variables of a container; each is there once.
+#[track_caller]
+pub fn variables(container: &Value) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::new();
     for variable in container["env"].as_array().unwrap() {
         let from = &variable["valueFrom"];

@@ -296,7 +296,8 @@ fn an_installation_and_an_upgrade_are_rendered_alike() {
 
 #[test]
 fn the_command_that_removes_what_hooks_leave_finds_all_of_it() {
-    let rendered = render("networkPolicy: { enabled: true }\nhooks: { onRollback: true }\n");
+    let uri = "mongodb: { uri: mongodb://host/db }";
+    let rendered = render(&format!("{uri}\nhooks: {{ onRollback: true }}\n"));
     let hooks: Vec<_> = rendered.0.iter().filter(|object| !hook(object).is_empty()).collect();
     let kinds: BTreeSet<_> =
         hooks.iter().map(|hook| text_at(hook, "/kind").to_lowercase()).collect();
@@ -307,11 +308,12 @@ fn the_command_that_removes_what_hooks_leave_finds_all_of_it() {
         let command = format!("job,{}", command.unwrap());
         let named = command.split(' ').next().unwrap().split(',').map(String::from);
         assert_eq!(named.collect::<BTreeSet<_>>(), kinds);
-        assert!(text.contains(",app.kubernetes.io/component=upgrade-gate"), "{text}");
+        assert!(text.contains(",upgrade-gate/hooks=helm"), "{text}");
     }
-    for object in hooks {
+    for object in &rendered.0 {
         let labels = &object["metadata"]["labels"];
-        assert_eq!(labels["app.kubernetes.io/component"], "upgrade-gate", "{object:#}");
         assert_eq!(labels["app.kubernetes.io/instance"], "r");
+        let is_hook = labels["upgrade-gate/hooks"] == "helm";
+        assert_eq!(is_hook, !hook(object).is_empty(), "{object:#}");
     }
 }

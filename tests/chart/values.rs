@@ -135,8 +135,15 @@ fn every_value_has_a_comment() {
     assert!(bare.is_empty(), "values.yaml does not describe {bare:?}");
 }
 
+/// A schema, or the one that it refers to.
+fn resolved(part: &Value) -> Value {
+    let name = part["$ref"].as_str().and_then(|name| name.strip_prefix("#/definitions/"));
+    name.map_or_else(|| part.clone(), |name| schema()["definitions"][name].clone())
+}
+
 /// A value in which every property of a schema's object is misspelt, on every level; and the misspelt names.
 fn misspelt(schema: &Value, path: &str, found: &mut Vec<(String, String)>) -> Option<Value> {
+    let schema = &resolved(schema);
     if schema["type"] == "array" {
         return Some(json!([misspelt(&schema["items"], &format!("{path}/0"), found)?]));
     }
@@ -203,9 +210,10 @@ fn a_value_of_the_wrong_kind_is_refused() {
 #[test]
 fn the_schema_knows_the_values_and_no_others() {
     fn compare(schema: &Value, values: &Value, path: &str) {
+        let schema = resolved(schema);
         let Some(properties) = schema["properties"].as_object() else { return };
-        let open = ["/resources", "/securityContext", "/podSecurityContext", "/affinity"];
-        if open.contains(&path) {
+        let open = ["securityContext", "podSecurityContext", "affinity"];
+        if path.ends_with("/resources") || open.contains(&path.trim_start_matches('/')) {
             return;
         }
         let known: BTreeSet<_> = properties.keys().cloned().collect();
@@ -234,8 +242,12 @@ fn absent(depth: usize) -> String {
         }
     }
     let mut values = nulls(&chart_values(), depth);
-    values["mongodb"] =
-        json!({ "existingSecret": { "name": "db", "key": null }, "uri": null, "uriFile": null });
+    values["mongodb"] = json!({
+        "existingSecret": { "name": "db", "key": null },
+        "uri": null,
+        "uriFile": null,
+        "ca": null,
+    });
     // one value, for Kubernetes has no defaults for parts of it
     values["resources"] = Value::Null;
     format!("{values}# mongodb:")
@@ -302,4 +314,51 @@ fn a_field_that_kubernetes_does_not_know_is_found() {
     let mut without = job.clone();
     without["spec"].as_object_mut().unwrap().remove("template");
     assert_eq!(crate::kubernetes::check(&without).unwrap_err(), "/spec: no \"template\"");
+}
+
+/// What `ct lint` asks of a chart, and what Artifact Hub reads.
+#[test]
+fn the_package_says_who_makes_it_and_under_which_licence() {
+    let chart = chart();
+    for field in ["home", "icon", "description", "version"] {
+        assert!(chart[field].as_str().is_some_and(|text| !text.is_empty()), "{field}");
+    }
+    assert!(!chart["sources"].as_array().unwrap().is_empty());
+    for maintainer in chart["maintainers"].as_array().unwrap() {
+        assert!(maintainer["name"].is_string() && maintainer["url"].is_string(), "{maintainer}");
+    }
+    let annotation = |name: &str| {
+        let text = chart["annotations"][format!("artifacthub.io/{name}")].as_str().unwrap();
+        yaml(text)
+    };
+    assert_eq!(annotation("license"), "MIT");
+    let image = annotation("images")[0]["image"].clone();
+    let values = chart_values();
+    let repository = values["image"]["repository"].as_str().unwrap();
+    assert_eq!(image, format!("{repository}:{}", chart["appVersion"].as_str().unwrap()));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for link in annotation("links").as_array().unwrap() {
+        let url = link["url"].as_str().unwrap();
+        let path = url.rsplit_once("/main/").map(|(_, path)| path);
+        assert!(path.is_some_and(|path| root.join(path).exists()), "{url}");
+    }
+    let licence = fs::read_to_string(root.join("LICENSE")).unwrap();
+    assert_eq!(
+        file("LICENSE"),
+        licence,
+        "a copy, because a package holds nothing outside its folder"
+    );
+
+    let folder = Folder::new("package");
+    let folder = folder.path().to_str().unwrap();
+    for helm in crate::helm::HELMS {
+        let output = crate::helm::helm(helm, &["package", CHART, "--destination", folder], "");
+        assert!(output.status.success(), "{helm}");
+    }
+    let package = format!("{folder}/upgrade-gate-{}.tgz", env!("CARGO_PKG_VERSION"));
+    let listed = std::process::Command::new("tar").args(["-tzf", &package]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    for name in ["LICENSE", "README.md", "values.schema.json", "templates/_context.tpl"] {
+        assert!(listed.lines().any(|line| line == format!("upgrade-gate/{name}")), "{listed}");
+    }
 }

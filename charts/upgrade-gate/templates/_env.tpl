@@ -39,7 +39,7 @@ names it uses (release or hook); mode.
 {{- end }}
 {{- end }}
 {{- /* may be a template, so that one value moves application and gate */}}
-{{- $app := tpl (toString (($values.settings).appVersion | default "")) .root }}
+{{- $app := include "upgrade-gate.text" (list .root "settings.appVersion" ($values.settings).appVersion) }}
 {{- if $app }}
 {{- $env = append $env (dict "name" "GATE_APP_VERSION" "value" $app) }}
 {{- end }}
@@ -54,11 +54,15 @@ names it uses (release or hook); mode.
 {{- $more = merge $more (dict "GATE_RECORD_VERSION" $record.version "GATE_EXPECT_VERSION" $record.expect "GATE_DISCARD_JOURNAL" $record.discardJournal) }}
 {{- end }}
 {{- end }}
+{{- if eq .way "status" }}{{ $_ := set $more "GATE_REPORT_FILE" "/gate-status/report.json" }}{{ end }}
 {{- range $name, $value := $more }}
 {{- if $value }}{{ $env = append $env (dict "name" $name "value" (toString $value)) }}{{ end }}
 {{- end }}
 {{- $env = concat $env (include "upgrade-gate.clusterEnv" . | fromYamlArray) }}
-{{- concat $env (include "upgrade-gate.extraEnv" .root | fromYamlArray) | toYaml }}
+{{- range include "upgrade-gate.extraEnv" .root | fromYamlArray }}
+{{- if not (and (eq $.way "status") (eq .name "GATE_REPORT_FILE")) }}{{ $env = append $env . }}{{ end }}
+{{- end }}
+{{- toYaml $env }}
 {{- end }}
 
 {{/* The values that the containers of one way have for themselves: mongodb and resources. */}}
