@@ -28,7 +28,7 @@ use crate::record::history::Writer;
 use crate::record::lock::{LOCK_ID, Lock};
 use crate::record::names::Names;
 use crate::record::remembered::Memory;
-use crate::record::stamp::Place;
+use crate::record::stamp::stamped::Place;
 use crate::record::store::Store;
 use crate::server::connection::{Connected, connect};
 use crate::server::diagnosis::{explained, no_name_server};

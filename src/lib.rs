@@ -11,10 +11,10 @@
 //! - `engine`: applies upgrades, or finds out without a trace what each would do.
 //! - `decision`: the pure function from what was read and what the operator said to what is to be done.
 //! - `record`: what is stored: record, journal, history, lock.
+//! - `authoring`: what upgrades are written with.
 //! - `quiesce`: stops old code while its data changes. All that knows Kubernetes is in it.
 //! - `server`: the connection, and what a server's answers mean.
 //! - `process`: settings, log, report, exit codes.
-//! - `authoring`: what upgrades are written with.
 //! - `version`: versions and their order. `visible`: text of others, made safe to print.
 
 mod authoring;
@@ -33,7 +33,6 @@ mod server;
 mod version;
 mod visible;
 
-pub use authoring::action::{ActionType, UpgradeAction};
 pub use authoring::command::{Command, CreateIndex};
 pub use authoring::condition::Condition;
 pub use authoring::derived::derived_object_id;
@@ -50,6 +49,7 @@ pub use futures_util::future::BoxFuture;
 pub use gate::Gate;
 pub use mongodb;
 pub use mongodb::bson;
+pub use process::action::{ActionType, UpgradeAction};
 pub use process::exit::Outcome;
 pub use process::failure::Failure;
 pub use process::report::{

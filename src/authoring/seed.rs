@@ -8,7 +8,11 @@ use mongodb::bson::{DateTime, Document, RawBsonRef, RawDocument, RawDocumentBuf}
 
 use crate::authoring::edit::MAX_DOCUMENT_SIZE;
 use crate::authoring::naming::Name;
+use crate::authoring::presence::Presence;
 use crate::authoring::step_error::StepError;
+use crate::authoring::step_kind::StepKind;
+use crate::process::action::{ActionType, UpgradeAction};
+use crate::server::privileges::{Need, on};
 
 /// The documents of a seed, as they are sent.
 pub(crate) type Documents = Arc<[RawDocumentBuf]>;
@@ -87,27 +91,11 @@ impl Seed {
         self
     }
 
-    /// The name under which the journal knows the step.
-    pub(crate) fn step_name(&self) -> String {
-        match &self.name {
-            Some(name) => name.clone().into_owned(),
-            None => format!("seed {}", self.collection),
-        }
-    }
-
     /// The line of a plan or a report, with `{n}`.
     pub(crate) fn describe(&self) -> Cow<'_, str> {
         match &self.description {
             Some(description) => Cow::Borrowed(description),
             None => Cow::Owned(format!("Insert {{n}} document(s) into {}", self.collection)),
-        }
-    }
-
-    /// What is wrong with documents that are known before any run.
-    pub(crate) fn mistake(&self) -> Option<String> {
-        match &self.source {
-            Source::Fixed(documents) => documents.as_ref().err().cloned(),
-            Source::Computed(_) => None,
         }
     }
 
@@ -118,6 +106,47 @@ impl Seed {
             Source::Computed(documents) => encoded(&self.collection, documents(started)?),
         }
         .map_err(StepError::Refused)
+    }
+}
+
+impl StepKind for Seed {
+    fn name(&self) -> String {
+        match &self.name {
+            Some(name) => name.clone().into_owned(),
+            None => format!("seed {}", self.collection),
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        "seed"
+    }
+
+    fn reads(&self) -> Vec<&str> {
+        vec![&self.collection]
+    }
+
+    fn writes(&self) -> Vec<&str> {
+        vec![&self.collection]
+    }
+
+    // what is wrong with documents that are known before any run
+    fn own_mistake(&self) -> Option<String> {
+        match &self.source {
+            Source::Fixed(documents) => documents.as_ref().err().cloned(),
+            Source::Computed(_) => None,
+        }
+    }
+
+    fn privileges(&self) -> Vec<Need> {
+        on(&["find", "insert"], &self.collection)
+    }
+
+    fn foretell<'a>(&'a self, presence: &mut Presence<'a, '_>) {
+        presence.adds(&self.collection);
+    }
+
+    fn inexact(&self) -> Vec<UpgradeAction> {
+        vec![UpgradeAction::inexact(ActionType::Insert, &*self.collection, self.describe())]
     }
 }
 
@@ -189,17 +218,17 @@ mod tests {
             (vec![doc! { "_id": "a", "b\0c": 1 }], "BSON"),
             (vec![doc! { "_id": 1, "a": "x".repeat(MAX_DOCUMENT_SIZE) }], "16 MiB"),
         ] {
-            let mistake = Seed::new("roles", documents).mistake().unwrap();
+            let mistake = Seed::new("roles", documents).own_mistake().unwrap();
             assert!(mistake.contains(what) && !mistake.contains("secret"), "{mistake}");
         }
         let fine = [doc! { "_id": 1 }, doc! { "_id": "1" }, doc! { "_id": { "a": 1 } }];
-        assert_eq!(Seed::new("roles", fine).mistake(), None);
+        assert_eq!(Seed::new("roles", fine).own_mistake(), None);
     }
 
     #[test]
     fn what_is_computed_is_asked_for_by_runs_alone() {
         let seed = Seed::computed("roles", |_| Err(StepError::refused("APP_ADMIN is not set")));
-        assert_eq!(seed.mistake(), None);
+        assert_eq!(seed.own_mistake(), None);
         assert!(seed.documents(DateTime::now()).is_err());
     }
 }

@@ -1,14 +1,20 @@
 //! One step of an upgrade, of whatever kind.
 
+use derive_more::From;
+
+use crate::authoring::command::kind::CommandKind;
 use crate::authoring::command::{Command, CreateIndex};
 use crate::authoring::naming::collection_mistake;
+use crate::authoring::presence::Presence;
 use crate::authoring::seed::Seed;
+use crate::authoring::step_kind::StepKind;
 use crate::authoring::transaction::Transaction;
 use crate::authoring::transform::Transform;
+use crate::process::action::UpgradeAction;
+use crate::server::privileges::Need;
 
 /// One step of an upgrade.
-#[expect(clippy::large_enum_variant, reason = "a process holds a handful of them")]
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, From)]
 #[non_exhaustive]
 pub enum Step {
     /// Documents of one collection become others.
@@ -21,107 +27,86 @@ pub enum Step {
     Command(Command),
 }
 
-impl From<Transform> for Step {
-    fn from(step: Transform) -> Self {
-        Step::Transform(step)
-    }
-}
-
-impl From<Seed> for Step {
-    fn from(step: Seed) -> Self {
-        Step::Seed(step)
-    }
-}
-
-impl From<Transaction> for Step {
-    fn from(step: Transaction) -> Self {
-        Step::Transaction(step)
-    }
-}
-
-impl From<Command> for Step {
-    fn from(step: Command) -> Self {
-        Step::Command(step)
-    }
-}
-
 impl From<CreateIndex> for Step {
     fn from(index: CreateIndex) -> Self {
         Step::Command(index.into())
     }
 }
 
+// What every kind of step says of itself.
 impl Step {
-    /// The name under which the journal knows the step; unique within a version.
+    fn as_kind(&self) -> &dyn StepKind {
+        match self {
+            Step::Transform(step) => step,
+            Step::Seed(step) => step,
+            Step::Transaction(step) => step,
+            Step::Command(step) => step,
+        }
+    }
+
     pub(crate) fn name(&self) -> String {
-        match self {
-            Step::Transform(step) => step.step_name(),
-            Step::Seed(step) => step.step_name(),
-            Step::Transaction(step) => step.name.clone().into_owned(),
-            Step::Command(step) => step.describe(),
-        }
+        self.as_kind().name()
     }
 
-    /// The kind under which the journal knows the step.
     pub(crate) fn kind(&self) -> &'static str {
-        match self {
-            Step::Transform(_) => "transform",
-            Step::Seed(_) => "seed",
-            Step::Transaction(_) => "transaction",
-            Step::Command(_) => "command",
-        }
+        self.as_kind().kind()
     }
 
-    /// The collections whose documents the step may change.
+    pub(crate) fn reads(&self) -> Vec<&str> {
+        self.as_kind().reads()
+    }
+
     pub(crate) fn writes(&self) -> Vec<&str> {
+        self.as_kind().writes()
+    }
+
+    pub(crate) fn changes(&self) -> Vec<&str> {
+        self.as_kind().changes()
+    }
+
+    pub(crate) fn collections(&self) -> Vec<&str> {
+        self.as_kind().collections()
+    }
+
+    pub(crate) fn privileges(&self) -> Vec<Need> {
+        self.as_kind().privileges()
+    }
+
+    pub(crate) fn foretell<'a>(&'a self, presence: &mut Presence<'a, '_>) {
+        self.as_kind().foretell(presence);
+    }
+
+    pub(crate) fn needs_transactions(&self) -> bool {
+        self.as_kind().needs_transactions()
+    }
+
+    pub(crate) fn inexact(&self) -> Vec<UpgradeAction> {
+        self.as_kind().inexact()
+    }
+}
+
+impl Step {
+    /// The step as a command.
+    pub(crate) fn command(&self) -> Option<&dyn CommandKind> {
         match self {
-            Step::Transform(step) => [&step.collection]
-                .into_iter()
-                .chain(&step.inserts_into)
-                .map(|name| &**name)
-                .collect(),
-            Step::Seed(step) => vec![&step.collection],
-            Step::Transaction(step) => step.collections.iter().map(|name| &**name).collect(),
-            Step::Command(Command::Rename { from, to }) => vec![from, to],
-            Step::Command(Command::Drop { collection }) => vec![collection],
-            Step::Command(_) => vec![],
+            Step::Command(command) => Some(command.as_kind()),
+            _ => None,
         }
     }
 
     /// Whether the step may change a collection: its documents, indexes, validator or name.
     pub(crate) fn touches(&self, collection: &str) -> bool {
-        match self {
-            Step::Command(command) => command.collections().contains(&collection),
-            _ => self.writes().contains(&collection),
-        }
+        self.changes().contains(&collection)
+    }
+
+    /// The collection that the step takes away under its name.
+    pub(crate) fn gone(&self) -> Option<&str> {
+        self.command()?.gone()
     }
 
     /// Whether the step may take a collection away, or another one's place.
     pub(crate) fn removes(&self, collection: &str) -> bool {
-        let removing = matches!(self, Step::Command(Command::Rename { .. } | Command::Drop { .. }));
-        removing && self.touches(collection)
-    }
-
-    /// The collections whose documents decide what the step does.
-    pub(crate) fn reads(&self) -> Vec<&str> {
-        match self {
-            Step::Transform(step) => [&step.collection]
-                .into_iter()
-                .chain(step.lookups.iter().map(|l| &l.collection))
-                .map(|name| &**name)
-                .collect(),
-            Step::Seed(step) => vec![&step.collection],
-            Step::Transaction(step) => step.collections.iter().map(|name| &**name).collect(),
-            Step::Command(command) => command.collections(),
-        }
-    }
-
-    /// Every collection that the step names.
-    pub(crate) fn collections(&self) -> Vec<&str> {
-        match self {
-            Step::Command(command) => command.collections(),
-            _ => [self.reads(), self.writes()].concat(),
-        }
+        self.gone().is_some() && self.touches(collection)
     }
 
     /// Why it cannot be carried out on any database.
@@ -130,20 +115,7 @@ impl Step {
         if name.is_empty() {
             return Some("a step has an empty name: it needs a name, or none given".to_owned());
         }
-        let named =
-            self.collections().into_iter().find_map(collection_mistake).or_else(|| match self {
-                Step::Transform(transform) => transform.name_mistake(),
-                Step::Command(command) => command.name_mistake(),
-                Step::Seed(_) | Step::Transaction(_) => None,
-            });
-        if let Some(mistake) = named {
-            return Some(format!("step \"{name}\": {mistake}"));
-        }
-        match self {
-            Step::Transform(transform) => transform.lookup_mistake(),
-            Step::Seed(seed) => seed.mistake(),
-            Step::Command(command) => command.option_mistake(),
-            Step::Transaction(_) => None,
-        }
+        let named = self.collections().into_iter().find_map(collection_mistake);
+        Some(format!("step \"{name}\": {}", named.or_else(|| self.as_kind().own_mistake())?))
     }
 }

@@ -8,9 +8,7 @@ use mongodb::IndexModel;
 use mongodb::bson::DateTime;
 use thiserror::Error;
 
-use crate::authoring::command::Command;
 use crate::authoring::condition::Condition;
-use crate::authoring::naming::Name;
 use crate::authoring::step::Step;
 use crate::authoring::upgrade::Upgrade;
 use crate::version::Version;
@@ -22,7 +20,7 @@ pub(crate) struct VersionUpgrade {
     pub(crate) upgrades: Vec<Upgrade>,
     started: Started,
     /// The indexes that later versions create.
-    later_indexes: Arc<[(Name, IndexModel)]>,
+    later_indexes: Arc<[(String, IndexModel)]>,
 }
 
 /// When the run began that applies a version, in milliseconds: one time for all steps, retries and
@@ -46,11 +44,8 @@ impl VersionUpgrade {
     }
 
     /// The indexes that this version's steps create.
-    fn indexes(&self) -> impl Iterator<Item = (&Name, &IndexModel)> {
-        self.steps().filter_map(|step| match step {
-            Step::Command(Command::CreateIndex { collection, index }) => Some((collection, index)),
-            _ => None,
-        })
+    fn indexes(&self) -> impl Iterator<Item = (&str, &IndexModel)> {
+        self.steps().filter_map(|step| step.command()?.index())
     }
 
     /// The indexes of a collection that this version or a later one creates.
@@ -58,9 +53,9 @@ impl VersionUpgrade {
         &'a self,
         collection: &'a str,
     ) -> impl Iterator<Item = &'a IndexModel> {
-        let later = self.later_indexes.iter().map(|(name, index)| (name, index));
+        let later = self.later_indexes.iter().map(|(name, index)| (name.as_str(), index));
         let all = self.indexes().chain(later);
-        all.filter(move |(name, _)| **name == collection).map(|(_, index)| index)
+        all.filter(move |(name, _)| *name == collection).map(|(_, index)| index)
     }
 
     /// What the version's upgrades do, in a line.
@@ -136,8 +131,8 @@ impl Upgrades {
                 return Err(TableError(format!("upgrade {}: {mistake}", of_version.version)));
             }
             // a command has the name of what it does, and may do it twice with another one between
-            let named = of_version.steps().filter(|step| !matches!(step, Step::Command(_)));
-            let mut names: Vec<String> = named.map(Step::name).collect();
+            let named = of_version.steps().filter(|step| step.command().is_none());
+            let mut names: Vec<String> = named.map(|step| step.name()).collect();
             names.sort();
             if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
                 return Err(TableError(format!(
@@ -146,10 +141,11 @@ impl Upgrades {
                 )));
             }
         }
-        let mut later: Vec<(Name, IndexModel)> = Vec::new();
+        let mut later: Vec<(String, IndexModel)> = Vec::new();
         for of_version in versions.iter_mut().rev() {
             of_version.later_indexes = later.clone().into();
-            later.extend(of_version.indexes().map(|(name, index)| (name.clone(), index.clone())));
+            later
+                .extend(of_version.indexes().map(|(name, index)| (name.to_owned(), index.clone())));
         }
         Ok(Upgrades { versions, oldest: None })
     }
@@ -211,9 +207,7 @@ fn missing_mistake<'a>(steps: impl Iterator<Item = &'a Step>) -> Option<String> 
     for step in steps {
         let (needs, verb) = match step {
             Step::Transform(_) => (step.reads(), "reads"),
-            Step::Command(Command::Rename { from, .. }) => (vec![&**from], "renames"),
-            Step::Command(Command::Drop { collection }) => (vec![&**collection], "drops"),
-            _ => (vec![], ""),
+            _ => (step.gone().into_iter().collect(), "takes away"),
         };
         if let Some((name, by)) = needs.iter().find_map(|name| gone.get_key_value(*name)) {
             return Some(format!(
@@ -225,11 +219,8 @@ fn missing_mistake<'a>(steps: impl Iterator<Item = &'a Step>) -> Option<String> 
         for name in step.collections() {
             gone.remove(name);
         }
-        if let Step::Command(
-            Command::Rename { from: name, .. } | Command::Drop { collection: name },
-        ) = step
-        {
-            gone.insert(name.to_string(), step.name());
+        if let Some(name) = step.gone() {
+            gone.insert(name.to_owned(), step.name());
         }
     }
     None

@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::authoring::action::UpgradeAction;
 use crate::authoring::handle::Handle;
 use crate::authoring::naming::Name;
+use crate::authoring::presence::Presence;
 use crate::authoring::step_error::StepError;
+use crate::authoring::step_kind::StepKind;
+use crate::process::action::{ActionType, UpgradeAction};
+use crate::server::privileges::{Need, on};
 
 type Run = dyn for<'a> Fn(&'a mut Handle<'_>) -> BoxFuture<'a, Result<Vec<UpgradeAction>, StepError>>
     + Send
@@ -37,5 +40,42 @@ impl Transaction {
     ) -> Self {
         let collections = collections.into_iter().map(Into::into).collect();
         Transaction { name: name.into(), collections, run: Arc::new(run) }
+    }
+}
+
+impl StepKind for Transaction {
+    fn name(&self) -> String {
+        self.name.clone().into_owned()
+    }
+
+    fn kind(&self) -> &'static str {
+        "transaction"
+    }
+
+    fn reads(&self) -> Vec<&str> {
+        self.collections.iter().map(|name| &**name).collect()
+    }
+
+    fn writes(&self) -> Vec<&str> {
+        self.reads()
+    }
+
+    fn privileges(&self) -> Vec<Need> {
+        let all = ["find", "insert", "update", "remove"];
+        self.collections.iter().flat_map(|name| on(&all, name)).collect()
+    }
+
+    // what it finds missing it may create
+    fn foretell<'a>(&'a self, presence: &mut Presence<'a, '_>) {
+        self.collections.iter().for_each(|name| presence.adds(name));
+    }
+
+    fn needs_transactions(&self) -> bool {
+        true
+    }
+
+    fn inexact(&self) -> Vec<UpgradeAction> {
+        let collections = self.collections.join(", ");
+        vec![UpgradeAction::inexact(ActionType::Update, collections, &*self.name)]
     }
 }

@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use mongodb::bson::{Document, RawDocument, doc};
 
-use crate::authoring::action::ActionType;
 use crate::authoring::edit::Edits;
 use crate::authoring::lookup::{Found, Lookup};
 use crate::authoring::naming::Name;
+use crate::authoring::presence::Presence;
 use crate::authoring::step_error::StepError;
+use crate::authoring::step_kind::StepKind;
+use crate::process::action::{ActionType, UpgradeAction};
+use crate::server::privileges::{Need, on};
 
 type Edit = dyn Fn(&RawDocument, &Found, &mut Edits) -> Result<(), StepError> + Send + Sync;
 
@@ -91,14 +94,6 @@ impl Transform {
         self
     }
 
-    /// The name under which the journal knows the step.
-    pub(crate) fn step_name(&self) -> String {
-        match &self.name {
-            Some(name) => name.clone().into_owned(),
-            None => format!("transform {}", self.collection),
-        }
-    }
-
     /// Whether what it inserts may be its own to transform.
     pub(crate) fn meets_its_own(&self) -> bool {
         self.inserts_into.contains(&self.collection)
@@ -140,7 +135,7 @@ impl Transform {
     }
 
     /// What is wrong with its names, of fields and counters.
-    pub(crate) fn name_mistake(&self) -> Option<String> {
+    fn name_mistake(&self) -> Option<String> {
         let part = |part: &str| part.is_empty() || part.starts_with('$') || part.contains('\0');
         if let Some(field) = self.fields.iter().find(|field| field.split('.').any(part)) {
             return Some(format!("no field can be called {field:?}"));
@@ -167,7 +162,7 @@ impl Transform {
     }
 
     /// What is wrong with its look-ups.
-    pub(crate) fn lookup_mistake(&self) -> Option<String> {
+    fn lookup_mistake(&self) -> Option<String> {
         let mut names: Vec<&str> = self.lookups.iter().map(|l| &*l.name).collect();
         names.sort_unstable();
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -195,5 +190,64 @@ impl Transform {
                     .reads()
                     .is_none_or(|mut read| read.any(|f| self.fields.iter().any(|own| own == f))));
         inserts || edits
+    }
+}
+
+impl StepKind for Transform {
+    fn name(&self) -> String {
+        match &self.name {
+            Some(name) => name.clone().into_owned(),
+            None => format!("transform {}", self.collection),
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        "transform"
+    }
+
+    fn reads(&self) -> Vec<&str> {
+        let looked_up = self.lookups.iter().map(|lookup| &*lookup.collection);
+        [&*self.collection].into_iter().chain(looked_up).collect()
+    }
+
+    fn writes(&self) -> Vec<&str> {
+        [&self.collection].into_iter().chain(&self.inserts_into).map(|name| &**name).collect()
+    }
+
+    fn own_mistake(&self) -> Option<String> {
+        self.name_mistake().or_else(|| self.lookup_mistake())
+    }
+
+    fn privileges(&self) -> Vec<Need> {
+        let mut needs = on(&["find", "update"], &self.collection);
+        if self.deletes {
+            needs.extend(on(&["remove"], &self.collection));
+        }
+        needs.extend(self.lookups.iter().flat_map(|lookup| on(&["find"], &lookup.collection)));
+        needs.extend(self.inserts_into.iter().flat_map(|name| on(&["find", "insert"], name)));
+        needs
+    }
+
+    fn foretell<'a>(&'a self, presence: &mut Presence<'a, '_>) {
+        presence.works_on(&self.collection);
+        for lookup in &self.lookups {
+            presence.looks_up(&lookup.collection, &lookup.name);
+        }
+        self.inserts_into.iter().for_each(|name| presence.adds(name));
+    }
+
+    fn needs_transactions(&self) -> bool {
+        !self.convergent
+    }
+
+    fn inexact(&self) -> Vec<UpgradeAction> {
+        let action = |action_type, description| {
+            UpgradeAction::inexact(action_type, &*self.collection, description)
+        };
+        if self.counters.is_empty() {
+            return vec![action(ActionType::Update, "Change documents")];
+        }
+        let counted = self.counters.iter().map(|c| action(c.action_type, &*c.description));
+        counted.collect()
     }
 }

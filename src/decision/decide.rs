@@ -10,7 +10,7 @@ use crate::process::failure::Failure;
 use crate::process::settings::Initialise;
 use crate::record::document::{Record, Recorded};
 use crate::record::observed::{Holder, Observed};
-use crate::record::stamp::Place;
+use crate::record::stamp::stamped::Place;
 use crate::version::Version;
 
 /// What is to be done.
@@ -253,7 +253,7 @@ mod tests {
     use crate::authoring::upgrade::Upgrade;
     use crate::record::history::Writer;
     use crate::record::journal::Journal;
-    use crate::record::stamp::Stamping;
+    use crate::record::stamp::stamped::Stamping;
 
     fn version(text: &str) -> Version {
         Version::parse(text).unwrap()

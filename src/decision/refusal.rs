@@ -7,7 +7,7 @@ use crate::record::document::{Record, Unreadable};
 use crate::record::history::{Action, Entry};
 use crate::record::journal::Journal;
 use crate::record::observed::Observed;
-use crate::record::stamp::Stamp;
+use crate::record::stamp::stamped::Stamp;
 use crate::version::Version;
 
 /// What closes the gate to this code whatever the operator says and whoever holds the lock.

@@ -6,7 +6,7 @@ use crate::authoring::condition::{Condition, Kind};
 use crate::authoring::naming::Name;
 use crate::authoring::table::VersionUpgrade;
 use crate::engine::context::Context;
-use crate::engine::find::{In, query};
+use crate::engine::documents::find::{In, query};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::server::stop::RunError;

@@ -38,10 +38,7 @@ pub(crate) fn in_step(error: RunError, upgrade: &VersionUpgrade, step: &Step) ->
                 && !errors::is_transient(&error)
                 && !answer::too_large(&error) =>
         {
-            let mut collections = step.writes();
-            if let Step::Command(command) = step {
-                collections = command.collections();
-            }
+            let mut collections = step.changes();
             collections.dedup();
             let doing =
                 format!("{}: collection {}", at(upgrade, &step.name()), collections.join(", "));
@@ -72,7 +69,7 @@ pub(crate) fn closed_applying(
             let mut collections: Vec<&str> = upgrades
                 .iter()
                 .flat_map(|upgrade| upgrade.steps())
-                .flat_map(Step::writes)
+                .flat_map(|step| step.writes())
                 .collect();
             collections.sort_unstable();
             collections.dedup();

@@ -4,8 +4,8 @@
 use std::collections::HashSet;
 
 use crate::authoring::table::VersionUpgrade;
-use crate::engine::absent::{Absent, absent};
 use crate::engine::context::Context;
+use crate::engine::preflight::absent::{Absent, absent};
 use crate::modes::run::Run;
 use crate::record::journal::Journal;
 

@@ -3,7 +3,6 @@
 
 use mongodb::bson::{Timestamp, doc};
 
-use crate::authoring::step::Step;
 use crate::authoring::table::VersionUpgrade;
 use crate::modes::run::Run;
 use crate::process::failure::Failure;
@@ -26,7 +25,7 @@ impl Run<'_> {
         for upgrade in upgrades {
             collections.extend(upgrade.conditions().map(|condition| &*condition.collection));
             // a command reads no documents, and its author may have no privilege to
-            let steps = upgrade.steps().filter(|step| !matches!(step, Step::Command(_)));
+            let steps = upgrade.steps().filter(|step| step.command().is_none());
             collections.extend(steps.flat_map(|step| step.reads()));
         }
         collections.sort_unstable();

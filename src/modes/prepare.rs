@@ -3,12 +3,8 @@
 use mongodb::ClientSession;
 use mongodb::bson::Timestamp;
 
-use crate::authoring::command::Command;
 use crate::authoring::condition::{Asked, Condition};
-use crate::authoring::step::Step;
 use crate::authoring::table::VersionUpgrade;
-use crate::engine::apply::is_supported;
-use crate::engine::command::names_by_uuid;
 use crate::engine::condition::ask;
 use crate::engine::context::Context;
 use crate::engine::failing::{closed, closed_in_preflight};
@@ -20,7 +16,7 @@ use crate::record::staged::Own;
 use crate::server::answer;
 use crate::server::compatibility::NamingByUuid;
 use crate::server::connection::{Deployment, Server};
-use crate::server::privileges::{self, Need};
+use crate::server::privileges::{self, Need, everywhere, on};
 use crate::server::stop::RunError;
 
 impl Run<'_> {
@@ -69,7 +65,8 @@ impl Run<'_> {
         let mut naming: Option<NamingByUuid> = None;
         for upgrade in upgrades {
             for step in upgrade.steps() {
-                if !is_supported(context.server.deployment, step) {
+                if context.server.deployment == Deployment::Standalone && step.needs_transactions()
+                {
                     return Err(Failure::new(
                         Outcome::ServerUnsuitable,
                         format!(
@@ -81,7 +78,7 @@ impl Run<'_> {
                          run rs.initiate() once), then run it again",
                     ));
                 }
-                if matches!(step, Step::Command(command) if names_by_uuid(command)) {
+                if step.gone().is_some() {
                     let naming = match naming {
                         Some(naming) => naming,
                         None => *naming.insert(self.naming_by_uuid(context).await?),
@@ -165,7 +162,7 @@ impl Run<'_> {
 
     /// What a plan needs: to read, and where it rehearses, to write what it takes back.
     pub(super) fn plan_needs(&self, upgrades: &[&VersionUpgrade]) -> Vec<Need> {
-        let mut needs = units_needs(upgrades);
+        let mut needs = upgrades_needs(upgrades);
         needs
             .sort_by_key(|need| !matches!(need.action, "find" | "listIndexes" | "listCollections"));
         needs
@@ -236,77 +233,22 @@ fn is_unauthorised(error: &RunError) -> bool {
     matches!(error, RunError::Driver(error) if answer::code(error) == Some(answer::UNAUTHORISED))
 }
 
-/// A privilege on the whole database.
-fn everywhere(action: &'static str) -> Need {
-    Need { action, collection: None }
-}
-
-/// Privileges on one collection.
-fn on(actions: &[&'static str], collection: &str) -> Vec<Need> {
-    let need = |action: &&'static str| Need { action, collection: Some(collection.to_owned()) };
-    actions.iter().map(need).collect()
-}
-
 /// The privileges that applying `upgrades` needs.
 fn needs(metadata: &str, upgrades: &[&VersionUpgrade]) -> Vec<Need> {
     let mut needs = on(&["find", "insert", "update", "remove"], metadata);
-    needs.extend(units_needs(upgrades));
+    needs.extend(upgrades_needs(upgrades));
     needs
 }
 
 /// The privileges that the upgrades themselves need.
-fn units_needs(upgrades: &[&VersionUpgrade]) -> Vec<Need> {
+fn upgrades_needs(upgrades: &[&VersionUpgrade]) -> Vec<Need> {
     let mut needs = Vec::new();
     for upgrade in upgrades {
         for condition in upgrade.conditions() {
             needs.extend(on(&["find"], &condition.collection));
         }
         for step in upgrade.steps() {
-            match step {
-                Step::Transform(transform) => {
-                    needs.extend(on(&["find", "update"], &transform.collection));
-                    if transform.deletes {
-                        needs.extend(on(&["remove"], &transform.collection));
-                    }
-                    for lookup in &transform.lookups {
-                        needs.extend(on(&["find"], &lookup.collection));
-                    }
-                    for collection in &transform.inserts_into {
-                        needs.extend(on(&["find", "insert"], collection));
-                    }
-                }
-                Step::Seed(seed) => needs.extend(on(&["find", "insert"], &seed.collection)),
-                Step::Transaction(transaction) => {
-                    for collection in &transaction.collections {
-                        needs.extend(on(&["find", "insert", "update", "remove"], collection));
-                    }
-                }
-                Step::Command(command) => needs.extend(match command {
-                    Command::CreateIndex { collection, .. } => {
-                        on(&["listIndexes", "createIndex"], collection)
-                    }
-                    Command::DropIndex { collection, .. } => {
-                        on(&["listIndexes", "dropIndex"], collection)
-                    }
-                    Command::ModifyIndex { collection, .. } => {
-                        on(&["listIndexes", "collMod"], collection)
-                    }
-                    Command::SetValidator { collection, .. }
-                    | Command::SetOptions { collection, .. } => {
-                        let mut needs = on(&["collMod", "createCollection"], collection);
-                        needs.push(everywhere("listCollections"));
-                        needs
-                    }
-                    Command::Rename { .. } => {
-                        vec![everywhere("renameCollectionSameDB"), everywhere("listCollections")]
-                    }
-                    Command::Drop { collection } => {
-                        let mut needs = on(&["dropCollection"], collection);
-                        needs.push(everywhere("listCollections"));
-                        needs
-                    }
-                }),
-            }
+            needs.extend(step.privileges());
         }
     }
     needs

@@ -7,11 +7,11 @@ use tokio::time::Instant;
 
 use crate::authoring::table::VersionUpgrade;
 use crate::decision::decide::Decision;
-use crate::engine::apply::Work;
 use crate::engine::context::Context;
-use crate::engine::estimate::Estimate;
 use crate::engine::failing::{closed, closed_applying, closed_in_preflight};
-use crate::engine::preflight::{PreflightFor, look};
+use crate::engine::preflight::estimate::Estimate;
+use crate::engine::preflight::versions::{PreflightFor, look};
+use crate::engine::work::Work;
 use crate::modes::run::{POLL, PREFLIGHT, Run, SAY, held};
 use crate::process::checkpoint::Point;
 use crate::process::exit::Outcome;

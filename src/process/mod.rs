@@ -3,10 +3,12 @@
 //! - `settings`: what the operator says.
 //! - `exit`: the exit codes; the only file that knows their numbers. `failure`: a closed gate with its reason
 //!   and remedy.
+//! - `action`: what a step reports.
 //! - `log`, `progress`, `activity`: what a run says while it works. `report`: what it says at its end.
 //! - `allocator`, `blocking`: memory of the process, and calls that may block it.
 //! - `checkpoint`: where tests may stop a run.
 
+pub(crate) mod action;
 pub(crate) mod activity;
 pub(crate) mod allocator;
 pub(crate) mod blocking;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::authoring::action::UpgradeAction;
+use crate::process::action::UpgradeAction;
 use crate::process::exit::Outcome;
 use crate::visible::{self, cut};
 

@@ -11,7 +11,7 @@ use crate::record::history::{
 };
 use crate::record::journal::{Journal, JournalFrom};
 use crate::record::names::Names;
-use crate::record::stamp::{Stamp, Stamping};
+use crate::record::stamp::stamped::{Stamp, Stamping};
 use crate::record::stored::{ambiguous, journal_id, stored_version};
 use crate::version::Version;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mongodb::bson::{Bson, DateTime, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc};
 
-use crate::authoring::action::UpgradeAction;
+use crate::process::action::UpgradeAction;
 use crate::record::raw::{self, Builder};
 use crate::record::stored::{ambiguous, stored_version};
 use crate::version::Version;

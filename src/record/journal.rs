@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use mongodb::bson::{Bson, DateTime, Document, RawDocument};
 use serde::{Deserialize, Serialize};
 
-use crate::authoring::action::UpgradeAction;
 use crate::authoring::step::Step;
 use crate::authoring::table::VersionUpgrade;
+use crate::process::action::UpgradeAction;
 use crate::record::history::Writer;
 use crate::version::Version;
 
@@ -113,6 +113,14 @@ pub enum Pass {
     Late,
 }
 
+/// What follows a pass of a transform.
+pub(crate) struct Passes {
+    pub(crate) sweeps: bool,
+    pub(crate) meets_its_own: bool,
+    /// How many documents the pass changed so far.
+    pub(crate) changed: u64,
+}
+
 /// A place in a collection, by `_id`. A document of its own, for an `_id` may be null.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Position {
@@ -167,6 +175,43 @@ impl Journal {
             command: None,
             preflight: Some(writer.code_version.clone()),
         }
+    }
+
+    /// Counts what a part of the step under way did.
+    pub(crate) fn count(&mut self, done: &Done) {
+        let late = if self.pass == Pass::Late { done.documents } else { 0 };
+        if let Some(step) = self.steps.get_mut(self.step) {
+            step.done.add(&Done { late, ..done.clone() });
+        }
+    }
+
+    /// Counts a batch and moves on: to its end, to the next pass, or to the next step.
+    pub(crate) fn advance(&mut self, done: &Done, last: Option<Bson>, passes: &Passes) {
+        self.count(done);
+        self.position = last.map(|after| Position { after });
+        if self.position.is_none() {
+            match self.pass {
+                Pass::First if passes.sweeps => self.pass = Pass::Late,
+                // what it added to its own collection may be behind it
+                Pass::Late if passes.meets_its_own && passes.changed + done.documents > 0 => {}
+                _ => self.next_step(),
+            }
+        }
+    }
+
+    /// Counts what the step under way did, and goes on to the next one.
+    pub(crate) fn finish_step(&mut self, done: &Done) {
+        if let Some(step) = self.steps.get_mut(self.step) {
+            step.done.add(done);
+        }
+        self.next_step();
+    }
+
+    fn next_step(&mut self) {
+        self.step += 1;
+        self.pass = Pass::First;
+        self.position = None;
+        self.command = None;
     }
 
     /// The time that the author's code sees.

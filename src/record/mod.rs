@@ -8,8 +8,7 @@
 //! - `lock`: the lease in the document next to the record.
 //! - `staged`: old values of an edit under way, where one statement cannot hold them.
 //! - `remembered`: which workloads were stopped, and how many replicas each had.
-//! - `stamp`: the version that an application keeps in a document of its own. `stamp_change`: what a move of
-//!   the record makes of it. `stamping`: reads and writes it.
+//! - `stamp`: the version that an application keeps in a document of its own.
 //! - `observed`: all that was read, for the decision.
 
 pub(crate) mod document;
@@ -25,8 +24,6 @@ pub(crate) mod remembered;
 mod repair;
 pub(crate) mod staged;
 pub(crate) mod stamp;
-pub(crate) mod stamp_change;
-pub(crate) mod stamping;
 pub(crate) mod store;
 pub(crate) mod stored;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use mongodb::bson::{Bson, Document, RawDocumentBuf, cstr, doc};
 use crate::record::document::Record;
 use crate::record::history::Entry;
 use crate::record::names::Names;
-use crate::record::stamp::Stamping;
+use crate::record::stamp::stamped::Stamping;
 
 /// One atomic change of the record that succeeds only from the state it was computed from.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,6 +1,6 @@
 //! The names of the record and its fields.
 
-use crate::record::stamp::Place;
+use crate::record::stamp::stamped::Place;
 
 /// The names of the record and its fields, which are the application's to set.
 #[derive(Clone, Debug, PartialEq, Eq)]

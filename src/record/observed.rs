@@ -1,7 +1,7 @@
 //! What was read of a database, for the decision.
 
 use crate::record::document::Recorded;
-use crate::record::stamp::Stamp;
+use crate::record::stamp::stamped::Stamp;
 use crate::version::Version;
 
 /// What was read of a database.

@@ -19,8 +19,9 @@ use crate::record::lock::{self, LOCK_ID, live_holder};
 use crate::record::moves::Move;
 use crate::record::names::Names;
 use crate::record::observed::{Holder, Observed};
-use crate::record::stamp_change::Change;
-use crate::record::{remembered, staged};
+use crate::record::remembered;
+use crate::record::staged;
+use crate::record::stamp::change::Change;
 use crate::server::stop::{RunError, Stop};
 use crate::server::{answer, connection, errors};
 

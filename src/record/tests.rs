@@ -9,16 +9,16 @@ use mongodb::bson::{
     RawDocumentBuf, Regex, Timestamp, cstr, doc, rawdoc,
 };
 
-use crate::authoring::action::{ActionType, UpgradeAction};
 use crate::authoring::command::Command;
 use crate::authoring::table::{Upgrades, VersionUpgrade};
 use crate::authoring::upgrade::Upgrade;
+use crate::process::action::{ActionType, UpgradeAction};
 use crate::record::document::*;
 use crate::record::history::*;
 use crate::record::journal::*;
 use crate::record::moves::*;
 use crate::record::names::*;
-use crate::record::stamp::*;
+use crate::record::stamp::stamped::*;
 use crate::version::Version;
 
 fn version(text: &str) -> Version {

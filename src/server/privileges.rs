@@ -14,6 +14,17 @@ pub(crate) struct Need {
     pub(crate) collection: Option<String>,
 }
 
+/// A privilege on the whole database.
+pub(crate) fn everywhere(action: &'static str) -> Need {
+    Need { action, collection: None }
+}
+
+/// Privileges on one collection.
+pub(crate) fn on(actions: &[&'static str], collection: &str) -> Vec<Need> {
+    let need = |action: &&'static str| Need { action, collection: Some(collection.to_owned()) };
+    actions.iter().map(need).collect()
+}
+
 /// The first need that the connection's user lacks; none where the server does not tell.
 pub(crate) async fn missing_privilege(
     database: &Database,

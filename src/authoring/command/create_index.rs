@@ -1,0 +1,153 @@
+//! Creates an index.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use mongodb::bson::{Document, doc};
+use mongodb::error::Error;
+use mongodb::options::{Collation, IndexOptions};
+use mongodb::{Database, IndexModel};
+
+use crate::authoring::command::kind::{CommandKind, Left, Probe, Scene, Subject, Unprobed};
+use crate::authoring::command::stored::{collection, index, indexes, is_same_index};
+use crate::authoring::naming::Name;
+use crate::authoring::presence::Presence;
+use crate::process::action::ActionType;
+use crate::server::privileges::{Need, on};
+
+/// An index to create, with its options; see [`Command::create_index`](crate::Command::create_index).
+#[derive(Clone, Debug)]
+pub struct CreateIndex {
+    pub(super) collection: Name,
+    pub(super) index: IndexModel,
+}
+
+impl CreateIndex {
+    /// No two documents may share these keys.
+    pub fn unique(self) -> Self {
+        self.with(|options| options.unique = Some(true))
+    }
+
+    /// Documents without any of the keys are left out.
+    pub fn sparse(self) -> Self {
+        self.with(|options| options.sparse = Some(true))
+    }
+
+    /// Only documents that match `filter` are in the index.
+    pub fn partial(self, filter: Document) -> Self {
+        self.with(|options| options.partial_filter_expression = Some(filter))
+    }
+
+    /// The server deletes a document this long after the time that its key holds.
+    pub fn expire_after(self, time: Duration) -> Self {
+        self.with(|options| options.expire_after = Some(time))
+    }
+
+    /// Strings are compared by this collation, instead of by the collection's.
+    pub fn collation(self, collation: Collation) -> Self {
+        self.with(|options| options.collation = Some(collation))
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut IndexOptions)) -> Self {
+        change(self.index.options.get_or_insert_default());
+        self
+    }
+
+    /// The index's name; empty where its options give none.
+    fn name(&self) -> &str {
+        self.index.options.as_ref().and_then(|o| o.name.as_deref()).unwrap_or_default()
+    }
+}
+
+impl CommandKind for CreateIndex {
+    fn describe(&self) -> String {
+        format!("Create index {} on {}", self.name(), self.collection)
+    }
+
+    fn collections(&self) -> Vec<&str> {
+        vec![&self.collection]
+    }
+
+    fn subject(&self) -> Subject<'_> {
+        Subject::Index { collection: &self.collection, name: self.name() }
+    }
+
+    fn leaves(&self) -> Option<Left<'_>> {
+        Some(Left::Index(Some(&self.index)))
+    }
+
+    fn reports(&self) -> (ActionType, Document) {
+        (ActionType::CreateIndex, doc! { "index": self.name() })
+    }
+
+    fn mistake(&self) -> Option<String> {
+        let mistake = match (self.index.keys.is_empty(), self.name()) {
+            (true, _) => "an index needs keys",
+            (false, "") => "an index needs a name in its options",
+            _ => return None,
+        };
+        Some(mistake.to_owned())
+    }
+
+    fn privileges(&self) -> Vec<Need> {
+        on(&["listIndexes", "createIndex"], &self.collection)
+    }
+
+    fn foretell<'a>(&'a self, presence: &mut Presence<'a, '_>) {
+        presence.creates(&self.collection);
+    }
+
+    fn probe<'a>(
+        &'a self,
+        on: &'a Scene<'a>,
+        _begun: Option<&'a Document>,
+    ) -> BoxFuture<'a, Result<Probe, Unprobed>> {
+        Box::pin(async {
+            let Some(stored) = index(on.database, &self.collection, self.name()).await? else {
+                return Ok(Probe::of(false));
+            };
+            // an index without a collation of its own has its collection's
+            let there = match stored.contains_key("collation") {
+                true => collection(on.database, &self.collection).await?,
+                false => None,
+            };
+            let inherited = there.as_ref().and_then(|there| there.option("collation"));
+            match is_same_index(&stored, &self.index, inherited) {
+                true => Ok(Probe::Done),
+                false => Err(Unprobed::Conflict(
+                    "an index of that name with other keys or options is there".to_owned(),
+                    "drop it, by hand or with a step before, or choose another name",
+                )),
+            }
+        })
+    }
+
+    fn send<'a>(
+        &'a self,
+        database: &'a Database,
+        _identity: &'a Document,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async {
+            let collection = database.collection::<Document>(&self.collection);
+            collection.create_index(self.index.clone()).await.map(drop)
+        })
+    }
+
+    // an index that is being built is listed already: creating it again waits for it
+    fn is_listed_early(&self) -> bool {
+        true
+    }
+
+    // the server has one of two indexes only that differ in their names alone
+    fn twin<'a>(&'a self, database: &'a Database) -> BoxFuture<'a, Result<Option<String>, Error>> {
+        Box::pin(async {
+            let stored = indexes(database, &self.collection).await?;
+            let twin = stored.iter().find(|stored| {
+                !stored.contains_key("collation")
+                    && stored.get_str("name").is_ok_and(|name| name != self.name())
+                    && is_same_index(stored, &self.index, None)
+            });
+            Ok(twin.and_then(|twin| twin.get_str("name").ok()).map(str::to_owned))
+        })
+    }
+}

@@ -1,0 +1,110 @@
+//! Drops an index.
+
+use futures_util::future::BoxFuture;
+use mongodb::Database;
+use mongodb::bson::{Bson, Document, doc};
+use mongodb::error::Error;
+
+use crate::authoring::command::kind::{CommandKind, Left, Probe, Scene, Subject, Unprobed};
+use crate::authoring::command::stored::{index_keys, indexes, majority};
+use crate::authoring::naming::Name;
+use crate::authoring::presence::Presence;
+use crate::process::action::ActionType;
+use crate::server::privileges::{Need, on};
+
+/// The key under which the journal holds the keys of the index.
+const KEYS: &str = "keys";
+
+/// See [`Command::drop_index`](crate::Command::drop_index).
+#[derive(Debug)]
+pub(super) struct DropIndex {
+    pub(super) collection: Name,
+    pub(super) name: Name,
+}
+
+impl CommandKind for DropIndex {
+    fn describe(&self) -> String {
+        format!("Drop index {} on {}", self.name, self.collection)
+    }
+
+    fn collections(&self) -> Vec<&str> {
+        vec![&self.collection]
+    }
+
+    fn subject(&self) -> Subject<'_> {
+        Subject::Index { collection: &self.collection, name: &self.name }
+    }
+
+    fn leaves(&self) -> Option<Left<'_>> {
+        Some(Left::Index(None))
+    }
+
+    fn reports(&self) -> (ActionType, Document) {
+        (ActionType::DropIndex, doc! { "index": &*self.name })
+    }
+
+    fn mistake(&self) -> Option<String> {
+        let mistake = match &*self.name {
+            "_id_" => "the index of _id cannot be dropped",
+            "*" => "drop indexes one by one, by their names",
+            "" => "an index needs a name",
+            _ => return None,
+        };
+        Some(mistake.to_owned())
+    }
+
+    fn privileges(&self) -> Vec<Need> {
+        on(&["listIndexes", "dropIndex"], &self.collection)
+    }
+
+    fn foretell<'a>(&'a self, presence: &mut Presence<'a, '_>) {
+        presence.works_on(&self.collection);
+    }
+
+    fn probe<'a>(
+        &'a self,
+        on: &'a Scene<'a>,
+        begun: Option<&'a Document>,
+    ) -> BoxFuture<'a, Result<Probe, Unprobed>> {
+        Box::pin(async move {
+            let stored = indexes(on.database, &self.collection).await?;
+            let named =
+                |index: &&Document| index.get_str("name").is_ok_and(|stored| stored == self.name);
+            let keys = |index: &Document| index.get_document("key").cloned().unwrap_or_default();
+            let Some(keys) = stored.iter().find(named).map(keys) else { return Ok(Probe::Done) };
+            // an index that came after the one to be dropped, under its name, is another
+            match begun.and_then(|begun| begun.get_document(KEYS).ok()) {
+                Some(begun) if *begun != keys => return Ok(Probe::Done),
+                _ => {}
+            }
+            // by its keys, where these name it alone: under its name there may be another one later, unless it is
+            // one with these keys and another name
+            let plain = keys.iter().all(|(_, kind)| !matches!(kind, Bson::String(_)));
+            let same = |index: &&Document| index.get_document("key").is_ok_and(|key| *key == keys);
+            let alone = stored.iter().filter(same).count();
+            let renamed = on.indexes.iter().any(|index| {
+                let other = index.options.as_ref().and_then(|options| options.name.as_deref());
+                index_keys(&index.keys).0 == index_keys(&keys).0 && other != Some(&*self.name)
+            });
+            Ok(match plain && alone == 1 && !renamed {
+                true => Probe::Todo(doc! { KEYS: keys }),
+                false => Probe::of(false),
+            })
+        })
+    }
+
+    fn send<'a>(
+        &'a self,
+        database: &'a Database,
+        identity: &'a Document,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async {
+            let index = match identity.get_document(KEYS) {
+                Ok(keys) => Bson::from(keys.clone()),
+                Err(_) => Bson::from(&*self.name),
+            };
+            let drop = doc! { "dropIndexes": &*self.collection, "index": index };
+            database.run_command(majority(drop)).await.map(std::mem::drop)
+        })
+    }
+}

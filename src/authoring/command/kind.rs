@@ -1,0 +1,153 @@
+//! What every kind of command says of itself, and does.
+
+use std::fmt::Debug;
+
+use derive_more::From;
+use futures_util::future::BoxFuture;
+use mongodb::bson::Document;
+use mongodb::error::Error;
+use mongodb::{Database, IndexModel};
+
+use crate::authoring::presence::Presence;
+use crate::process::action::{ActionType, UpgradeAction};
+use crate::server::privileges::Need;
+
+/// A kind of command.
+pub(crate) trait CommandKind: Debug + Send + Sync {
+    /// One line that says what the command does, and names it in the journal.
+    fn describe(&self) -> String;
+
+    /// The collections concerned, the one that is changed first.
+    fn collections(&self) -> Vec<&str>;
+
+    /// What it changes: commands of one subject bear on each other.
+    fn subject(&self) -> Subject<'_>;
+
+    /// What it leaves of its subject, where that alone decides what a later command of that subject finds.
+    fn leaves(&self) -> Option<Left<'_>> {
+        None
+    }
+
+    /// Its kind and the details of what it reports.
+    fn reports(&self) -> (ActionType, Document);
+
+    /// Why the server could not carry it out on any database.
+    fn mistake(&self) -> Option<String> {
+        None
+    }
+
+    fn privileges(&self) -> Vec<Need>;
+
+    /// Says what it needs of the collections that are there, and what it leaves of them.
+    fn foretell<'a>(&'a self, presence: &mut Presence<'a, '_>);
+
+    /// Looks whether it is done; for a command that was begun, by the identities that the journal holds.
+    fn probe<'a>(
+        &'a self,
+        on: &'a Scene<'a>,
+        begun: Option<&'a Document>,
+    ) -> BoxFuture<'a, Result<Probe, Unprobed>>;
+
+    /// Carries it out on what `identity` names.
+    fn send<'a>(
+        &'a self,
+        database: &'a Database,
+        identity: &'a Document,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Whether a probe calls it done while the server still works on it.
+    fn is_listed_early(&self) -> bool {
+        false
+    }
+
+    /// The name of an index that is there and keeps the server from creating this one.
+    fn twin<'a>(&'a self, _database: &'a Database) -> BoxFuture<'a, Result<Option<String>, Error>> {
+        Box::pin(async { Ok(None) })
+    }
+}
+
+/// What a command changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subject<'a> {
+    Index {
+        collection: &'a str,
+        name: &'a str,
+    },
+    Validator {
+        collection: &'a str,
+    },
+    Options {
+        collection: &'a str,
+    },
+    /// Which collections there are. Their UUIDs name them to the server.
+    Collections {
+        gone: &'a str,
+    },
+}
+
+/// What a command leaves of its subject.
+pub(crate) enum Left<'a> {
+    /// This index, or `None`.
+    Index(Option<&'a IndexModel>),
+    Validator(&'a Document),
+}
+
+/// Where a command is probed.
+pub(crate) struct Scene<'a> {
+    pub(crate) database: &'a Database,
+    /// The indexes of its collection that this version or a later one creates.
+    pub(crate) indexes: Vec<&'a IndexModel>,
+}
+
+/// What a probe found.
+pub(crate) enum Probe {
+    /// There is nothing left to do.
+    Done,
+    /// It is to be done, on what these identities name.
+    Todo(Document),
+    /// What it is to change is not there. An earlier step may create it.
+    Missing,
+}
+
+impl Probe {
+    /// Done, or to be done on what nothing has to name.
+    pub(crate) fn of(done: bool) -> Self {
+        if done { Probe::Done } else { Probe::Todo(Document::new()) }
+    }
+}
+
+/// Why a probe found nothing out.
+#[derive(From)]
+pub(crate) enum Unprobed {
+    Driver(Error),
+    /// What is there does not allow the command: why, and what to do next.
+    #[from(skip)]
+    Conflict(String, &'static str),
+}
+
+impl dyn CommandKind + '_ {
+    /// What it reports when it was carried out.
+    pub(crate) fn action(&self) -> UpgradeAction {
+        let (action_type, details) = self.reports();
+        let collection = self.collections()[0].to_owned();
+        UpgradeAction { description: self.describe(), collection, action_type, details }
+    }
+
+    /// The collection that it takes away under its name.
+    pub(crate) fn gone(&self) -> Option<&str> {
+        match self.subject() {
+            Subject::Collections { gone } => Some(gone),
+            _ => None,
+        }
+    }
+
+    /// The index that it creates, with its collection.
+    pub(crate) fn index(&self) -> Option<(&str, &IndexModel)> {
+        match (self.subject(), self.leaves()) {
+            (Subject::Index { collection, .. }, Some(Left::Index(Some(index)))) => {
+                Some((collection, index))
+            }
+            _ => None,
+        }
+    }
+}

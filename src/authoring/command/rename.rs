@@ -1,0 +1,106 @@
+//! Renames a collection.
+
+use futures_util::future::BoxFuture;
+use mongodb::Database;
+use mongodb::bson::{Document, doc};
+use mongodb::error::Error;
+
+use crate::authoring::command::kind::{CommandKind, Probe, Scene, Subject, Unprobed};
+use crate::authoring::command::stored::{UUID, collections, majority, uuid};
+use crate::authoring::naming::Name;
+use crate::authoring::presence::Presence;
+use crate::process::action::ActionType;
+use crate::server::privileges::{Need, everywhere};
+
+/// What to do about collections that are in each other's way.
+const IN_THE_WAY: &str =
+    "compare the two collections, move the one that is in the way, then run it again";
+
+/// See [`Command::rename`](crate::Command::rename).
+#[derive(Debug)]
+pub(super) struct Rename {
+    pub(super) from: Name,
+    pub(super) to: Name,
+}
+
+impl CommandKind for Rename {
+    fn describe(&self) -> String {
+        format!("Rename {} to {}", self.from, self.to)
+    }
+
+    fn collections(&self) -> Vec<&str> {
+        vec![&self.from, &self.to]
+    }
+
+    fn subject(&self) -> Subject<'_> {
+        Subject::Collections { gone: &self.from }
+    }
+
+    fn reports(&self) -> (ActionType, Document) {
+        (ActionType::Rename, doc! { "to": &*self.to })
+    }
+
+    fn mistake(&self) -> Option<String> {
+        (self.from == self.to).then(|| "a collection cannot be renamed to itself".to_owned())
+    }
+
+    fn privileges(&self) -> Vec<Need> {
+        vec![everywhere("renameCollectionSameDB"), everywhere("listCollections")]
+    }
+
+    fn foretell<'a>(&'a self, presence: &mut Presence<'a, '_>) {
+        if !presence.has(&self.to) {
+            presence.works_on(&self.from);
+        }
+        if presence.has(&self.from) {
+            presence.removes(&self.from);
+            presence.adds(&self.to);
+        }
+    }
+
+    fn probe<'a>(
+        &'a self,
+        on: &'a Scene<'a>,
+        begun: Option<&'a Document>,
+    ) -> BoxFuture<'a, Result<Probe, Unprobed>> {
+        Box::pin(async move {
+            let (from, to) = (&*self.from, &*self.to);
+            let stored = collections(on.database, &[from, to]).await?;
+            let (source, target) = (stored.get(from), stored.get(to));
+            let begun = begun.and_then(|begun| begun.get(UUID));
+            let todo = |uuid| Ok(Probe::Todo(doc! { UUID: uuid }));
+            match (source, target, begun) {
+                (_, Some(target), Some(uuid)) if target.uuid == *uuid => Ok(Probe::Done),
+                (Some(source), None, Some(uuid)) if source.uuid == *uuid => {
+                    todo(source.uuid.clone())
+                }
+                (_, _, Some(_)) => Err(Unprobed::Conflict(
+                    format!("{from} is not the collection it was, or {to} is another"),
+                    IN_THE_WAY,
+                )),
+                (None, _, None) => Ok(Probe::Done),
+                (Some(source), None, None) => todo(source.uuid.clone()),
+                (Some(_), Some(_), None) => {
+                    Err(Unprobed::Conflict(format!("{from} and {to} are both there"), IN_THE_WAY))
+                }
+            }
+        })
+    }
+
+    fn send<'a>(
+        &'a self,
+        database: &'a Database,
+        identity: &'a Document,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async {
+            let name = database.name();
+            let rename = doc! {
+                "renameCollection": format!("{name}.{}", self.from),
+                "to": format!("{name}.{}", self.to),
+                "collectionUUID": uuid(identity),
+            };
+            let admin = database.client().database("admin");
+            admin.run_command(majority(rename)).await.map(drop)
+        })
+    }
+}

@@ -1,0 +1,343 @@
+//! Calling the author's function, and checking what it says.
+
+use mongodb::bson::{DateTime, RawDocument, RawDocumentBuf};
+use mongodb::{ClientSession, Database};
+
+use crate::authoring::edit::{Edits, Extent, MAX_DOCUMENT_SIZE, deletion, guarded_deletion};
+use crate::authoring::lookup::Found;
+use crate::authoring::step_error::StepError;
+use crate::authoring::step_kind::StepKind;
+use crate::authoring::table::VersionUpgrade;
+use crate::authoring::transform::Transform;
+use crate::engine::author::{self, about, refused};
+use crate::engine::background::{Abandoned, aside};
+use crate::engine::documents::converge::{Verify, verify, verify_known};
+use crate::engine::documents::edited::{
+    Batch, Edited, Effect, HELD_BYTES, MOST_COUNTED, Purpose, Sizes, last, place,
+};
+use crate::engine::documents::find::{In, SIZE, check_id};
+use crate::engine::documents::look_up::{Gathered, gather};
+use crate::server::stop::RunError;
+
+/// A batch, and what was too much for it.
+pub(crate) struct Computed {
+    pub(crate) batch: Batch,
+    /// The documents behind those of the batch.
+    pub(crate) rest: Vec<RawDocumentBuf>,
+    /// The bytes of what was found for the batch.
+    pub(crate) found: usize,
+}
+
+/// Computes the edits of documents that were read together; of fewer of them where that is too much to be
+/// held.
+pub(crate) async fn compute(
+    upgrade: &VersionUpgrade,
+    transform: &Transform,
+    documents: Vec<RawDocumentBuf>,
+    found: Found,
+    purpose: Purpose,
+    promise: Verify,
+) -> Result<Computed, RunError> {
+    let (upgrade, transform) = (upgrade.clone(), transform.clone());
+    aside(move |abandoned| {
+        computed(&upgrade, &transform, documents, &found, (purpose, promise), abandoned)
+    })
+    .await
+}
+
+fn computed(
+    upgrade: &VersionUpgrade,
+    transform: &Transform,
+    documents: Vec<RawDocumentBuf>,
+    found: &Found,
+    (purpose, promise): (Purpose, Verify),
+    abandoned: &Abandoned,
+) -> Result<Computed, RunError> {
+    let step = &transform.name();
+    for document in &documents {
+        check_id(document).map_err(|e| refused(e, upgrade, step, &place(transform, document)))?;
+    }
+    let (mut read, mut end, mut held) = (0, last(&documents)?, 0);
+    let (mut edited, mut outputs) = (Vec::new(), Vec::new());
+    let mut documents = documents.into_iter();
+    while let Some(document) = documents.next() {
+        abandoned.check()?;
+        read += 1;
+        let effect = author::call(
+            upgrade,
+            step,
+            || place(transform, &document),
+            || effect(upgrade.started(), transform, &document, found, purpose, promise),
+        )?;
+        let Some(mut effect) = effect else { continue };
+        if promise == Verify::Output
+            && let Some(output) = effect.output.take()
+            && let Some(output) = verify_known(upgrade, transform, output, found)?
+        {
+            held += output.as_bytes().len();
+            outputs.push(output);
+        }
+        let one = Edited { document, effect };
+        held += one.document.as_bytes().len() + one.beside();
+        edited.push(one);
+        if held > HELD_BYTES && !documents.as_slice().is_empty() {
+            end = edited.last().and_then(Edited::id);
+            break;
+        }
+    }
+    let batch = Batch { edited, read, last: end, sizes: Sizes::Asked, outputs };
+    Ok(Computed { batch, rest: documents.collect(), found: found.bytes() })
+}
+
+/// Looks up what documents refer to, and computes and verifies their edits, all in one place.
+pub(crate) async fn compute_in(
+    place: In,
+    database: &Database,
+    mut session: Option<&mut ClientSession>,
+    upgrade: &VersionUpgrade,
+    transform: &Transform,
+    documents: Vec<RawDocumentBuf>,
+    (purpose, promise): (Purpose, Verify),
+) -> Result<Computed, RunError> {
+    let looking_up = session.as_deref_mut();
+    let gathered = gather(database, looking_up, upgrade, transform, documents, place).await?;
+    let Gathered { documents, found, rest } = gathered;
+    let mut computed = compute(upgrade, transform, documents, found, purpose, promise).await?;
+    computed.rest.extend(rest);
+    let outputs = std::mem::take(&mut computed.batch.outputs);
+    verify_all(database, session, upgrade, transform, outputs, place).await?;
+    Ok(computed)
+}
+
+/// Gives the transform those of its outputs that ask for more than was looked up.
+pub(crate) async fn verify_all(
+    database: &Database,
+    mut session: Option<&mut ClientSession>,
+    upgrade: &VersionUpgrade,
+    transform: &Transform,
+    mut outputs: Vec<RawDocumentBuf>,
+    place: In,
+) -> Result<(), RunError> {
+    while !outputs.is_empty() {
+        let session = session.as_deref_mut();
+        let gathered = gather(database, session, upgrade, transform, outputs, place).await?;
+        let Gathered { documents, found, rest } = gathered;
+        let (upgrade, transform) = (upgrade.clone(), transform.clone());
+        let verifying = move |_: &Abandoned| {
+            documents.iter().try_for_each(|output| verify(&upgrade, &transform, output, &found))
+        };
+        aside(verifying).await?;
+        outputs = rest;
+    }
+    Ok(())
+}
+
+fn effect(
+    started: DateTime,
+    transform: &Transform,
+    document: &RawDocument,
+    found: &Found,
+    purpose: Purpose,
+    promise: Verify,
+) -> Result<Option<Effect>, StepError> {
+    let mut edits = Edits::at(started);
+    (transform.edit)(document, found, &mut edits)
+        .map_err(|error| about(error, transform, document, found))?;
+    let declared = |name: &str| transform.counters.iter().any(|counter| counter.name == name);
+    if let Some(name) = edits.counters().find(|name| !declared(name)) {
+        return Err(StepError::refused(undeclared(transform, name)));
+    }
+    if let Some(name) = edits.counts().find(|(_, n)| *n > MOST_COUNTED).map(|(name, _)| name) {
+        return Err(StepError::refused(format!(
+            "it counts \"{name}\" by more than {MOST_COUNTED} for one document"
+        )));
+    }
+    match edits.is_empty() {
+        true => Ok(None),
+        false => checked(transform, document, edits, purpose, promise),
+    }
+}
+
+fn undeclared(transform: &Transform, name: &str) -> String {
+    let names: Vec<&str> = transform.counters.iter().map(|counter| &*counter.name).collect();
+    let declared = match names.as_slice() {
+        [] => "declares none".to_owned(),
+        names => format!("declares {}", names.join(", ")),
+    };
+    format!(
+        "it counts \"{name}\", a counter that the step does not declare with action() (it {declared})"
+    )
+}
+
+/// What the author's edits do to the document, or `None` if they leave it as it is.
+///
+/// # Errors
+///
+/// The edits break a rule that can be checked without the server: they touch a field or a collection that the
+/// transform does not name, delete although it does not say so, or make the document larger than 16 MiB.
+fn checked(
+    transform: &Transform,
+    document: &RawDocument,
+    edits: Edits,
+    purpose: Purpose,
+    promise: Verify,
+) -> Result<Option<Effect>, StepError> {
+    let mut inserted = 0;
+    for insert in edits.inserts() {
+        let insert = insert?;
+        if !transform.inserts_into.contains(insert.collection) {
+            return Err(StepError::refused(format!(
+                "it inserts into {}, which the transform does not name with inserts_into",
+                insert.collection
+            )));
+        }
+        inserted += insert.document.as_bytes().len();
+    }
+    if !transform.fields.is_empty()
+        && let Some(field) =
+            edits.fields().find(|field| !transform.fields.iter().any(|own| own == field))
+    {
+        return Err(StepError::refused(format!(
+            "it edits {field}, which the transform does not name among its fields"
+        )));
+    }
+    let read = document.as_bytes().len();
+    // where only some fields were read, the size of the whole document may be among them
+    let before = document.get_i32(SIZE).map_or(read, |size| size.max(0) as usize);
+    let (mut after, mut output) = (before, None);
+    let deletes = edits.deletes(&transform.collection, document)?;
+    let deletion = match (deletes, purpose) {
+        (false, _) => None,
+        (true, _) if !transform.deletes => {
+            let reason = "it deletes the document, which the transform does not say with deletes()";
+            return Err(StepError::refused(reason));
+        }
+        (true, Purpose::PreflightFor) => None,
+        (true, Purpose::Write) => Some(deletion(document)?),
+        (true, Purpose::Guarded) => Some(guarded_deletion(document, &transform.fields)?),
+    };
+    let changes = edits.changes()?;
+    let extent = if transform.fields.is_empty() { Extent::Whole } else { Extent::Fields };
+    let mut large = None;
+    let statement = match &changes {
+        Some(changes) => {
+            let bytes = changes.apply(document)?;
+            if bytes == document.as_bytes() && inserted == 0 {
+                return Ok(None);
+            }
+            after = (before + bytes.len()).saturating_sub(read);
+            if after > MAX_DOCUMENT_SIZE {
+                let reason = "it would grow beyond the server's limit of 16 MiB";
+                return Err(StepError::refused(reason));
+            }
+            let becomes = RawDocumentBuf::from_bytes(bytes)?;
+            let statement = match purpose {
+                Purpose::PreflightFor => None,
+                Purpose::Write => Some(changes.statement(document, extent)?),
+                Purpose::Guarded => {
+                    let statement = changes.guarded_statement(document, extent, &becomes)?;
+                    if statement.is_none() {
+                        large = Some(changes.touched(document, &becomes)?);
+                    }
+                    statement
+                }
+            };
+            if promise != Verify::Nothing {
+                output = Some(becomes);
+            }
+            statement
+        }
+        None => {
+            // what only adds others is its own output
+            if promise == Verify::Output && !deletes {
+                output = Some(document.to_owned());
+            }
+            None
+        }
+    };
+    let changes = changes.is_some();
+    let (counts, inserts) = edits.into_counts_and_inserts();
+    let bytes = before.max(after) + inserted;
+    Ok(Some(Effect {
+        changes,
+        deletes,
+        counts,
+        inserts,
+        statement,
+        large,
+        deletion,
+        bytes,
+        output,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use mongodb::bson::{Bson, rawdoc};
+
+    use super::*;
+    use crate::authoring::table::Upgrades;
+    use crate::authoring::upgrade::Upgrade;
+    use crate::engine::documents::edited::TRANSACTION_BYTES;
+    use crate::process::action::ActionType;
+    use crate::version::Version;
+
+    /// What a transform makes of `{ _id, n }` for each number.
+    async fn computed(n: i32, transform: &Transform) -> Batch {
+        let code = Version::parse_code("0.8.0").unwrap();
+        let step = Transform::new("things", |_, _, _| Ok(()));
+        let upgrades = Upgrades::new([Upgrade::new("0.8.0", "an upgrade").step(step)], &code);
+        let documents = (0..n).map(|n| rawdoc! { "_id": n, "n": n }).collect();
+        let upgrade = &upgrades.unwrap();
+        let upgrade = &upgrade.versions()[0];
+        compute(upgrade, transform, documents, Found::default(), Purpose::Write, Verify::Nothing)
+            .await
+            .unwrap()
+            .batch
+    }
+
+    #[tokio::test]
+    async fn what_is_only_counted_is_no_edit() {
+        let transform = Transform::new("things", |document, _, edits| {
+            edits.count("seen", 1);
+            if document.get_i32("n").is_ok_and(|n| n == 2) {
+                edits.set("n", 0);
+            }
+            Ok(())
+        })
+        .action(ActionType::Update, "seen", "See {n}");
+        let batch = computed(4, &transform).await;
+        assert_eq!((batch.read, batch.last.clone()), (4, Some(Bson::Int32(3))));
+        assert_eq!(batch.done().documents, 1);
+        assert_eq!(batch.done().counts.get("seen"), Some(&1));
+    }
+
+    #[tokio::test]
+    async fn a_part_of_a_batch_ends_at_its_last_edit() {
+        let transform = Transform::new("things", |document, _, edits| {
+            match document.get_i32("n") {
+                Ok(9) => {}
+                _ => edits.set("n", -1),
+            }
+            Ok(())
+        });
+        let batch = computed(10, &transform).await;
+        let part = |tried| {
+            let (part, last) = batch.part(tried);
+            (part.len(), last)
+        };
+        assert_eq!(part(0), (9, Some(Bson::Int32(9))), "all, and the document behind them");
+        assert_eq!(part(1), (4, Some(Bson::Int32(3))));
+        assert_eq!(part(3), (1, Some(Bson::Int32(0))));
+        assert_eq!(part(64), (1, Some(Bson::Int32(0))));
+        assert_eq!(computed(0, &transform).await.part(1).1, None);
+
+        let transform = Transform::new("things", |_, _, edits| {
+            edits.set("load", "x".repeat(TRANSACTION_BYTES / 3));
+            Ok(())
+        });
+        let mut batch = computed(4, &transform).await;
+        batch.cut();
+        assert_eq!((batch.edited.len(), batch.last), (2, Some(Bson::Int32(1))));
+    }
+}

@@ -1,0 +1,84 @@
+//! Making sure that a convergent transform leaves its own output alone: it is to be run over documents
+//! again, for late writers and on servers without transactions.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use mongodb::bson::{RawDocument, RawDocumentBuf};
+
+use crate::authoring::edit::Edits;
+use crate::authoring::lookup::Found;
+use crate::authoring::step_kind::StepKind;
+use crate::authoring::table::VersionUpgrade;
+use crate::authoring::transform::Transform;
+use crate::engine::documents::edited;
+use crate::engine::failing::failed_step;
+use crate::server::stop::RunError;
+
+/// What is done with what a transform makes of documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verify {
+    /// It is given to the transform once more.
+    Output,
+    /// It is kept, for a later step.
+    Kept,
+    Nothing,
+}
+
+impl Verify {
+    /// What there is to verify of a transform: the promise to be convergent, where it was made.
+    pub(crate) fn promise(transform: &Transform) -> Self {
+        if transform.convergent { Verify::Output } else { Verify::Nothing }
+    }
+}
+
+/// Gives the transform its own output, as far as `found` has all that the output asks for; returns what
+/// asks for more.
+pub(crate) fn verify_known(
+    upgrade: &VersionUpgrade,
+    transform: &Transform,
+    output: RawDocumentBuf,
+    found: &Found,
+) -> Result<Option<RawDocumentBuf>, RunError> {
+    if !transform.lookups.iter().all(|lookup| found.answers(lookup, &output)) {
+        return Ok(Some(output));
+    }
+    verify(upgrade, transform, &output, found)?;
+    Ok(None)
+}
+
+/// Gives the transform its own output.
+///
+/// # Errors
+///
+/// It would change it again, or add documents.
+pub(crate) fn verify(
+    upgrade: &VersionUpgrade,
+    transform: &Transform,
+    output: &RawDocument,
+    found: &Found,
+) -> Result<(), RunError> {
+    let mut edits = Edits::at(upgrade.started());
+    let called = catch_unwind(AssertUnwindSafe(|| (transform.edit)(output, found, &mut edits)));
+    // What it refuses, it does not change. The filter may keep such documents from it.
+    let Ok(Ok(())) = called else { return Ok(()) };
+    if edits.is_empty() || edits.leave_as_it_is(output) {
+        return Ok(());
+    }
+    let mut fields: Vec<String> = edits.fields().map(|field| format!("`{field}`")).collect();
+    fields.sort_unstable();
+    fields.dedup();
+    let does = match fields.as_slice() {
+        [] => "adds or deletes documents again".to_owned(),
+        fields => format!("edits {} again", fields.join(", ")),
+    };
+    Err(failed_step(
+        upgrade,
+        &transform.name(),
+        &format!(
+            "{}: the step is declared convergent, but given its own output it {does}",
+            edited::place(transform, output)
+        ),
+        "let the step's code leave documents alone that it has changed already, or remove \
+         .convergent() from it (it then needs a replica set), and run it again",
+    ))
+}

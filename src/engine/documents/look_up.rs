@@ -1,0 +1,163 @@
+//! What a batch of documents refers to.
+
+use mongodb::bson::raw::cstr;
+use mongodb::bson::{RawDocumentBuf, rawdoc};
+use mongodb::error::Error;
+use mongodb::{ClientSession, Database};
+
+use crate::authoring::lookup::{Found, Keys, Lookup};
+use crate::authoring::step_kind::StepKind;
+use crate::authoring::table::VersionUpgrade;
+use crate::authoring::transform::Transform;
+use crate::engine::author::{self, refused};
+use crate::engine::background::{Abandoned, aside};
+use crate::engine::documents::edited::place;
+use crate::engine::documents::find::{Flow, In, LOOK_UP_BATCH, each};
+use crate::server::stop::RunError;
+
+/// How many bytes of documents may be found for a batch; what is found for one document may be more.
+const FOUND_BYTES: usize = 8 * 1024 * 1024;
+
+/// Documents, and what they refer to.
+pub(crate) struct Gathered {
+    pub(crate) documents: Vec<RawDocumentBuf>,
+    pub(crate) found: Found,
+    /// Those behind them, with which it would be too much.
+    pub(crate) rest: Vec<RawDocumentBuf>,
+}
+
+/// Looks up what documents refer to; of fewer of them where that is too much to be held.
+pub(crate) async fn gather(
+    database: &Database,
+    mut session: Option<&mut ClientSession>,
+    upgrade: &VersionUpgrade,
+    transform: &Transform,
+    mut documents: Vec<RawDocumentBuf>,
+    place: In,
+) -> Result<Gathered, RunError> {
+    let mut rest = Vec::new();
+    loop {
+        let most = if documents.len() > 1 { FOUND_BYTES } else { usize::MAX };
+        let own = transform.clone();
+        let version = upgrade.clone();
+        let asking = move |_: &Abandoned| {
+            let mut found = Found::default();
+            let finds = look_ups(&version, &own, &documents, &mut found, place)?;
+            Ok((documents, found, finds))
+        };
+        let (asked, mut found, finds) = aside(asking).await?;
+        documents = asked;
+        let mut flow = Flow::On;
+        for (position, find) in finds {
+            let session = session.as_deref_mut();
+            flow = take(database, session, upgrade, transform, &mut found, (position, find), most)
+                .await?;
+            if flow == Flow::Enough {
+                break;
+            }
+        }
+        if flow == Flow::On {
+            let session = session.as_deref_mut();
+            flow = take_in_order(database, session, upgrade, transform, &mut found, place, most)
+                .await?;
+        }
+        if flow == Flow::On {
+            return Ok(Gathered { documents, found, rest });
+        }
+        let mut later = documents.split_off(documents.len() / 2);
+        later.append(&mut rest);
+        rest = later;
+    }
+}
+
+/// The queries for what the documents refer to, as far as `found` has not asked for it: each with the
+/// position of its look-up.
+fn look_ups(
+    upgrade: &VersionUpgrade,
+    transform: &Transform,
+    documents: &[RawDocumentBuf],
+    found: &mut Found,
+    place: In,
+) -> Result<Vec<(usize, RawDocumentBuf)>, RunError> {
+    let step = transform.name();
+    let mut finds = Vec::new();
+    for (position, lookup) in transform.lookups.iter().enumerate() {
+        let mut keys = Keys::default();
+        for document in documents {
+            author::call(
+                upgrade,
+                &step,
+                || self::place(transform, document),
+                || {
+                    lookup.wanted(document, &mut keys);
+                    Ok(())
+                },
+            )?;
+        }
+        for filter in found.ask(lookup, keys)? {
+            finds.push((position, look_up(lookup, filter, place)?));
+        }
+    }
+    Ok(finds)
+}
+
+fn look_up(lookup: &Lookup, filter: RawDocumentBuf, place: In) -> Result<RawDocumentBuf, Error> {
+    let mut find = rawdoc! {
+        "find": &*lookup.collection,
+        "filter": filter,
+        "projection": lookup.projection()?,
+        "batchSize": LOOK_UP_BATCH,
+    };
+    if let Some(concern) = place.read_concern() {
+        find.append(cstr!("readConcern"), RawDocumentBuf::try_from(&concern)?);
+    }
+    Ok(find)
+}
+
+/// Takes what a query of [`look_ups`] finds, until that is more than `most` bytes.
+async fn take(
+    database: &Database,
+    session: Option<&mut ClientSession>,
+    upgrade: &VersionUpgrade,
+    transform: &Transform,
+    found: &mut Found,
+    (position, find): (usize, RawDocumentBuf),
+    most: usize,
+) -> Result<Flow, RunError> {
+    let Some(lookup) = transform.lookups.get(position) else { return Ok(Flow::On) };
+    let place =
+        || format!("a document of {} that look-up \"{}\" found", lookup.collection, lookup.name);
+    each(database, session, find, |document| {
+        found
+            .add(lookup, document)
+            .map_err(|error| refused(error, upgrade, &transform.name(), &place()))?;
+        Ok(if found.bytes() > most { Flow::Enough } else { Flow::On })
+    })
+    .await
+}
+
+/// Reads what was found several times for one value again, in its order.
+async fn take_in_order(
+    database: &Database,
+    mut session: Option<&mut ClientSession>,
+    upgrade: &VersionUpgrade,
+    transform: &Transform,
+    found: &mut Found,
+    place: In,
+    most: usize,
+) -> Result<Flow, RunError> {
+    for (position, lookup) in transform.lookups.iter().enumerate() {
+        for filter in found.ask_again(lookup)? {
+            let mut find = look_up(lookup, filter, place)?;
+            find.append(cstr!("showRecordId"), true);
+            let session = session.as_deref_mut();
+            let flow =
+                take(database, session, upgrade, transform, found, (position, find), most).await?;
+            if flow == Flow::Enough {
+                return Ok(flow);
+            }
+        }
+        found.put_in_order(lookup);
+    }
+    Ok(Flow::On)
+}

@@ -1,0 +1,304 @@
+//! Looking before writing: what each pending version would do, found without leaving a trace. A plan is
+//! nothing else.
+
+use std::collections::HashSet;
+
+use mongodb::ClientSession;
+use mongodb::bson::Timestamp;
+
+use crate::authoring::step::Step;
+use crate::authoring::table::VersionUpgrade;
+use crate::engine::context::Context;
+use crate::engine::documents::edited::TRANSACTION_BYTES;
+use crate::engine::failing::{at, in_step};
+use crate::engine::preflight::chain::Chain;
+use crate::engine::preflight::estimate::{Estimate, Finding, Known, Later};
+use crate::engine::steps::kind::{Extent, Scouting};
+use crate::engine::steps::work_of;
+use crate::engine::transact::abort;
+use crate::record::journal::{Done, Journal};
+use crate::server::connection::Deployment;
+use crate::server::stop::RunError;
+use crate::server::{answer, errors};
+use crate::version::Version;
+
+/// How many documents each step of a rehearsal may change, as a multiple of one transaction's.
+const REHEARSAL: u64 = 10;
+
+/// What the look is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PreflightFor {
+    /// To tell the operator.
+    Plan,
+    /// To find out before the first write what would fail later.
+    Upgrade,
+}
+
+/// Looks at the steps of `upgrades`, in order; from the journal's place in the first one, where given. It
+/// sees all that was written up to `since`.
+///
+/// # Errors
+///
+/// What would make the upgrade fail, as far as it can be told: a document that cannot be transformed, a
+/// command in conflict, a transaction that refuses.
+pub(crate) async fn look(
+    context: &Context,
+    session: Option<&mut ClientSession>,
+    upgrades: &[&VersionUpgrade],
+    journal: Option<&Journal>,
+    since: Option<Timestamp>,
+    purpose: PreflightFor,
+) -> Result<Vec<Estimate>, RunError> {
+    let steps: Vec<(&VersionUpgrade, &Step, usize)> = upgrades
+        .iter()
+        .flat_map(|upgrade| {
+            upgrade.steps().enumerate().map(move |(position, step)| (*upgrade, step, position))
+        })
+        .collect();
+    let mut findings: Vec<Option<Known>> = Vec::new();
+    // what earlier steps change, and what they move away
+    let (mut written, mut moved) = (HashSet::<&str>::new(), HashSet::<&str>::new());
+    let finished = journal.map_or(0, |journal| journal.step);
+    for (index, (upgrade, step, position)) in steps.iter().enumerate() {
+        if index < finished {
+            findings.push(Some(Known::default()));
+            continue;
+        }
+        let _doing = context.activity.doing(format!("{}: preflight", at(upgrade, &step.name())));
+        let changed = if step.command().is_some() { &moved } else { &written };
+        let alone = step.reads().iter().all(|name| !changed.contains(name));
+        findings.push(match alone {
+            true => {
+                let begun =
+                    journal.filter(|journal| index == *position && journal.step == *position);
+                let earlier =
+                    steps[finished..index].iter().map(|(_, earlier, _)| *earlier).collect();
+                let written = &written;
+                let on = Scouting { context, upgrade, begun, since, earlier, written };
+                let known = work_of(step).preflight(&on).await;
+                known.map_err(|error| in_step(error, upgrade, step))?
+            }
+            false => None,
+        });
+        if step.command().is_some() {
+            moved.extend(step.writes());
+        }
+        written.extend(step.writes());
+    }
+    // what adds documents for ever must not be rehearsed
+    let begun = journal.and_then(|_| steps.get(finished)).map(|(_, step, _)| *step);
+    let left = &steps[finished..];
+    follow_chains(context, left, begun, &mut findings[finished..], since, meets_its_own).await?;
+    let rehearse = match (purpose, upgrades) {
+        (PreflightFor::Plan, _) => true,
+        // the one transaction of a single version is a rehearsal itself
+        (PreflightFor::Upgrade, [upgrade]) => {
+            journal.is_none() && !fits_one_transaction(context, upgrade, &findings).await?
+        }
+        (PreflightFor::Upgrade, _) => true,
+    };
+    if rehearse
+        && findings.iter().any(Option::is_none)
+        && let Some(session) = session
+    {
+        rehearse_into(context, session, &steps, finished, &mut findings).await?;
+    }
+    // the one transaction of a single version verifies what it writes before it commits
+    let verified = matches!((purpose, upgrades), (PreflightFor::Upgrade, [upgrade])
+        if journal.is_none() && fits_one_transaction(context, upgrade, &findings).await?);
+    if !verified {
+        let others = |step: &Step| !meets_its_own(step);
+        follow_chains(context, left, begun, &mut findings[finished..], since, others).await?;
+    }
+    let mut estimates = Vec::new();
+    let mut findings = findings.as_slice();
+    for (index, upgrade) in upgrades.iter().enumerate() {
+        let (own, others) = findings.split_at(upgrade.steps().count());
+        findings = others;
+        let steps = upgrade.steps().zip(own).map(|(step, found)| match found {
+            Some(known) => {
+                Finding { actions: work_of(step).actions(&known.done), known: Some(known.clone()) }
+            }
+            None => Finding { actions: step.inexact(), known: None },
+        });
+        let fits_one_transaction = fits_one_transaction(context, upgrade, own).await?;
+        let unknown = own.iter().any(Option::is_none);
+        let depends_on = unknown.then(|| newest_before(&upgrades[..index], upgrade)).flatten();
+        let later = later(upgrade, own);
+        estimates.push(Estimate {
+            steps: steps.collect(),
+            fits_one_transaction,
+            depends_on,
+            later,
+        });
+    }
+    Ok(estimates)
+}
+
+/// Whether a step adds documents to the collection that it transforms.
+fn meets_its_own(step: &Step) -> bool {
+    matches!(step, Step::Transform(step) if step.meets_its_own())
+}
+
+/// Computes those steps that nothing is known of yet, where the documents that they find can be computed from those
+/// that are stored.
+async fn follow_chains(
+    context: &Context,
+    steps: &[(&VersionUpgrade, &Step, usize)],
+    begun: Option<&Step>,
+    findings: &mut [Option<Known>],
+    since: Option<Timestamp>,
+    which: impl Fn(&Step) -> bool,
+) -> Result<(), RunError> {
+    let chained: Vec<(&VersionUpgrade, &Step)> =
+        steps.iter().map(|(upgrade, step, _)| (*upgrade, *step)).collect();
+    for (index, (upgrade, step)) in chained.iter().enumerate() {
+        if findings[index].is_some() || !which(step) {
+            continue;
+        }
+        let Some(chain) = Chain::of(&chained[..=index], begun) else { continue };
+        let _doing = context.activity.doing(format!("{}: preflight", at(upgrade, &step.name())));
+        let followed = chain.follow(context, since).await;
+        findings[index] = followed.map_err(|error| in_step(error, upgrade, step))?;
+    }
+    Ok(())
+}
+
+/// The steps of a version of which nothing is known yet, for an earlier one of it changes what they read: each with
+/// that one.
+fn later(upgrade: &VersionUpgrade, findings: &[Option<Known>]) -> Vec<Later> {
+    let steps: Vec<&Step> = upgrade.steps().collect();
+    let unknown = findings.iter().enumerate().filter(|(_, known)| known.is_none());
+    let later = unknown.filter_map(|(position, _)| {
+        let step = steps[position];
+        // a command is probed just before it is sent, always
+        let verified = step.command().is_none();
+        let bears = |earlier: &&&Step| {
+            verified && step.reads().iter().any(|name| earlier.writes().contains(name))
+        };
+        let earlier = steps[..position].iter().rev().find(bears)?;
+        Some(Later { step: step.name(), after: earlier.name() })
+    });
+    later.collect()
+}
+
+/// The newest of some versions that changes what a later one reads.
+fn newest_before(earlier: &[&VersionUpgrade], later: &VersionUpgrade) -> Option<Version> {
+    let reads: HashSet<&str> = later.steps().flat_map(|step| step.reads()).collect();
+    let changes = |upgrade: &&&VersionUpgrade| {
+        upgrade.steps().any(|step| step.changes().iter().any(|name| reads.contains(name)))
+    };
+    earlier.iter().rev().find(changes).map(|upgrade| upgrade.version.clone())
+}
+
+async fn fits_one_transaction(
+    context: &Context,
+    upgrade: &VersionUpgrade,
+    findings: &[Option<Known>],
+) -> Result<bool, RunError> {
+    if context.server.deployment == Deployment::Standalone {
+        return Ok(false);
+    }
+    let (mut documents, mut bytes) = (0, 0);
+    for (step, finding) in upgrade.steps().zip(findings) {
+        if step.command().is_some() {
+            return Ok(false);
+        }
+        let extent = match finding {
+            Some(known) => Extent { documents: known.done.documents, bytes: known.bytes },
+            None => work_of(step).extent(context, upgrade).await?,
+        };
+        documents += extent.documents;
+        bytes += extent.bytes;
+    }
+    Ok(documents <= context.batch_documents as u64 && bytes <= TRANSACTION_BYTES)
+}
+
+/// Runs the steps that depend on one another in a transaction that is aborted, and notes what they did.
+async fn rehearse_into(
+    context: &Context,
+    session: &mut ClientSession,
+    steps: &[(&VersionUpgrade, &Step, usize)],
+    finished: usize,
+    findings: &mut [Option<Known>],
+) -> Result<(), RunError> {
+    let parts = rehearsed(steps, finished, findings);
+    let known: u64 =
+        parts.iter().filter_map(|i| findings[*i].as_ref()).map(|known| known.done.documents).sum();
+    if known > REHEARSAL * context.batch_documents as u64 {
+        return Ok(());
+    }
+    let mut tries = 0;
+    loop {
+        let rehearsal = context.stop.guard(rehearse(context, session, steps, &parts)).await;
+        abort(context, session).await;
+        match rehearsal {
+            Ok(None) => return Ok(()),
+            Ok(Some(done)) => {
+                for (index, done) in parts.iter().zip(done) {
+                    findings[*index] = Some(Known { done, ..Known::default() });
+                }
+                return Ok(());
+            }
+            Err(RunError::Driver(error)) if answer::too_large(&error) => return Ok(()),
+            Err(RunError::Driver(error)) if errors::is_transient(&error) && tries < 5 => tries += 1,
+            // others write to these documents all the time: nothing is known of the steps, then
+            Err(RunError::Driver(error)) if answer::held_by_others(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        context.stop.sleep(std::time::Duration::from_millis(50) * tries).await?;
+    }
+}
+
+/// The steps to rehearse: those that nothing is known of yet, and those whose results they read; none
+/// that builds on a rename or a drop, which no transaction can do.
+fn rehearsed(
+    steps: &[(&VersionUpgrade, &Step, usize)],
+    finished: usize,
+    findings: &[Option<Known>],
+) -> Vec<usize> {
+    let mut out_of_reach: HashSet<&str> = HashSet::new();
+    let mut wanted = Vec::new();
+    for (index, (_, step, _)) in steps.iter().enumerate().skip(finished) {
+        let reachable = step.reads().iter().all(|name| !out_of_reach.contains(name));
+        // a command writes what it renames or drops
+        match step.command().is_some() || !reachable {
+            true => out_of_reach.extend(step.writes()),
+            false => wanted.push(index),
+        }
+    }
+    let mut read: HashSet<&str> = HashSet::new();
+    let mut parts: Vec<usize> = Vec::new();
+    for index in wanted.into_iter().rev() {
+        let step = steps[index].1;
+        if findings[index].is_none() || step.writes().iter().any(|name| read.contains(name)) {
+            read.extend(step.reads());
+            parts.push(index);
+        }
+    }
+    parts.reverse();
+    parts
+}
+
+/// What the steps do, one after another; none where that is more than a rehearsal may change.
+async fn rehearse(
+    context: &Context,
+    session: &mut ClientSession,
+    steps: &[(&VersionUpgrade, &Step, usize)],
+    parts: &[usize],
+) -> Result<Option<Vec<Done>>, RunError> {
+    session.start_transaction().await?;
+    let most = REHEARSAL * context.batch_documents as u64;
+    let mut all = Vec::new();
+    for index in parts {
+        let (upgrade, step, _) = steps[*index];
+        let _doing = context.activity.doing(format!("{}: rehearsing", at(upgrade, &step.name())));
+        let ended = work_of(step).in_transaction(context, session, upgrade, most).await;
+        context.activity.moved();
+        let Some(done) = ended.map_err(|error| in_step(error, upgrade, step))? else {
+            return Ok(None);
+        };
+        all.push(done);
+    }
+    Ok(Some(all))
+}

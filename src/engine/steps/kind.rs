@@ -1,0 +1,91 @@
+//! How every kind of step is done on a server.
+
+use std::collections::HashSet;
+
+use futures_util::future::LocalBoxFuture;
+use mongodb::ClientSession;
+use mongodb::bson::Timestamp;
+
+use crate::authoring::step::Step;
+use crate::authoring::step_kind::StepKind;
+use crate::authoring::table::VersionUpgrade;
+use crate::engine::context::Context;
+use crate::engine::preflight::estimate::{Estimate, Known};
+use crate::engine::work::Work;
+use crate::process::action::UpgradeAction;
+use crate::record::journal::{Done, Journal};
+use crate::server::stop::RunError;
+
+/// How a kind of step is done.
+pub(crate) trait StepWork: StepKind {
+    /// Finds out what the step would do, where no earlier step changes what it reads. `None` if only doing it tells.
+    ///
+    /// # Errors
+    ///
+    /// What would make the step fail, as far as it can be told before any write.
+    fn preflight<'a>(
+        &'a self,
+        on: &'a Scouting<'a>,
+    ) -> LocalBoxFuture<'a, Result<Option<Known>, RunError>>;
+
+    /// How much it changes at most, where its preflight did not tell.
+    fn extent<'a>(
+        &'a self,
+        context: &'a Context,
+        upgrade: &'a VersionUpgrade,
+    ) -> LocalBoxFuture<'a, Result<Extent, RunError>>;
+
+    /// Does all of it in the session's transaction; `None` if it would change more than `most` documents.
+    fn in_transaction<'a>(
+        &'a self,
+        context: &'a Context,
+        session: &'a mut ClientSession,
+        upgrade: &'a VersionUpgrade,
+        most: u64,
+    ) -> LocalBoxFuture<'a, Result<Option<Done>, RunError>>;
+
+    /// Does it from where the journal is, until the journal is past it.
+    fn in_batches<'a, 'w: 'a>(
+        &'a self,
+        work: &'a mut Work<'w>,
+        upgrade: &'a VersionUpgrade,
+        estimate: &'a Estimate,
+    ) -> LocalBoxFuture<'a, Result<(), RunError>>;
+
+    /// Once more, right after the version was applied in one transaction, for what old code wrote meanwhile; `later`
+    /// are the steps after it. Returns how many documents it changed.
+    fn sweep<'a, 'w: 'a>(
+        &'a self,
+        _work: &'a mut Work<'w>,
+        _upgrade: &'a VersionUpgrade,
+        _later: &'a [&'a Step],
+    ) -> LocalBoxFuture<'a, u64> {
+        Box::pin(async { 0 })
+    }
+
+    /// What it reports, from what it did.
+    fn actions(&self, done: &Done) -> Vec<UpgradeAction> {
+        done.actions.clone()
+    }
+}
+
+/// What the preflight of a step knows.
+pub(crate) struct Scouting<'a> {
+    pub(crate) context: &'a Context,
+    pub(crate) upgrade: &'a VersionUpgrade,
+    /// The journal, where it stands at this step.
+    pub(crate) begun: Option<&'a Journal>,
+    /// All that was written up to this time is seen.
+    pub(crate) since: Option<Timestamp>,
+    /// The earlier steps that are still to be done, of all versions.
+    pub(crate) earlier: Vec<&'a Step>,
+    /// The collections whose documents they change.
+    pub(crate) written: &'a HashSet<&'a str>,
+}
+
+/// How much a step changes at most.
+#[derive(Default)]
+pub(crate) struct Extent {
+    pub(crate) documents: u64,
+    pub(crate) bytes: usize,
+}

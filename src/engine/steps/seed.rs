@@ -1,0 +1,126 @@
+//! Seeds: what is missing of them is inserted, part by part.
+
+use futures_util::future::LocalBoxFuture;
+use mongodb::ClientSession;
+use mongodb::bson::RawDocumentBuf;
+
+use crate::authoring::seed::Seed;
+use crate::authoring::table::VersionUpgrade;
+use crate::engine::context::Context;
+use crate::engine::documents::missing::{INSERTED, insert, insert_guarded, parts, scan};
+use crate::engine::preflight::estimate::{Estimate, Known};
+use crate::engine::steps::kind::{Extent, Scouting, StepWork};
+use crate::engine::transact::{PATIENCE, commit_with_record};
+use crate::engine::work::{Work, base};
+use crate::process::action::{ActionType, UpgradeAction};
+use crate::process::checkpoint::Point;
+use crate::record::journal::{Done, Journal};
+use crate::server::stop::RunError;
+
+impl StepWork for Seed {
+    fn preflight<'a>(
+        &'a self,
+        on: &'a Scouting<'a>,
+    ) -> LocalBoxFuture<'a, Result<Option<Known>, RunError>> {
+        Box::pin(async {
+            let (done, bytes) = scan(on.context, on.upgrade, self).await?;
+            Ok(Some(Known { done, bytes, small: false }))
+        })
+    }
+
+    fn extent<'a>(
+        &'a self,
+        context: &'a Context,
+        upgrade: &'a VersionUpgrade,
+    ) -> LocalBoxFuture<'a, Result<Extent, RunError>> {
+        Box::pin(async move {
+            let mut extent = Extent::default();
+            for part in parts(context, upgrade, self)?.iter() {
+                extent.documents += part.len() as u64;
+                extent.bytes +=
+                    part.iter().map(|document| document.as_bytes().len()).sum::<usize>();
+            }
+            Ok(extent)
+        })
+    }
+
+    fn in_transaction<'a>(
+        &'a self,
+        context: &'a Context,
+        session: &'a mut ClientSession,
+        upgrade: &'a VersionUpgrade,
+        most: u64,
+    ) -> LocalBoxFuture<'a, Result<Option<Done>, RunError>> {
+        Box::pin(async move {
+            let mut done = Done::default();
+            for part in parts(context, upgrade, self)?.iter() {
+                done.add(&insert(context.database(), session, upgrade, self, part).await?);
+                if done.documents > most {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(done))
+        })
+    }
+
+    // a run that resumes begins again at the first part: what is there is left
+    fn in_batches<'a, 'w: 'a>(
+        &'a self,
+        work: &'a mut Work<'w>,
+        upgrade: &'a VersionUpgrade,
+        _estimate: &'a Estimate,
+    ) -> LocalBoxFuture<'a, Result<(), RunError>> {
+        Box::pin(async move {
+            let parts = parts(work.context, upgrade, self)?;
+            let mut parts = parts.iter();
+            let last = parts.next_back().unwrap_or_default();
+            for part in parts {
+                insert_part(work, upgrade, self, part, |journal, done| journal.count(done)).await?;
+            }
+            insert_part(work, upgrade, self, last, |journal, done| journal.finish_step(done)).await
+        })
+    }
+
+    fn actions(&self, done: &Done) -> Vec<UpgradeAction> {
+        let n = done.counts.get(INSERTED).copied().unwrap_or_default();
+        let description = self.describe().replace("{n}", &n.to_string());
+        let action = UpgradeAction::new(ActionType::Insert, &*self.collection, description);
+        vec![action.detail(INSERTED, n as i64)]
+    }
+}
+
+async fn insert_part(
+    work: &mut Work<'_>,
+    upgrade: &VersionUpgrade,
+    seed: &Seed,
+    part: &[RawDocumentBuf],
+    count: impl Fn(&mut Journal, &Done),
+) -> Result<(), RunError> {
+    let context = work.context;
+    if let Some(session) = &mut work.session {
+        let stored = &mut work.stored;
+        return commit_with_record(
+            context,
+            session,
+            stored,
+            PATIENCE,
+            async |session, stored, _| {
+                let done = insert(context.database(), session, upgrade, seed, part).await?;
+                let to =
+                    base(stored, None)?.advanced(&context.writer, |journal| count(journal, &done));
+                Ok(((), to))
+            },
+        )
+        .await;
+    }
+    let inserting = async || {
+        context.reached(Point::BeforeCommit).await;
+        let inserting = insert_guarded(context, upgrade, seed, part);
+        context.stop.guard_with_grace(inserting).await
+    };
+    let done = context.retry(inserting).await?;
+    context.reached(Point::Edited).await;
+    work.advance(|journal| count(journal, &done)).await?;
+    context.reached(Point::Committed).await;
+    Ok(())
+}
