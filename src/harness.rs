@@ -306,7 +306,7 @@ impl Harness {
         Ok(Round { contents, first_run, killed })
     }
 
-    /// One run on a thread and a runtime of its own; none where it was killed.
+    /// One run on a thread and a runtime of its own; `None` if it was killed.
     async fn one_run(
         &self,
         database: &Database,

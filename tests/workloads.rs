@@ -132,7 +132,7 @@ impl Workloads for Stage {
         Box::pin(async { self.answers().and_then(|state| dark(state.refused)) })
     }
 
-    fn look<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Workload>, Failure>> {
+    fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Workload>, Failure>> {
         Box::pin(async move {
             let thief = self.thief.lock().unwrap().take();
             if let Some(database) = thief {

@@ -149,7 +149,7 @@ impl Edits {
         &self.paths[self.before(index).path..self.changes[index].path]
     }
 
-    /// The value that is set; none where the field is removed.
+    /// The value that is set; `None` if the field is removed.
     fn value(&self, index: usize) -> Option<Value<'_>> {
         let (kind, bytes) =
             self.values[self.before(index).value..self.changes[index].value].split_first()?;
@@ -359,7 +359,7 @@ impl Changes<'_> {
     /// and a string for a symbol, where they have the same size or are not set as a whole. Where a collection
     /// has a collation, an `_id` with a string is found without an index.
     ///
-    /// None where it would be larger than a statement may be; `after` is what the document becomes.
+    /// `None` if it would be larger than a statement may be; `after` is what the document becomes.
     pub(crate) fn guarded_statement(
         &self,
         document: &RawDocument,
@@ -715,7 +715,7 @@ fn create(out: &mut Vec<u8>, node: Node<'_>, place: &Place<'_>) -> Result<(), Ed
     Ok(())
 }
 
-/// The position beyond the end of an array at which something is set; none where nothing is.
+/// The position beyond the end of an array at which something is set; `None` if nothing is.
 fn position(node: Node<'_>, place: &Place<'_>) -> Result<Option<usize>, EditError> {
     let name = place.name;
     // The server reads `00` as position 0, and one update of `0` and `00` makes MongoDB 6.0 crash.
@@ -909,7 +909,7 @@ enum Assigned {
 /// A field of which the old value decides what edits do.
 struct Guard<'a> {
     path: &'a str,
-    /// The path of the document that holds it; none at the top.
+    /// The path of the document that holds it; `None` at the top.
     parent: Option<&'a str>,
     /// What is there.
     element: Option<Element<'a>>,
@@ -928,7 +928,7 @@ enum Strength {
 #[derive(Clone, Copy)]
 struct Level<'a> {
     inside: Inside,
-    /// The path of the document; none at the top.
+    /// The path of the document; `None` at the top.
     parent: Option<&'a str>,
     /// Whether it is inside an array that is guarded.
     guarded: bool,

@@ -64,7 +64,7 @@ impl Lookup {
         self
     }
 
-    /// The top-level fields that it reads, each once; none where it reads all.
+    /// The top-level fields that it reads, each once; `None` if it reads all.
     pub(crate) fn reads(&self) -> Option<impl Iterator<Item = &str>> {
         let own = self.field.split('.').next().unwrap_or(&self.field);
         let mut seen = vec![];
@@ -273,7 +273,7 @@ impl Held {
 }
 
 impl Answers {
-    /// The documents of a value; none where it was not asked for.
+    /// The documents of a value; `None` if it was not asked for.
     fn of<'a>(
         &'a self,
         key: &Key,

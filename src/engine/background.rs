@@ -22,7 +22,7 @@ impl Abandoned {
     }
 }
 
-/// Runs code beside the run's thread: an author's code may take long for one document, and the lease is renewed,
+/// Runs code on another thread than the run's: an author's code may take long for one document, and the lease is renewed,
 /// and a stop obeyed, only while it does not hold that thread.
 pub(crate) async fn aside<T: Send + 'static>(
     code: impl FnOnce(&Abandoned) -> Result<T, RunError> + Send + 'static,

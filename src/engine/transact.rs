@@ -1,4 +1,4 @@
-//! Transactions that commit data together with the record, exactly once, whatever becomes of the
+//! Transactions that commit data together with the record, exactly once, whatever happens to the
 //! answers.
 
 use std::time::Duration;
@@ -138,7 +138,7 @@ async fn attempt<T>(
         })
         .await?;
     context.reached(Point::BeforeCommit).await;
-    // once it is sent, only its answer says what became of it
+    // once it is sent, only its answer says whether it took effect
     context.stop.check()?;
     let sending = context.store.doubt.sending(Sent::between(from, &to, &context.lock.run_id));
     let mut tries = 0;

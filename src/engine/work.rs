@@ -11,11 +11,11 @@ use crate::server::stop::RunError;
 /// The work of one run on one database, under the lock.
 pub(crate) struct Work<'a> {
     pub(crate) context: &'a Context,
-    /// The session of every transaction of the run; none on a standalone.
+    /// The session of every transaction of the run; `None` on a standalone.
     pub(crate) session: Option<ClientSession>,
-    /// The record as it is stored; none where there is none.
+    /// The record as it is stored; `None` if there is none.
     pub(crate) stored: Option<Record>,
-    /// The record that the first write begins with, where there is none.
+    /// The record that the first write begins with, if none is stored.
     pub(crate) begin: Option<Record>,
     /// What the operator should know of versions that were applied all the same.
     pub(crate) warnings: Vec<String>,

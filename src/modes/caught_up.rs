@@ -14,7 +14,7 @@ const WAITING: &str = "waiting until a majority of the servers has the latest wr
 
 impl Run<'_> {
     /// The time up to which every majority read of the documents of `upgrades` has to see, once a majority
-    /// has all that was written up to then; none on a standalone.
+    /// has all that was written up to then; `None` on a standalone.
     ///
     /// A write with the write concern 1, the default before MongoDB 5.0, is there before a majority has it.
     pub(super) async fn documents_caught_up(

@@ -23,14 +23,14 @@ use crate::server::retry::Retry;
 use crate::server::stop::{RunError, within};
 use crate::version::Version;
 
-/// How long a run that ends by itself asks what became of its last commit.
+/// How long a run that ends by itself asks for the outcome of its last commit.
 const ASKING: Duration = Duration::from_secs(3);
 
 /// How long after a signal it does.
 const AFTER_SIGNAL: Duration = Duration::from_millis(750);
 
 impl Run<'_> {
-    /// Finds out, while the run still has its lock, what became of a commit that was not answered.
+    /// Finds out, while the run still has its lock, the outcome of a commit that was not answered.
     pub(super) async fn find_out(
         &mut self,
         id: Option<&Document>,
@@ -43,7 +43,7 @@ impl Run<'_> {
             None => self.stop.way_out(AFTER_SIGNAL, ASKING),
         };
         tracing::warn!(version = sent.version, "finding out {}", sent.question());
-        match within(Some(until), self.ask_what_became(&sent, id, session)).await {
+        match within(Some(until), self.ask_outcome(&sent, id, session)).await {
             Some(Ok((observed, decided))) => {
                 self.learn(&sent, &observed.recorded);
                 if decided && sent.commit_outcome(&observed.recorded) == CommitOutcome::NotYet {
@@ -62,7 +62,7 @@ impl Run<'_> {
     }
 
     /// What a majority has; and whether nothing that was sent before can take effect any more.
-    async fn ask_what_became(
+    async fn ask_outcome(
         &self,
         sent: &Sent,
         id: Option<&Document>,

@@ -36,7 +36,7 @@ const LOOKS: u32 = 5;
 /// How long a workload that could not be started is left alone before it is tried again.
 const AGAIN: Duration = Duration::from_millis(300);
 
-/// What became of a workload that was to be started.
+/// How starting a workload ended.
 enum Started {
     /// It is at its number.
     Yes,
@@ -128,7 +128,7 @@ impl Run<'_> {
         let workloads = &quiesce.workloads;
         let mut found = Vec::new();
         for name in workloads.names() {
-            match self.stop.guard(workloads.look(&name)).await? {
+            match self.stop.guard(workloads.get(&name)).await? {
                 Some(workload) => found.push(workload),
                 None => self.note_missing(&name),
             }
@@ -400,7 +400,7 @@ impl Run<'_> {
     /// Starts one workload, if it is still at 0 and this run still holds the lock.
     async fn start(&mut self, quiesce: &Quiesce, entry: &Entry) -> Started {
         for _ in 0..LOOKS {
-            let workload = match quiesce.workloads.look(&entry.name).await {
+            let workload = match quiesce.workloads.get(&entry.name).await {
                 Ok(Some(workload)) if workload.uid == entry.uid => workload,
                 Ok(_) => return Started::NoNeed,
                 Err(failure) => return Started::failed(failure),
@@ -490,7 +490,7 @@ impl Run<'_> {
         loop {
             let mut unready = Vec::new();
             for name in &names {
-                match self.stop.guard(quiesce.workloads.look(name)).await {
+                match self.stop.guard(quiesce.workloads.get(name)).await {
                     Ok(Some(found)) if found.ready < found.replicas => {
                         unready.push(format!("{name} ({} of {})", found.ready, found.replicas));
                     }

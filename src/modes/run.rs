@@ -12,7 +12,7 @@ use crate::decision::decide::{Decision, Declaration, decide};
 use crate::decision::terms::Terms;
 use crate::engine::failing::closed;
 use crate::engine::preflight::estimate::{Estimate, Later};
-use crate::engine::preflight::versions::{PreflightFor, look};
+use crate::engine::preflight::versions::{PreflightFor, preflight};
 use crate::process::activity::Activity;
 use crate::process::checkpoint::Checkpoints;
 use crate::process::exit::Outcome;
@@ -180,11 +180,11 @@ impl<'a> Run<'a> {
         doing: &str,
         ask: impl AsyncFn() -> Result<T, E>,
     ) -> Result<T, RunError> {
-        self.stop.guard(self.persist(doing, ask)).await
+        self.stop.guard(self.retry_despite_stop(doing, ask)).await
     }
 
     /// The same, whatever a stop says.
-    pub(super) async fn persist<T, E: Into<RunError>>(
+    pub(super) async fn retry_despite_stop<T, E: Into<RunError>>(
         &self,
         doing: &str,
         ask: impl AsyncFn() -> Result<T, E>,
@@ -336,7 +336,7 @@ impl<'a> Run<'a> {
                 "run it with GATE_MODE=upgrade: it goes on where the last run stopped",
             )),
             Decision::Reached { recorded, remaining } => Err(self.reached(&recorded, &remaining)),
-            Decision::Held(holder) => Err(held(&holder)),
+            Decision::Held(holder) => Err(lock_held(&holder)),
             Decision::Closed(failure) => Err(failure),
         }
     }
@@ -427,7 +427,7 @@ impl<'a> Run<'a> {
             self.ask_first_conditions(&context, &upgrades, begun, since).await?;
             self.warn_of_absent(&context, &upgrades, journal.as_ref()).await;
             let mut session = self.session(&context).await?;
-            let looked = look(
+            let looked = preflight(
                 &context,
                 session.as_mut(),
                 &upgrades,
@@ -529,7 +529,7 @@ fn sees_nothing(database: &str) -> Failure {
     )
 }
 
-pub(super) fn held(holder: &Holder) -> Failure {
+pub(super) fn lock_held(holder: &Holder) -> Failure {
     Failure::new(
         Outcome::Locked,
         format!("{} holds the lock ({LOCK_ID})", named(holder)),

@@ -10,9 +10,9 @@ use crate::decision::decide::Decision;
 use crate::engine::context::Context;
 use crate::engine::failing::{closed, closed_applying, closed_in_preflight};
 use crate::engine::preflight::estimate::Estimate;
-use crate::engine::preflight::versions::{PreflightFor, look};
+use crate::engine::preflight::versions::{PreflightFor, preflight};
 use crate::engine::work::Work;
-use crate::modes::run::{POLL, PREFLIGHT, Run, SAY, held};
+use crate::modes::run::{POLL, PREFLIGHT, Run, SAY, lock_held};
 use crate::process::checkpoint::Point;
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
@@ -42,7 +42,7 @@ const STANDING: Duration = Duration::from_millis(400);
 /// How long after a stop it removes what it stored next to the record.
 const STAGED: Duration = Duration::from_millis(700);
 
-/// How often a run decides anew because the record moved under it.
+/// How often a run decides again because the record moved under it.
 const DECISIONS: u32 = 20;
 
 /// What a run is doing when it applies upgrades.
@@ -195,7 +195,7 @@ impl Run<'_> {
         waiting: &mut Waiting,
     ) -> Result<(), Failure> {
         if waiting.is_over() {
-            return Err(held(holder));
+            return Err(lock_held(holder));
         }
         if waiting.is_due() {
             tracing::info!(
@@ -208,7 +208,7 @@ impl Run<'_> {
         self.pause().await
     }
 
-    /// Takes the lock, works, and gives it up on every ending; none where another run was faster.
+    /// Takes the lock, works, and gives it up on every ending; `None` if another run was faster.
     pub(super) async fn locked(
         &mut self,
         waiting: &mut Waiting,
@@ -218,7 +218,7 @@ impl Run<'_> {
         let mut session = self.session(&context).await?;
         let id = session.as_ref().map(|session| session.id().clone());
         let taking = "taking the lock";
-        let take = self.persist(taking, || self.lock.attempt(id.as_ref()));
+        let take = self.retry_despite_stop(taking, || self.lock.attempt(id.as_ref()));
         let former = match self.stop.guard_with_grace(take).await {
             Ok(Attempt::Held(holder)) => {
                 self.wait_for_lock(&holder, waiting).await?;
@@ -494,8 +494,9 @@ impl Run<'_> {
         journal: Option<&Journal>,
     ) -> Result<Vec<Estimate>, RunError> {
         let since = self.documents_caught_up(upgrades).await?;
-        let look = look(context, work.session(), upgrades, journal, since, PreflightFor::Upgrade);
-        let looked = Box::pin(look).await;
+        let looking =
+            preflight(context, work.session(), upgrades, journal, since, PreflightFor::Upgrade);
+        let looked = Box::pin(looking).await;
         looked.map_err(|error| match error {
             RunError::Driver(_) => RunError::Failure(closed_in_preflight(error, PREFLIGHT)),
             error => error,

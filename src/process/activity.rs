@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const SILENCE: Duration = Duration::from_secs(8);
 
 /// How often it is looked whether it is silent.
-const LOOK: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The work of a run, as far as it may take long: one document, one look-up, one command of the server or an
 /// author's code may take longer than anybody wants to wait without a word.
@@ -64,13 +64,13 @@ impl Activity {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The thread that speaks, which no work can keep from it; none where the system has none left.
+    /// The thread that speaks, which no work can hold up; `None` if the system has none left.
     fn speaker(&self) -> Option<Sender<()>> {
         let (sender, ended) = channel::<()>();
         let now = Arc::downgrade(&self.0);
         let dispatch = tracing::dispatcher::get_default(Clone::clone);
         let speaking = move || {
-            while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(LOOK) {
+            while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(INTERVAL) {
                 let Some(now) = now.upgrade() else { return };
                 tracing::dispatcher::with_default(&dispatch, || Activity(now).speak());
             }

@@ -35,7 +35,7 @@ pub struct Report {
     /// The recorded version after the run, as a majority of the server has it. Where a version is in
     /// doubt, it is the last one that is known.
     pub to: Option<String>,
-    /// The version of which a commit was sent that was not answered, so that it is not known what became
+    /// The version of which a commit was sent that was not answered, so that it is not known what came
     /// of it. It is neither among the applied versions nor among those that remain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_doubt: Option<String>,
@@ -124,11 +124,11 @@ pub struct WorkloadReport {
     pub name: String,
     /// How many pods it had, or has again.
     pub replicas: u32,
-    /// What became of it.
+    /// How far it came.
     pub state: WorkloadState,
 }
 
-/// What became of a workload.
+/// How a workload was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

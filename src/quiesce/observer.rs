@@ -1,4 +1,4 @@
-//! The seam to those who are told, beside log and report, how a run goes: Kubernetes, or an
+//! The interface to those who are told, besides log and report, how a run goes: Kubernetes, or an
 //! application's own.
 
 use std::fmt;

@@ -44,7 +44,7 @@ impl Quiesced {
         let Some(workloads) = self.held() else { return Ok(()) };
         let mut attempt = 1;
         loop {
-            match stop.guard(look(workloads)).await {
+            match stop.guard(check_stopped(workloads)).await {
                 Err(RunError::Failure(failure))
                     if failure.outcome == Outcome::NoServer && attempt < ATTEMPTS =>
                 {
@@ -67,7 +67,7 @@ impl Quiesced {
             loop {
                 tokio::time::sleep(period).await;
                 let Some(workloads) = quiesced.held() else { continue };
-                match look(workloads).await {
+                match check_stopped(workloads).await {
                     Ok(()) => {}
                     Err(failure) if failure.outcome == Outcome::NotQuiesced => {
                         if quiesced.held().is_some() {
@@ -98,9 +98,9 @@ impl Drop for Watch {
     }
 }
 
-async fn look(workloads: &dyn Workloads) -> Result<(), Failure> {
+async fn check_stopped(workloads: &dyn Workloads) -> Result<(), Failure> {
     for name in workloads.names() {
-        if let Some(found) = workloads.look(&name).await?
+        if let Some(found) = workloads.get(&name).await?
             && !is_stopped(&found)
         {
             return Err(came_back(&found));

@@ -27,8 +27,8 @@ pub trait Workloads: fmt::Debug + Send + Sync {
     /// Makes sure that all the rest can be done, and changes nothing: before the lock is taken.
     fn check(&self) -> BoxFuture<'_, Result<(), Failure>>;
 
-    /// A workload as it is now; none where there is none of that name.
-    fn look<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Workload>, Failure>>;
+    /// A workload as it is now; `None` if there is none of that name.
+    fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Workload>, Failure>>;
 
     /// Sets the number of a workload, unless it changed since it was looked at.
     fn scale<'a>(

@@ -147,7 +147,7 @@ impl Record {
         self.journal.as_ref().map(|journal| journal.id.as_str())
     }
 
-    /// The oldest code that can use the data, or none where any can.
+    /// The oldest code that can use the data; `None` if any can.
     pub fn floor(&self) -> Option<Version> {
         let mut entries =
             self.history.iter().filter(|entry| entry.action != Action::Sweep).peekable();

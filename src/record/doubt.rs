@@ -185,7 +185,7 @@ impl Sent {
         Sent { alone: Some(change.clone()), ..self }
     }
 
-    /// What may be sent again to learn what became of it, for the server cannot be asked to decide it: it
+    /// What may be sent again to learn its outcome. The server cannot be asked to decide it: it
     /// takes effect once at most, because it starts from a state that it leaves.
     pub(crate) fn again(&self) -> Option<&Move> {
         self.alone.as_deref()

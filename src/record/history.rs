@@ -209,7 +209,7 @@ pub(super) fn action_document(action: &UpgradeAction) -> Document {
 
 /// What history can spare.
 #[derive(Clone, Copy)]
-enum Spare {
+enum Droppable {
     Sweeps,
     Stamps,
     BeforeNewestInitialise,
@@ -226,15 +226,15 @@ pub(super) fn capped(history: &[Entry], newest: &Entry) -> History {
     let newest_initialise =
         all.iter().rposition(|entry| entry.action == Action::Initialise).unwrap_or_default();
     let mut keep = vec![true; all.len()];
-    for spare in [Spare::Sweeps, Spare::Stamps, Spare::BeforeNewestInitialise] {
+    for spare in [Droppable::Sweeps, Droppable::Stamps, Droppable::BeforeNewestInitialise] {
         for (i, entry) in all.iter().enumerate() {
             if entries <= HISTORY_ENTRIES && bytes <= HISTORY_BYTES {
                 break;
             }
             let spared = match spare {
-                Spare::Sweeps => i < last && entry.action == Action::Sweep,
-                Spare::Stamps => i < last && entry.action == Action::AutoStamp,
-                Spare::BeforeNewestInitialise => i < newest_initialise,
+                Droppable::Sweeps => i < last && entry.action == Action::Sweep,
+                Droppable::Stamps => i < last && entry.action == Action::AutoStamp,
+                Droppable::BeforeNewestInitialise => i < newest_initialise,
             };
             if keep[i] && i > 0 && spared {
                 keep[i] = false;

@@ -15,7 +15,7 @@ use crate::record::observed::Holder;
 use crate::server::answer;
 use crate::server::stop::{Reason, RunError, Stop};
 
-/// The `_id` of the lock, beside the record.
+/// The `_id` of the lock, next to the record.
 pub(crate) const LOCK_ID: &str = "upgrade_lock";
 
 /// How long a run whose lease is over waits to hear who has the lock.
@@ -105,7 +105,7 @@ impl Lock {
     ///
     /// An attempt whose answer was lost may be repeated: the lock is found to be this run's own. An answer
     /// that was long under way, as behind a slow majority, may tell of a lease that is over and of a lock
-    /// that is another run's by now: it is asked for anew.
+    /// that is another run's by now: it is asked for again.
     pub(crate) async fn attempt(&self, session: Option<&Document>) -> Result<Attempt, Error> {
         loop {
             let asked = Instant::now();

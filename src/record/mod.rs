@@ -3,7 +3,7 @@
 //! - `document`: the record. `history` and `journal` in it. `names`: its names, which are the application's to set.
 //! - `moves`: one atomic change of the record. `repair`: that of mode `record`, of a record with any contents.
 //!   `stored`, `raw`: what the bytes of a damaged record say.
-//! - `store`: reads the record and moves it from one state to the next. `doubt`: what became of a move that
+//! - `store`: reads the record and moves it from one state to the next. `doubt`: the outcome of a move that
 //!   was not answered.
 //! - `lock`: the lease in the document next to the record.
 //! - `staged`: old values of an edit under way, where one statement cannot hold them.

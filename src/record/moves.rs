@@ -94,7 +94,7 @@ impl Move {
         Ok(Move::Update { filter: from.fence(names), update })
     }
 
-    /// A repair after which the stamp is to follow so; none where it need not, or follows at once.
+    /// A repair after which the stamp is to follow like this; `None` if it need not, or follows at once.
     pub(crate) fn stamping_along(
         self,
         stamping: Option<Stamping>,

@@ -70,7 +70,7 @@ pub(crate) fn is_decodable(document: &RawDocument) -> bool {
     })
 }
 
-/// The elements of a document or an array; none where its bytes are not one.
+/// The elements of a document or an array; `None` if its bytes are not one.
 pub(crate) fn elements(document: &[u8]) -> Option<Vec<Element<'_>>> {
     let mut rest = document.get(4..document.len().checked_sub(1)?)?;
     let mut elements = Vec::new();

@@ -1,6 +1,6 @@
 //! What is remembered of stopped workloads: the only file that knows the shape of that document.
 //!
-//! It lies beside the record, so that it survives any kill, and any cluster.
+//! It lies next to the record, so that it survives any kill, and any cluster.
 
 use mongodb::Database;
 use mongodb::bson::{DateTime, doc};
@@ -12,7 +12,7 @@ use crate::record::names::Names;
 use crate::server::answer;
 use crate::server::stop::RunError;
 
-/// The `_id` of the document, beside the record `record`.
+/// The `_id` of the document, next to the record `record`.
 pub(crate) fn id(record: &str) -> String {
     format!("{record}.quiesced")
 }
@@ -34,7 +34,7 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     /// How many pods it had; above 0.
     pub(crate) replicas: u32,
-    /// The recorded version of that moment, as it was written; none where there was none.
+    /// The recorded version of that moment, as it was written; `None` if there was none.
     pub(crate) version: Option<String>,
     pub(crate) at: DateTime,
     pub(crate) run_id: String,

@@ -25,7 +25,7 @@ use crate::record::stamp::change::Change;
 use crate::server::stop::{RunError, Stop};
 use crate::server::{answer, connection, errors};
 
-/// How often a move whose answer was lost is settled anew before the error is passed on.
+/// How often a move whose answer was lost is made again before the error is passed on.
 const ATTEMPTS: u32 = 8;
 
 /// Where the record and the lock live.
@@ -264,7 +264,7 @@ impl Store {
         Ok(answer.get_i32("n").is_ok_and(|n| n == 1))
     }
 
-    /// Moves the record from one state to another by itself, whatever becomes of the answers; in the session,
+    /// Moves the record from one state to another by itself, whatever happens to the answers; in the session,
     /// where one is given, together with the stamp.
     ///
     /// It is sent in the run's session where there is one, so that what the session does later comes after it

@@ -25,7 +25,7 @@ pub(crate) fn on(actions: &[&'static str], collection: &str) -> Vec<Need> {
     actions.iter().map(need).collect()
 }
 
-/// The first need that the connection's user lacks; none where the server does not tell.
+/// The first need that the connection's user lacks; `None` if the server does not tell.
 pub(crate) async fn missing_privilege(
     database: &Database,
     needs: &[Need],

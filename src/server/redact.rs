@@ -6,7 +6,7 @@
 use mongodb::bson::{Bson, Document};
 
 /// What may be told of the message that the server gave for an error, with its additional information where
-/// there is any; none where nothing may.
+/// there is any; `None` if nothing may.
 pub(crate) fn detail(code: i32, message: &str, info: Option<&Document>) -> Option<String> {
     match code {
         11000 => duplicate(message),
@@ -52,7 +52,7 @@ fn whole(message: &str) -> Option<String> {
     (!message.is_empty()).then(|| message.to_owned())
 }
 
-/// The message up to the first of these words; none where it has none of them.
+/// The message up to the first of these words; `None` if it has none of them.
 fn until(message: &str, words: &[&str]) -> Option<String> {
     let end = words.iter().filter_map(|word| message.find(word)).min()?;
     let text = message[..end].trim_end_matches([' ', ':', ',', '.']);

@@ -20,7 +20,7 @@ pub(crate) fn jittered(pause: Duration) -> Duration {
 /// One thing that is tried until it succeeds, fails for good, or its time is over.
 #[derive(Default)]
 pub(crate) struct Retry<'a> {
-    /// After this time nothing is tried again; none is without end.
+    /// After this time nothing is tried again; `None` is without end.
     pub(crate) until: Option<Instant>,
     /// What ends a pause, where the caller does not end the whole.
     pub(crate) stop: Option<&'a Stop>,

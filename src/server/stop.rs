@@ -12,10 +12,10 @@ use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::server::errors;
 
-/// How long an operation that had better be finished may go on after a stop.
+/// How long an operation that should be finished may go on after a stop.
 const GRACE: Duration = Duration::from_millis(400);
 
-/// What each operation on the way out is left at the least.
+/// The least time that each operation on the way out gets.
 const MOMENT: Duration = Duration::from_millis(150);
 
 /// Why a run ends early.
@@ -186,7 +186,7 @@ impl Stop {
     }
 }
 
-/// What an operation ends with; none where that takes longer than until then.
+/// What an operation ends with; `None` if it takes longer than until then.
 pub(crate) async fn within<T>(
     until: Option<Instant>,
     operation: impl Future<Output = T>,

@@ -107,7 +107,7 @@ pub(super) async fn index(
     Ok(indexes.into_iter().find(|index| index.get_str("name").is_ok_and(|stored| stored == name)))
 }
 
-/// The indexes of a collection; none where it does not exist.
+/// The indexes of a collection; empty if it does not exist.
 pub(super) async fn indexes(database: &Database, collection: &str) -> Result<Vec<Document>, Error> {
     let mut cursor = match database.run_cursor_command(doc! { "listIndexes": collection }).await {
         Ok(cursor) => cursor,

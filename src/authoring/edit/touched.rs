@@ -41,7 +41,7 @@ const REPEATED_IN_IT: &str = "a document in it repeats a field, at which a stand
 /// What tells in the server's answer that a document is not what its edit was computed from.
 pub(crate) const CHANGED: &str = "changed: ";
 
-/// The top-level fields that an edit touches, and what becomes of them.
+/// The top-level fields that an edit touches, and their new values.
 pub(crate) struct Touched {
     /// Their names: first those that are there, in the document's order, then those that are added, in the order in
     /// which the server appends them.

@@ -71,7 +71,7 @@ fn references(item: &RawDocument) -> Result<Vec<Reference<'_>>, Error> {
             Some(element) => element.value().map(is_truthy),
             None => Ok(false),
         };
-        // an `item_id` beside a refcode is not looked at
+        // an `item_id` next to a refcode is ignored
         if !truthy(refcode)?
             && let Some(item_id) = item_id
         {

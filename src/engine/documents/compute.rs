@@ -78,7 +78,7 @@ fn computed(
             outputs.push(output);
         }
         let one = Edited { document, effect };
-        held += one.document.as_bytes().len() + one.beside();
+        held += one.document.as_bytes().len() + one.bytes_besides();
         edited.push(one);
         if held > HELD_BYTES && !documents.as_slice().is_empty() {
             end = edited.last().and_then(Edited::id);

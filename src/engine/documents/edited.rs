@@ -62,7 +62,7 @@ pub(crate) struct Batch {
     pub(crate) edited: Vec<Edited>,
     /// How many documents were read.
     pub(crate) read: u64,
-    /// The `_id` of the last document read; none at the end of the collection.
+    /// The `_id` of the last document read; `None` at the end of the collection.
     pub(crate) last: Option<Bson>,
     /// Whether the documents hold their sizes.
     pub(crate) sizes: Sizes,
@@ -85,12 +85,12 @@ pub(crate) struct Effect {
     pub(crate) deletes: bool,
     pub(crate) counts: Counts,
     pub(crate) inserts: Inserts,
-    /// What edits the document on the server; none where it is not itself to be written, or not by one
+    /// What edits the document on the server; `None` if it is not itself to be written, or not by one
     /// statement.
     pub(crate) statement: Option<RawDocumentBuf>,
-    /// What is to become of its fields, where one statement cannot hold that and what they are.
+    /// The new values of its fields, where one statement cannot hold these and the old ones.
     pub(crate) large: Option<Touched>,
-    /// What deletes it there; none where it stays.
+    /// What deletes it there; `None` if it stays.
     pub(crate) deletion: Option<RawDocumentBuf>,
     /// The bytes of the document before or after, whichever are more, as far as its size was asked for, and
     /// of those that it adds.
@@ -124,9 +124,9 @@ impl Batch {
         self.last = last;
     }
 
-    /// Whether it takes so much memory that nothing else should beside it.
+    /// Whether it takes so much memory that nothing else should be held at the same time.
     pub(crate) fn is_large(&self) -> bool {
-        let bytes = |edited: &Edited| edited.document.as_bytes().len() + edited.beside();
+        let bytes = |edited: &Edited| edited.document.as_bytes().len() + edited.bytes_besides();
         self.edited.iter().map(bytes).sum::<usize>() > HELD_BYTES
     }
 
@@ -167,26 +167,26 @@ impl Edited {
         }
     }
 
-    /// The bytes that are held of it beside the document.
-    pub(crate) fn beside(&self) -> usize {
+    /// The bytes that are held of it besides the document.
+    pub(crate) fn bytes_besides(&self) -> usize {
         let inserts = self.effect.inserts.iter().map(|(_, document)| document);
         let own = self.effect.statement.iter().chain(&self.effect.deletion);
         let bytes: usize = inserts.chain(own).map(|document| document.as_bytes().len()).sum();
         bytes + self.effect.large.as_ref().map_or(0, Touched::bytes)
     }
 
-    /// What is to become of its fields, where that is too large for one statement.
+    /// The new values of its fields, where they are too large for one statement.
     pub(crate) fn large(&self) -> Option<&Touched> {
         self.effect.large.as_ref()
     }
 
     /// The bytes that are held of it.
-    pub(crate) fn held(&self) -> usize {
+    pub(crate) fn bytes_held(&self) -> usize {
         let output = self.output().map_or(0, |output| output.as_bytes().len());
-        self.document.as_bytes().len() + self.beside() + output
+        self.document.as_bytes().len() + self.bytes_besides() + output
     }
 
-    /// The bytes that are changed, at the most.
+    /// The most bytes that are changed.
     pub(crate) fn bytes(&self) -> usize {
         self.effect.bytes
     }

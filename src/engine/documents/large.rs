@@ -164,7 +164,7 @@ fn missed(error: &Error) -> bool {
     }
 }
 
-/// The error of a write that the server refused, in the form of a write command's; none where it may have been made,
+/// The error of a write that the server refused, in the form of a write command's; `None` if it may have been made,
 /// or is not about the document.
 fn refusal(error: &Error) -> Option<Document> {
     let code = answer::code(error).filter(|code| *code != answer::UNAUTHORISED)?;

@@ -19,7 +19,7 @@ use crate::server::stop::RunError;
 /// memory: of large documents there are fewer in a batch.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
-/// How many documents a batch has at the most before it is known what comes with them.
+/// The most documents in a batch before it is known what comes with them.
 const FIRST: usize = 250;
 
 /// Reads batch after batch.
@@ -32,28 +32,28 @@ pub(crate) struct Reader<'a> {
     promise: Verify,
     /// The time up to which it sees all that was written.
     since: Option<Timestamp>,
-    /// How many documents the next batch should have at the most.
+    /// The most documents that the next batch should have.
     limit: usize,
     /// The bytes that come with a document, in what it refers to and in its edits, as far as is known.
-    beside: Option<usize>,
+    besides: Option<usize>,
     /// Whether the last batch had far more bytes than it should.
     oversized: bool,
-    /// The document after which the next batch begins; none at the first.
+    /// The document after which the next batch begins; `None` at the first.
     after: Option<Bson>,
     /// The next batch, where it was read while the last one was computed.
     ready: Option<Gathered>,
     /// The document up to which was read.
     read_to: Option<Bson>,
     /// The batch after that, if its look-ups were sent already.
-    looking: Option<Looking>,
+    looking_up: Option<LookUps>,
     /// The document up to which look-ups were sent.
     sent_to: Option<Bson>,
     /// The query for what comes after that, if it was sent already; given up with the reader.
-    finding: JoinSet<Result<Vec<RawDocumentBuf>, RunError>>,
+    querying: JoinSet<Result<Vec<RawDocumentBuf>, RunError>>,
 }
 
 /// Documents that are being looked up.
-struct Looking {
+struct LookUps {
     /// Whether there were any.
     any: bool,
     /// What they are computed from; given up with this.
@@ -77,13 +77,13 @@ impl<'a> Reader<'a> {
             promise: Verify::Nothing,
             since: None,
             limit: context.batch_documents.min(FIRST),
-            beside: None,
+            besides: None,
             oversized: false,
             ready: None,
             read_to: after.clone(),
-            looking: None,
+            looking_up: None,
             sent_to: after.clone(),
-            finding: JoinSet::new(),
+            querying: JoinSet::new(),
             after,
         }
     }
@@ -128,7 +128,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads anew what comes after a document, also where a reading was given up half-way.
+    /// Reads again what comes after a document, also where a reading was given up half-way.
     pub(crate) fn restart(&mut self, after: Option<Bson>) {
         self.read_to.clone_from(&after);
         self.after = after;
@@ -136,7 +136,7 @@ impl<'a> Reader<'a> {
         self.start_over();
     }
 
-    /// Reads a batch of as many documents anew.
+    /// Reads a batch of as many documents again.
     pub(crate) fn reread(&mut self, after: Option<Bson>, documents: u64) {
         self.restart(after);
         self.limit = (documents as usize).max(1);
@@ -145,8 +145,8 @@ impl<'a> Reader<'a> {
     /// Gives up what is on its way.
     fn start_over(&mut self) {
         self.sent_to.clone_from(&self.read_to);
-        self.looking = None;
-        self.finding = JoinSet::new();
+        self.looking_up = None;
+        self.querying = JoinSet::new();
     }
 
     /// The next batch; at the end one without documents.
@@ -197,7 +197,7 @@ impl<'a> Reader<'a> {
     /// A transform that adds documents to its own collection must meet them; and after a batch that was
     /// far too large, nothing is read before it is taken.
     fn reads_ahead(&self) -> bool {
-        !self.oversized && self.beside.is_some() && !self.transform.meets_its_own()
+        !self.oversized && self.besides.is_some() && !self.transform.meets_its_own()
     }
 
     /// The batch, once the transform was given those of its outputs that ask for more than was looked up, and
@@ -213,9 +213,9 @@ impl<'a> Reader<'a> {
             context.stop.guard(all).await
         };
         context.retry(verifying).await?;
-        self.beside = (batch.edited.iter().map(Edited::beside).sum::<usize>() + found)
+        self.besides = (batch.edited.iter().map(Edited::bytes_besides).sum::<usize>() + found)
             .checked_div(batch.read as usize)
-            .or(self.beside);
+            .or(self.besides);
         if !rest.is_empty() {
             self.limit = (batch.read as usize).max(1);
         }
@@ -224,11 +224,11 @@ impl<'a> Reader<'a> {
 
     /// Makes the next batches as small as these documents, and what comes with them, are large.
     fn adapt(&mut self, documents: &[RawDocumentBuf]) {
-        let beside = self.beside.unwrap_or_default();
+        let besides = self.besides.unwrap_or_default();
         let bytes: usize =
-            documents.iter().map(|document| document.as_bytes().len() + beside).sum();
+            documents.iter().map(|document| document.as_bytes().len() + besides).sum();
         self.oversized = bytes > 2 * BATCH_BYTES;
-        let most = if self.beside.is_some() { usize::MAX } else { FIRST };
+        let most = if self.besides.is_some() { usize::MAX } else { FIRST };
         if let Some(limit) = (documents.len() * BATCH_BYTES).checked_div(bytes) {
             self.limit = limit.clamp(1, self.context.batch_documents.min(most));
         }
@@ -248,15 +248,15 @@ impl<'a> Reader<'a> {
     }
 
     async fn try_to_read(&mut self) -> Result<Gathered, RunError> {
-        let mut looking = match self.looking.take() {
-            Some(looking) => looking,
+        let mut looking_up = match self.looking_up.take() {
+            Some(looking_up) => looking_up,
             None => self.look_up().await?,
         };
-        if looking.any && self.reads_ahead() {
+        if looking_up.any && self.reads_ahead() {
             // the next look-ups are on their way before the answers to these are read
-            self.looking = Some(self.look_up().await?);
+            self.looking_up = Some(self.look_up().await?);
         }
-        let gathered = background::joined(looking.gathering.join_next().await)?;
+        let gathered = background::joined(looking_up.gathering.join_next().await)?;
         if let Some(last) = edited::last(&gathered.documents)? {
             self.read_to = Some(last);
         }
@@ -269,9 +269,9 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads documents and sends their look-ups.
-    async fn look_up(&mut self) -> Result<Looking, RunError> {
+    async fn look_up(&mut self) -> Result<LookUps, RunError> {
         let database = self.context.database();
-        let documents = match self.finding.join_next().await {
+        let documents = match self.querying.join_next().await {
             found @ Some(_) => background::joined(found)?,
             None => find::documents(database, None, self.finds(self.sent_to.as_ref())).await?,
         };
@@ -283,7 +283,7 @@ impl<'a> Reader<'a> {
         }
         if any && self.reads_ahead() {
             let (database, finds) = (database.clone(), self.finds(last.as_ref()));
-            self.finding.spawn(async move { find::documents(&database, None, finds).await });
+            self.querying.spawn(async move { find::documents(&database, None, finds).await });
         }
         let (database, upgrade, transform) =
             (database.clone(), self.upgrade.clone(), self.transform.clone());
@@ -291,7 +291,7 @@ impl<'a> Reader<'a> {
         gathering.spawn(async move {
             look_up::gather(&database, None, &upgrade, &transform, documents, place).await
         });
-        Ok(Looking { any, gathering })
+        Ok(LookUps { any, gathering })
     }
 
     fn finds(&self, after: Option<&Bson>) -> Vec<mongodb::bson::Document> {

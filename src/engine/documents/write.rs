@@ -47,7 +47,7 @@ pub(crate) async fn read(
 }
 
 /// Writes, in the session's transaction, documents that were read and computed before it: where one is not
-/// what it was, its edits are computed anew.
+/// what it was, its edits are computed again.
 pub(crate) async fn write_prefetched(
     database: &Database,
     session: &mut ClientSession,
@@ -80,16 +80,16 @@ pub(crate) async fn write_prefetched(
         Ok(Flow::On)
     })
     .await?;
-    let mut anew = Vec::new();
+    let mut recomputed = Vec::new();
     while !changed.is_empty() {
         let (place, how) = (In::Transaction, (Purpose::Write, Verify::Nothing));
         let session = Some(&mut *session);
         let computed =
             compute_in(place, database, session, upgrade, transform, changed, how).await?;
-        anew.push(computed.batch);
+        recomputed.push(computed.batch);
         changed = computed.rest;
     }
-    edited.extend(anew.iter().flat_map(|batch| &batch.edited));
+    edited.extend(recomputed.iter().flat_map(|batch| &batch.edited));
     write(database, session, upgrade, transform, &edited).await?;
     Ok(done(edited))
 }
@@ -192,7 +192,7 @@ pub(crate) async fn write_guarded(
     Ok(written)
 }
 
-/// What became of a batch outside transactions.
+/// How a batch outside transactions ended.
 pub(crate) struct Written {
     /// The documents that were still as they were read.
     pub(crate) documents: u64,

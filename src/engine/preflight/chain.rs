@@ -41,7 +41,7 @@ pub(crate) struct Chain<'a> {
 }
 
 impl<'a> Chain<'a> {
-    /// The chain of the last of these steps. None where what it reads does not come from its own documents alone:
+    /// The chain of the last of these steps. `None` if what it reads does not come from its own documents alone:
     /// from a look-up of what an earlier step changes, a transaction, a rename, documents moved here from another
     /// collection; or from a step that may be half done and is not convergent.
     pub(crate) fn of(
@@ -82,7 +82,7 @@ impl<'a> Chain<'a> {
         (!links.is_empty()).then_some(Chain { links, upgrade, transform, earlier })
     }
 
-    /// Computes and verifies all that the transform would do. None where the server cannot tell which documents it
+    /// Computes and verifies all that the transform would do. `None` if the server cannot tell which documents it
     /// would read.
     pub(crate) async fn follow(
         &self,

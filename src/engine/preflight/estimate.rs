@@ -28,7 +28,7 @@ pub(crate) struct Later {
 /// What was found out about one step.
 #[derive(Debug)]
 pub(crate) struct Finding {
-    /// What it would do; none where that depends on what earlier steps leave.
+    /// What it would do; `None` if that depends on what earlier steps leave.
     pub(crate) known: Option<Known>,
     /// What a plan says of it.
     pub(crate) actions: Vec<UpgradeAction>,

@@ -54,7 +54,7 @@ pub(crate) async fn compute(
         };
         let computed = context.retry(computing).await?;
         left = computed.rest;
-        held += computed.batch.edited.iter().map(Edited::held).sum::<usize>();
+        held += computed.batch.edited.iter().map(Edited::bytes_held).sum::<usize>();
         all.extend(computed.batch.edited);
         if held > HELD_BYTES && documents.len() > 1 {
             return Ok(Made::TooMuch);
@@ -64,7 +64,7 @@ pub(crate) async fn compute(
 }
 
 /// The documents among these that a transform would read, as it would read them: those that match its filter,
-/// with the fields that it names. None where the server cannot tell.
+/// with the fields that it names. `None` if the server cannot tell.
 async fn read(
     database: &Database,
     transform: &Transform,

@@ -58,7 +58,7 @@ impl StepWork for Transform {
         context: &'a Context,
         _upgrade: &'a VersionUpgrade,
     ) -> LocalBoxFuture<'a, Result<Extent, RunError>> {
-        // nobody knows yet which documents: at the most, all of them
+        // which documents is not known yet: at most, all of them
         Box::pin(async { Ok(Extent { documents: all_of(context, self).await?, bytes: 0 }) })
     }
 

@@ -68,7 +68,7 @@ pub struct Settings {
     pub(crate) target_version: Option<Version>,
     /// Whether skippable conditions are asked.
     pub(crate) conditions: Conditions,
-    /// The bound on all waiting; none is unlimited.
+    /// The bound on all waiting; `None` is unlimited.
     pub(crate) timeout: Option<Duration>,
     /// Whether what is not there at once is not waited for.
     pub(crate) asking: Asking,
@@ -90,7 +90,7 @@ pub struct Settings {
     pub(crate) repair: Option<Repair>,
     /// Whether Kubernetes is told how the run goes.
     pub(crate) events: Events,
-    /// The workloads to stop while upgrades are applied; none is off.
+    /// The workloads to stop while upgrades are applied; empty is off.
     pub(crate) quiesce: Vec<WorkloadName>,
     /// The bound on waiting for pods to stop, or to be ready. Not zero.
     pub(crate) quiesce_timeout: Duration,
@@ -354,7 +354,7 @@ impl Raw {
         self.log_format.as_deref().map(|text| choice("GATE_LOG_FORMAT", text)).transpose()
     }
 
-    /// How to wait for a file; none where any of this is wrong.
+    /// How to wait for a file; `None` if any of this is wrong.
     fn waits(&self, mode: Mode) -> Option<Waits> {
         let timeout = self.timeout(mode).ok()?;
         Some(Waits { timeout, log: log(&self.log).ok()?, log_format: self.log_format().ok()? })

@@ -45,7 +45,7 @@ pub struct Origin {
     pub(crate) srv: Option<String>,
     /// Whether its password holds a plus, which some drivers read as a space.
     pub(crate) plus_in_password: bool,
-    /// Where the server looks its user up; none where it names no user of a database.
+    /// Where the server looks its user up; `None` if it names no user of a database.
     pub(crate) users_of: Option<String>,
     /// Whether it says so with the option authSource.
     pub(crate) says_auth_source: bool,

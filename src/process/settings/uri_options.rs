@@ -1,4 +1,4 @@
-//! The options of a connection string, and what becomes of each: one table, which docs/mongodb.md shows.
+//! The options of a connection string, and what is done with each: one table, which docs/mongodb.md shows.
 //!
 //! The string is the application's own, so that whatever a driver accepts must be accepted here. The names
 //! are those of the MongoDB URI options specification, of PyMongo, Node, Java and the older names of each.
@@ -10,7 +10,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode
 use Handling::{Honoured, Ignored, Own, Refused, Tuned};
 use Kind::{Flag, Mechanism, Number, Text, Words};
 
-/// A name that an option may have, and what becomes of it.
+/// A name that an option may have, and what is done with it.
 pub(super) struct UriOption {
     /// As the specification, or else the driver that has it, spells it.
     pub(super) name: &'static str,
@@ -19,7 +19,7 @@ pub(super) struct UriOption {
     pub(super) note: &'static str,
 }
 
-/// What becomes of an option.
+/// What is done with an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Handling {
     /// It says whom to talk to, as whom or how securely: it is given to the driver, and a value that cannot
@@ -392,7 +392,7 @@ fn keep(
     Ok(())
 }
 
-/// A value without its percent-encoding; none where that is broken.
+/// A value without its percent-encoding; `None` if that is broken.
 fn decoded(value: &str) -> Option<String> {
     if !is_percent_encoded(value) {
         return None;
@@ -620,7 +620,7 @@ pub(crate) fn markdown_uri_options() -> String {
             .collect();
         names.join(", ")
     };
-    let mut table = String::from("| options | what becomes of them |\n| --- | --- |\n");
+    let mut table = String::from("| options | what is done with them |\n| --- | --- |\n");
     let mut row = |names: String, what: &str| table += &format!("| {names} | {what} |\n");
     row(list(&|o| matches!(o.handling, Honoured(_))), "honoured");
     row(

@@ -42,7 +42,7 @@ impl Server {
         Ok(Api::namespaced_with(client.clone(), &self.namespace, kind))
     }
 
-    /// Waits for the answer to a call, not too long; none where the object is not there.
+    /// Waits for the answer to a call, not too long; `None` if the object is not there.
     pub(super) async fn call<T>(
         &self,
         doing: &str,

@@ -26,7 +26,7 @@ const BUDGET: Duration = Duration::from_secs(2);
 /// How long the API server lets a note be, in bytes.
 const NOTE: usize = 1000;
 
-/// Tells the gate's Job by Events, beside the run; after the first failure it is silent.
+/// Tells the gate's Job by Events, while the run goes on; after the first failure it is silent.
 #[derive(Debug)]
 pub(crate) struct JobEvents(Mutex<Option<Telling>>);
 
@@ -147,7 +147,7 @@ impl Teller {
     }
 }
 
-/// The Job, or else the pod; none where neither is known by name and UID.
+/// The Job, or else the pod; `None` if neither is known by name and UID.
 fn regarding(own: &Pod, namespace: &str) -> Option<Value> {
     let object = |version: &str, kind: &str, name: &Option<String>, uid: &Option<String>| {
         let (name, uid) = (name.as_ref()?, uid.as_ref()?);

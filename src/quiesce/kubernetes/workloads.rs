@@ -14,7 +14,7 @@ use crate::process::settings::{Pod, Settings, WorkloadKind, WorkloadName};
 use crate::quiesce::kubernetes::api_server::{Answer, MANAGER, Server, kind};
 use crate::quiesce::workloads::{Scaled, Workload, Workloads};
 
-/// How many pods of a workload are listed at the most.
+/// The most pods of a workload that are listed.
 const PODS: u32 = 500;
 
 /// The workloads of `GATE_QUIESCE`.
@@ -81,7 +81,7 @@ impl Cluster {
         Ok(())
     }
 
-    async fn try_look(&self, name: &str) -> Result<Option<Workload>, Failure> {
+    async fn try_get(&self, name: &str) -> Result<Option<Workload>, Failure> {
         let Some(named) = parse(name) else { return Ok(None) };
         let kind = kind_of(named.kind);
         let objects = self.server.objects(&kind).await?;
@@ -204,8 +204,8 @@ impl Workloads for Cluster {
         Box::pin(self.try_check())
     }
 
-    fn look<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Workload>, Failure>> {
-        Box::pin(self.try_look(name))
+    fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Workload>, Failure>> {
+        Box::pin(self.try_get(name))
     }
 
     fn scale<'a>(

@@ -49,7 +49,7 @@ pub(crate) enum Write {
 }
 
 impl Change {
-    /// What moving the record from one state to another makes of the stamp; none where the version stays.
+    /// What moving the record from one state to another makes of the stamp; `None` if the version stays.
     pub(crate) fn between(from: Option<&Record>, to: &Record) -> Option<Change> {
         let (expected, begins) = match (from, to.history.first()) {
             (Some(from), _) if from.version == to.version => return None,

@@ -67,7 +67,7 @@ impl Found {
 /// transactions ever shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stamping {
-    /// What the stamp was; none where there was none.
+    /// What the stamp was; `None` if there was none.
     pub(crate) from: Option<String>,
     /// What it becomes.
     pub(crate) to: String,
