@@ -47,7 +47,7 @@ pub(crate) struct Counter {
 impl Transform {
     /// A transform of all documents of `collection`, until [`filter`](Self::filter) narrows it.
     ///
-    /// `edit` must depend on nothing but its arguments: it is called for plans, look-aheads, retries
+    /// `edit` must depend on nothing but its arguments: it is called for plans, preflights, retries
     /// and runs alike.
     pub fn new(
         collection: impl Into<Cow<'static, str>>,

@@ -102,7 +102,7 @@ impl Work<'_> {
         .await
     }
 
-    /// Looks once more for documents of the old shape, right after a version was applied at once;
+    /// Sweeps for documents of the old shape, right after a version was applied in one transaction;
     /// returns how many it changed.
     ///
     /// The version is applied whatever this comes to: what goes wrong is a warning and no more.

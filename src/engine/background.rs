@@ -61,5 +61,5 @@ fn given_up() -> RunError {
     Failure::bug("a query was given up on its way").into()
 }
 
-/// For how long documents that were read may be looked through before the run's other tasks get their turn.
+/// How long going through documents that were read may take before the run's other tasks get their turn.
 pub(crate) const TURN: Duration = Duration::from_millis(2);

@@ -53,7 +53,7 @@ pub(crate) fn closed(error: RunError, doing: &str) -> Failure {
     closed_as(error, doing, Outcome::NoServer)
 }
 
-/// The same while upgrades were looked at: an error of no known kind is theirs.
+/// The same in the preflight: an error of no known kind is the upgrades'.
 pub(crate) fn closed_in_preflight(error: RunError, doing: &str) -> Failure {
     closed_as(error, doing, Outcome::UpgradeFailed)
 }
@@ -175,8 +175,11 @@ mod tests {
         let held = closed_applying(error(251), "upgrading", &upgrades);
         assert_eq!(held.outcome, Outcome::UpgradeFailed);
         assert!(held.message.contains("something else holds documents of things"), "{held}");
-        assert_eq!(closed_in_preflight(error(251), "looking").outcome, Outcome::NoServer);
-        assert_eq!(closed_in_preflight(error(121), "looking").outcome, Outcome::UpgradeFailed);
+        assert_eq!(closed_in_preflight(error(251), "the preflight").outcome, Outcome::NoServer);
+        assert_eq!(
+            closed_in_preflight(error(121), "the preflight").outcome,
+            Outcome::UpgradeFailed
+        );
         // what the driver itself cannot do, or what no server should answer
         let odd = || RunError::Driver(mongodb::error::Error::from(ErrorKind::Bson(bson_error())));
         assert_eq!(closed(odd(), "asking").outcome, Outcome::Bug);

@@ -60,7 +60,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Notes in the journal that this code has looked at what is left of its version.
+    /// Notes in the journal that this code's preflight of what is left of its version is done.
     pub(crate) async fn note_preflight(&mut self) -> Result<(), RunError> {
         let version = self.context.writer.code_version.clone();
         self.advance(|journal| journal.preflight = Some(version)).await

@@ -1,4 +1,4 @@
-//! Waiting until a majority has what was written before a run looked: its majority reads then see what the
+//! Waiting until a majority has what was written before the preflight: its majority reads then see what the
 //! run that follows will see.
 
 use mongodb::bson::{Timestamp, doc};

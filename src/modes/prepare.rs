@@ -117,7 +117,7 @@ impl Run<'_> {
         }
     }
 
-    /// The closed gate that an error while looking means; where a privilege was missing, which one of
+    /// The closed gate that an error in the preflight means; where a privilege was missing, which one of
     /// `needs`.
     pub(super) async fn explain(&self, error: RunError, doing: &str, needs: &[Need]) -> Failure {
         match self.lacking(&error, needs).await {

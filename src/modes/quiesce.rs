@@ -30,8 +30,8 @@ pub(super) const RESTORE: Duration = Duration::from_secs(10);
 /// How often a wait for pods says so.
 const SAY: Duration = Duration::from_secs(5);
 
-/// How often a workload that changes all the time is looked at again.
-const LOOKS: u32 = 5;
+/// How often a workload that changes all the time is read again.
+const READS: u32 = 5;
 
 /// How long a workload that could not be started is left alone before it is tried again.
 const AGAIN: Duration = Duration::from_millis(300);
@@ -62,7 +62,7 @@ impl Run<'_> {
     pub(super) async fn check_workloads(&self) -> Result<(), Failure> {
         let Some(quiesce) = &self.quiesce else { return Ok(()) };
         let check = self.stop.guard(quiesce.workloads.check()).await;
-        check.map_err(|error| closed(error, "looking at the workloads"))
+        check.map_err(|error| closed(error, "reading the workloads"))
     }
 
     /// Remembers and stops the workloads, and waits until nothing of them runs.
@@ -117,7 +117,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Looks at every workload, and stops those that are to run; returns those of which something is left.
+    /// Reads every workload, and stops those that are to run; returns those of which something is left.
     async fn stop_once(
         &mut self,
         quiesce: &Quiesce,
@@ -399,7 +399,7 @@ impl Run<'_> {
 
     /// Starts one workload, if it is still at 0 and this run still holds the lock.
     async fn start(&mut self, quiesce: &Quiesce, entry: &Entry) -> Started {
-        for _ in 0..LOOKS {
+        for _ in 0..READS {
             let workload = match quiesce.workloads.get(&entry.name).await {
                 Ok(Some(workload)) if workload.uid == entry.uid => workload,
                 Ok(_) => return Started::NoNeed,

@@ -34,7 +34,7 @@ use crate::server::retry::{Retry, jittered};
 use crate::server::stop::{RunError, Stop, within};
 use crate::version::Version;
 
-/// How often a run that waits for another one looks again; halved and half as long again by chance.
+/// How often a run that waits for another one reads again; halved and half as long again by chance.
 pub(crate) const POLL: Duration = Duration::from_millis(400);
 
 /// How often a run that waits says so.
@@ -427,7 +427,7 @@ impl<'a> Run<'a> {
             self.ask_first_conditions(&context, &upgrades, begun, since).await?;
             self.warn_of_absent(&context, &upgrades, journal.as_ref()).await;
             let mut session = self.session(&context).await?;
-            let looked = preflight(
+            let found = preflight(
                 &context,
                 session.as_mut(),
                 &upgrades,
@@ -436,7 +436,7 @@ impl<'a> Run<'a> {
                 PreflightFor::Plan,
             )
             .await;
-            let estimates = match looked {
+            let estimates = match found {
                 Ok(estimates) => estimates,
                 Err(error) => {
                     let needs = self.plan_needs(&upgrades);
@@ -451,15 +451,15 @@ impl<'a> Run<'a> {
             for (upgrade, estimate) in upgrades.iter().zip(&estimates) {
                 if let Some(earlier) = &estimate.depends_on {
                     self.warn(format!(
-                        "{} could not be looked at yet: its preflight comes after {earlier}, which \
-                         changes what it reads, and before its own first write",
+                        "{} has its preflight after {earlier}, which changes what it reads, and before its own \
+                         first write",
                         upgrade.version
                     ));
                 }
                 for Later { step, after } in &estimate.later {
                     self.warn(format!(
-                        "{}: step \"{step}\" could not be looked at yet: its preflight comes after step \
-                         \"{after}\", which changes what it reads, and before its own first write",
+                        "{}: step \"{step}\" has its preflight after step \"{after}\", which changes what it \
+                         reads, and before its own first write",
                         upgrade.version
                     ));
                 }

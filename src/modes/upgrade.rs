@@ -423,7 +423,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Looks at everything, then applies version after version.
+    /// The preflight of everything, then version after version.
     async fn apply(
         &mut self,
         context: &Context,
@@ -439,8 +439,8 @@ impl Run<'_> {
             if estimate.depends_on.is_some() {
                 // now that the earlier versions are applied
                 let own = &upgrades[index..=index];
-                let looked = Box::pin(self.preflight(context, work, own, None)).await?;
-                estimate = looked.into_iter().next().unwrap_or_default();
+                let found = Box::pin(self.preflight(context, work, own, None)).await?;
+                estimate = found.into_iter().next().unwrap_or_default();
             }
             tracing::info!(
                 version = %upgrade.version,
@@ -472,7 +472,7 @@ impl Run<'_> {
         }
     }
 
-    /// Asks the conditions, but not of a version that is journaled, and looks at the documents.
+    /// Asks the conditions, but not of a version that is journaled, and does the preflight.
     async fn ask_and_preflight(
         &mut self,
         context: &Context,
@@ -494,16 +494,16 @@ impl Run<'_> {
         journal: Option<&Journal>,
     ) -> Result<Vec<Estimate>, RunError> {
         let since = self.documents_caught_up(upgrades).await?;
-        let looking =
+        let finding =
             preflight(context, work.session(), upgrades, journal, since, PreflightFor::Upgrade);
-        let looked = Box::pin(looking).await;
-        looked.map_err(|error| match error {
+        let found = Box::pin(finding).await;
+        found.map_err(|error| match error {
             RunError::Driver(_) => RunError::Failure(closed_in_preflight(error, PREFLIGHT)),
             error => error,
         })
     }
 
-    /// What comes between looking and the first write: old code is stopped, or warned of.
+    /// What comes between the preflight and the first write: old code is stopped, or warned of.
     async fn begin_applying(
         &mut self,
         upgrades: &[&VersionUpgrade],

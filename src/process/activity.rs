@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// How long a run may be silent.
 const SILENCE: Duration = Duration::from_secs(8);
 
-/// How often it is looked whether it is silent.
+/// How often silence is checked for.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The work of a run, as far as it may take long: one document, one look-up, one command of the server or an

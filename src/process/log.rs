@@ -114,7 +114,7 @@ fn text_line() -> TextLine {
     TextLine(tracing_subscriber::fmt::format().with_timer(Clock))
 }
 
-/// Where an event comes from matters only to those who look closely.
+/// Where an event comes from matters at level debug only.
 fn shows_module(event: &Event<'_>) -> bool {
     *event.metadata().level() > Level::INFO
 }

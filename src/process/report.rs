@@ -75,11 +75,11 @@ pub struct UpgradeReport {
     /// Whether the counts are those that a run reports on the same data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exact: Option<bool>,
-    /// Of a plan: the earlier version that this one depends on, so that not all of it could be looked at
+    /// Of a plan: the earlier version that this one depends on, so that not all of its preflight could be done
     /// yet; its preflight comes after that one, and before its own first write.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preflight_after: Option<String>,
-    /// Of a plan: the steps that could not be looked at yet, because earlier steps of the same version change what
+    /// Of a plan: the steps whose preflight comes later, because earlier steps of the same version change what
     /// they read; each has its preflight before its own first write.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub preflight_later: Vec<String>,

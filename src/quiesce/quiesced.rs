@@ -10,7 +10,7 @@ use crate::process::failure::Failure;
 use crate::quiesce::workloads::{Workload, Workloads};
 use crate::server::stop::{Reason, RunError, Stop};
 
-/// How often workloads are looked at again, where nothing answers, before a version moves.
+/// How often workloads are read again, where nothing answers, before a version moves.
 const ATTEMPTS: u32 = 3;
 
 /// The workloads of a run, and whether they are held stopped.
@@ -57,7 +57,7 @@ impl Quiesced {
         }
     }
 
-    /// Looks every `period`, until the returned guard is dropped, and stops the run where something runs.
+    /// Checks every `period`, until the returned guard is dropped, and stops the run if something runs.
     pub(crate) fn watch(&self, period: Duration, stop: &Stop) -> Watch {
         let (quiesced, stop) = (self.clone(), stop.clone());
         if quiesced.workloads.is_none() {
@@ -87,7 +87,7 @@ impl Quiesced {
     }
 }
 
-/// Looks at workloads for as long as it lives.
+/// Checks workloads for as long as it lives.
 pub(crate) struct Watch(Option<tokio::task::JoinHandle<()>>);
 
 impl Drop for Watch {

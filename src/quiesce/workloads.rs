@@ -30,7 +30,7 @@ pub trait Workloads: fmt::Debug + Send + Sync {
     /// A workload as it is now; `None` if there is none of that name.
     fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Workload>, Failure>>;
 
-    /// Sets the number of a workload, unless it changed since it was looked at.
+    /// Sets the number of a workload, unless it changed since it was read.
     fn scale<'a>(
         &'a self,
         workload: &'a Workload,
@@ -41,7 +41,7 @@ pub trait Workloads: fmt::Debug + Send + Sync {
     fn by_hand(&self, name: &str, replicas: u32) -> String;
 }
 
-/// A workload as it was looked at.
+/// A workload as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Workload {
@@ -86,6 +86,6 @@ impl Workload {
 pub enum Scaled {
     /// It is set.
     Done,
-    /// The workload is not as it was looked at: nothing was changed.
+    /// The workload changed since it was read: nothing was changed.
     Changed,
 }

@@ -80,7 +80,7 @@ pub struct Done {
     /// Documents changed, late ones included.
     #[serde(default)]
     pub documents: u64,
-    /// Documents changed by the pass that looks for late writers.
+    /// Documents changed by the sweep.
     #[serde(default)]
     pub late: u64,
     /// The author's counters.
@@ -109,7 +109,7 @@ impl Done {
 pub enum Pass {
     /// The pass that does the work.
     First,
-    /// The pass that looks for what old code wrote meanwhile.
+    /// The sweep: for what old code wrote meanwhile.
     Late,
 }
 
@@ -143,7 +143,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// The journal of a version about to be applied in parts.
+    /// The journal of a version about to be applied in batches.
     pub(crate) fn begin(
         id: String,
         upgrade: &VersionUpgrade,

@@ -17,7 +17,7 @@ pub(crate) fn mark(run_id: &str) -> String {
 }
 
 /// Ends the run's reads and writes of `database` that the server is still busy with, writes of the gate's own
-/// documents excepted. Best effort, until `until`: an operation ends where the server looks whether it should.
+/// documents excepted. Best effort, until `until`: an operation ends when the server next checks for it.
 ///
 /// A user may end operations of their own without any privilege. Commits and definitions of collections and
 /// indexes are left alone: they take effect or do not.

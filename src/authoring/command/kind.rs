@@ -41,7 +41,7 @@ pub(crate) trait CommandKind: Debug + Send + Sync {
     /// Says what it needs of the collections that are there, and what it leaves of them.
     fn foretell<'a>(&'a self, presence: &mut Presence<'a, '_>);
 
-    /// Looks whether it is done; for a command that was begun, by the identities that the journal holds.
+    /// Finds out whether it is done; for a command that was begun, by the identities that the journal holds.
     fn probe<'a>(
         &'a self,
         on: &'a Scene<'a>,

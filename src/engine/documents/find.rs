@@ -18,7 +18,7 @@ use crate::server::stop::RunError;
 /// How many documents the server may send at once for a look-up; its default of 101 would ask twice.
 pub(crate) const LOOK_UP_BATCH: i32 = 100_000;
 
-/// The field in which a look-ahead asks for the size of the whole document.
+/// The field in which a read ahead asks for the size of the whole document.
 pub(crate) const SIZE: &str = "upgrade_gate_size";
 
 /// Where documents are read.

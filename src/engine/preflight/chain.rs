@@ -193,7 +193,7 @@ fn after(
     Ok(left)
 }
 
-/// Whether a transform looks documents up in one of these collections.
+/// Whether a transform has a look-up into one of these collections.
 fn looks_up(transform: &Transform, collections: &[&str]) -> bool {
     transform.lookups.iter().any(|lookup| collections.contains(&&*lookup.collection))
 }

@@ -10,14 +10,14 @@ pub(crate) struct Estimate {
     pub(crate) steps: Vec<Finding>,
     /// Whether one transaction can do it all.
     pub(crate) fits_one_transaction: bool,
-    /// The earlier version that the rest depends on, where not all is known: it can be looked at only after
-    /// that one.
+    /// The earlier version that the rest depends on, where not all is known: the rest of the preflight comes
+    /// after that one.
     pub(crate) depends_on: Option<Version>,
-    /// The steps that can be looked at only after earlier ones of the same version.
+    /// The steps whose preflight comes after earlier steps of the same version.
     pub(crate) later: Vec<Later>,
 }
 
-/// A step that could not be looked at yet.
+/// A step whose preflight comes later.
 #[derive(Debug)]
 pub(crate) struct Later {
     pub(crate) step: String,

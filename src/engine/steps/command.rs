@@ -153,8 +153,8 @@ fn predicted(on: &Scouting<'_>, command: &dyn CommandKind) -> Result<Option<bool
 /// that one.
 async fn check_twin(on: &Scouting<'_>, command: &dyn CommandKind) -> Result<(), RunError> {
     let (context, collection) = (on.context, command.collections()[0]);
-    let looking = || context.stop.guard(command.twin(context.database()));
-    let Some(twin) = context.retry(async || looking().await).await? else { return Ok(()) };
+    let asking = || context.stop.guard(command.twin(context.database()));
+    let Some(twin) = context.retry(async || asking().await).await? else { return Ok(()) };
     let subject = Subject::Index { collection, name: &twin };
     let drops = |step: &&Step| {
         step.command().is_some_and(|earlier| {
@@ -172,7 +172,7 @@ async fn check_twin(on: &Scouting<'_>, command: &dyn CommandKind) -> Result<(), 
     ))
 }
 
-/// Looks whether a command is done; again after errors that may pass.
+/// Finds out whether a command is done; again after errors that may pass.
 async fn probe(
     context: &Context,
     upgrade: &VersionUpgrade,

@@ -191,14 +191,14 @@ async fn sweep(
     let (mut after, mut before) = (None, *late);
     loop {
         reader.seek(after.clone());
-        let look = reader.next().await?;
-        if look.edited.is_empty() {
-            after = look.last;
+        let batch = reader.next().await?;
+        if batch.edited.is_empty() {
+            after = batch.last;
         } else {
             let counted =
                 |stored: &Record, done: &Done, _: Option<&Bson>| stored.found_late(done.documents);
             let (changed, last) =
-                batch_in_transaction(work, upgrade, transform, &look, counted).await?;
+                batch_in_transaction(work, upgrade, transform, &batch, counted).await?;
             *late += changed;
             after = last;
         }
@@ -282,16 +282,16 @@ async fn in_batches(
                     reader.refresh().await?;
                 }
                 reader.seek(after.clone());
-                let look = reader.next().await?;
+                let batch = reader.next().await?;
                 // past a batch without edits it goes on without a commit, but not past the end
-                if look.edited.is_empty() && look.last.is_some() {
-                    progress.advance(look.read);
-                    after = look.last;
+                if batch.edited.is_empty() && batch.last.is_some() {
+                    progress.advance(batch.read);
+                    after = batch.last;
                     continue;
                 }
                 if session.is_some() {
                     let moved = past(context, transform, changed_in_pass);
-                    batch_in_transaction(work, upgrade, transform, &look, moved).await?
+                    batch_in_transaction(work, upgrade, transform, &batch, moved).await?
                 } else {
                     let place = (after.as_ref(), changed_in_pass);
                     batch_guarded(work, upgrade, transform, place, &mut reader).await?
@@ -428,7 +428,7 @@ async fn batch_guarded(
     Ok((done.documents, last))
 }
 
-/// The warning that not all documents written during the upgrade were looked for.
+/// The warning that the sweep did not get to its end.
 fn not_swept(upgrade: &VersionUpgrade, transform: &Transform, reason: &str) -> String {
     format!(
         "{}: documents of {} that old code wrote during the upgrade may be left as they were, and no later \

@@ -105,8 +105,8 @@ fn has_known_units(text: &str) -> bool {
     true
 }
 
-/// A duration from 100 ms, in less a living server or holder would look dead, to an hour, in more a
-/// dead one alive.
+/// A duration from 100 ms (with less, a living server or holder would seem dead) to an hour (with more, a
+/// dead one would seem alive).
 pub(super) fn short_duration(name: &str, text: &str) -> Result<Duration, Failure> {
     match duration(name, text)? {
         duration if duration < Duration::from_millis(100) => Err(wrong(

@@ -17,7 +17,7 @@ const CALL: Duration = Duration::from_secs(4);
 const NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
-/// Who changes things, for those who look at `managedFields` and Events.
+/// The name under which changes appear in `managedFields` and Events.
 pub(super) const MANAGER: &str = "upgrade-gate";
 
 /// The API server, as the pod's service account sees it: connected to at the first call.

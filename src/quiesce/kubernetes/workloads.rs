@@ -177,7 +177,7 @@ impl Cluster {
         let Some(named) = parse(&workload.name) else { return Ok(Scaled::Changed) };
         let kind = kind_of(named.kind);
         let objects = self.server.objects(&kind).await?;
-        // what was looked at, and nothing else: a late request finds another revision
+        // what was read, and nothing else: a late request finds another revision
         let patch = Patch::Merge(json!({
             "metadata": { "uid": workload.uid, "resourceVersion": workload.revision },
             "spec": { "replicas": replicas },
