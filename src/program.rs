@@ -1,6 +1,6 @@
 //! The process around a run: arguments, settings, log, report and exit status.
 
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,9 +15,10 @@ use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::process::report::Report;
 use crate::process::settings::{
-    Arguments, LogFormat, Mode, Settings, Unread, arguments, default_report_file, help,
+    Arguments, LogFormat, Mode, ReportFormat, SettingNames, Settings, Unread, arguments,
+    default_report_file, help,
 };
-use crate::process::{allocator, blocking, log};
+use crate::process::{allocator, blocking, log, text};
 use crate::server::retry::jittered;
 use crate::server::stop::Stop;
 use crate::version::Version;
@@ -37,15 +38,15 @@ impl Gate {
         match arguments(std::env::args_os().skip(1)) {
             Ok(Arguments::Run(mode)) => {
                 allocator::settle(mode);
-                self.run_process(mode)
+                self.run_process(mode, &program)
             }
             Ok(Arguments::Help) => printed(&help(&program, &self.code_version)),
             Ok(Arguments::Version) => printed(&format!("{program} {}", self.code_version)),
-            Err(failure) => self.refuse(failure),
+            Err(failure) => self.refuse(failure, &program),
         }
     }
 
-    fn run_process(self, mode: Option<Mode>) -> ExitCode {
+    fn run_process(self, mode: Option<Mode>, program: &str) -> ExitCode {
         // what a panic says may hold a document's contents
         std::panic::set_hook(Box::new(|panic| {
             let location = panic.location().map(ToString::to_string);
@@ -54,7 +55,9 @@ impl Gate {
         // before anything that may take its time: from here on a signal ends the run, not the process
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
-            Err(error) => return self.refuse(Failure::bug(format!("no runtime: {error}"))),
+            Err(error) => {
+                return self.refuse(Failure::bug(format!("no runtime: {error}")), program);
+            }
         };
         let stop = Stop::new();
         let listening = {
@@ -62,23 +65,29 @@ impl Gate {
             stop.on_signals()
         };
         if let Err(failure) = listening {
-            return self.refuse(failure);
+            return self.refuse(failure, program);
         }
         // a code version that cannot be recorded is told before any setting is
         let code = match self.check() {
             Ok(code) => code,
-            Err(failure) => return self.refuse(failure),
+            Err(failure) => return self.refuse(failure, program),
         };
         let settings = match runtime.block_on(settings_in_time(&code, mode, &stop)) {
             Ok(settings) => settings,
-            Err(failure) => return self.refuse(failure),
+            Err(failure) => return self.refuse(failure, program),
         };
         log::init(&settings.log, settings.log_format);
         self.tell_start(&settings, &code);
         let report = runtime.block_on(self.run_until(&settings, stop));
         // what the driver still has under way does not matter any more
         runtime.shutdown_background();
-        finish(&report, settings.report_file.as_deref())
+        Telling {
+            program,
+            file: settings.report_file.as_deref(),
+            format: settings.report_format,
+            log_format: settings.log_format,
+        }
+        .finish(&report)
     }
 
     fn tell_start(&self, settings: &Settings, code: &Version) {
@@ -93,18 +102,23 @@ impl Gate {
     }
 
     /// Ends a process that could not begin a run.
-    fn refuse(&self, failure: Failure) -> ExitCode {
-        let format = match std::env::var("GATE_LOG_FORMAT").as_deref() {
-            Ok("text") => Some(LogFormat::Text),
-            Ok("json") => Some(LogFormat::Json),
-            _ => None,
-        };
-        log::init(&Targets::new().with_default(LevelFilter::INFO), format);
+    fn refuse(&self, failure: Failure, program: &str) -> ExitCode {
+        // what else is wrong, these can be read
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let chosen = |name: &str| set(name)?.into_string().ok();
+        let log_format = chosen("GATE_LOG_FORMAT").and_then(|text| text.parse::<LogFormat>().ok());
+        let format =
+            chosen("GATE_REPORT_FORMAT").and_then(|text| text.parse::<ReportFormat>().ok());
+        log::init(&Targets::new().with_default(LevelFilter::INFO), log_format);
+        let names = SettingNames::from_env();
         let mut report = self.blank_report();
-        report.end(failure.outcome, failure.message, Some(failure.next));
-        // what else is wrong, this one can be read
-        let file = std::env::var_os("GATE_REPORT_FILE").filter(|file| !file.is_empty());
-        finish(&report, file.map(PathBuf::from).or_else(default_report_file).as_deref())
+        report.end(
+            failure.outcome,
+            names.named(&failure.message),
+            Some(names.named(&failure.next)),
+        );
+        let file = set("GATE_REPORT_FILE").map(PathBuf::from).or_else(default_report_file);
+        Telling { program, file: file.as_deref(), format, log_format }.finish(&report)
     }
 }
 
@@ -149,16 +163,64 @@ fn write_soon(file: &Path, text: String) -> Result<(), String> {
     }
 }
 
-/// Writes the report and, as the last line of the log, the outcome.
-fn finish(report: &Report, file: Option<&Path>) -> ExitCode {
-    if let Some(file) = file
-        && let Err(error) = write_soon(file, report.to_termination_message())
-    {
-        tracing::warn!(error, "GATE_REPORT_FILE could not be written");
+/// How a process tells how it ended.
+struct Telling<'a> {
+    program: &'a str,
+    file: Option<&'a Path>,
+    format: Option<ReportFormat>,
+    log_format: Option<LogFormat>,
+}
+
+impl Telling<'_> {
+    /// Writes the report and, as the last line of the log, the outcome. Text for people comes after that, so that it
+    /// is the last thing to be read wherever both streams end up in one.
+    fn finish(self, report: &Report) -> ExitCode {
+        if let Some(file) = self.file
+            && let Err(error) = write_soon(file, report.to_termination_message())
+        {
+            tracing::warn!(error, "GATE_REPORT_FILE could not be written");
+        }
+        let terminal = io::stdout().is_terminal();
+        let format = self.format.unwrap_or(match terminal {
+            true => ReportFormat::Text,
+            false => ReportFormat::Json,
+        });
+        match format {
+            ReportFormat::Json => {
+                let _ = writeln!(io::stdout(), "{}", report.to_json());
+                tell_end(report);
+            }
+            ReportFormat::Text => {
+                let text = report.to_text();
+                let both = terminal && io::stderr().is_terminal();
+                // whoever sits at the terminal reads all of it in the text
+                if !both || self.log_format == Some(LogFormat::Json) {
+                    tell_end(report);
+                }
+                let text = if terminal { text::as_typed(&text, self.program) } else { text };
+                let mut stdout = io::stdout().lock();
+                let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+            }
+        }
+        ExitCode::from(report.exit_code)
     }
-    let _ = writeln!(std::io::stdout(), "{}", report.to_json());
+}
+
+/// The last line of the log.
+fn tell_end(report: &Report) {
     let Report { app, database, from, to, outcome, exit_code, message, duration_ms, .. } = report;
-    if *exit_code == Outcome::Open.code() {
+    if report.status.is_some() {
+        tracing::info!(
+            app,
+            database,
+            recorded = to,
+            outcome,
+            exit_code,
+            duration_ms,
+            reason = message,
+            "status"
+        );
+    } else if *exit_code == Outcome::Open.code() {
         tracing::info!(
             app,
             database,
@@ -184,5 +246,4 @@ fn finish(report: &Report, file: Option<&Path>) -> ExitCode {
             "gate closed"
         );
     }
-    ExitCode::from(*exit_code)
 }

@@ -4,7 +4,8 @@
 //! - `exit`: the exit codes; the only file that knows their numbers. `failure`: a closed gate with its reason
 //!   and remedy.
 //! - `action`: what a step reports.
-//! - `log`, `progress`, `activity`: what a run says while it works. `report`: what it says at its end.
+//! - `log`, `progress`, `activity`: what a run says while it works. `report`: what it says at its end; `status`: the
+//!   part of it that is mode `status`'s; `text`: the report as people read it.
 //! - `allocator`, `blocking`: memory of the process, and calls that may block it.
 //! - `checkpoint`: where tests may stop a run.
 
@@ -19,3 +20,5 @@ pub(crate) mod log;
 pub(crate) mod progress;
 pub(crate) mod report;
 pub(crate) mod settings;
+pub(crate) mod status;
+pub(crate) mod text;

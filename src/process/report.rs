@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::process::action::UpgradeAction;
 use crate::process::exit::Outcome;
+use crate::process::status::Status;
 use crate::visible::{self, cut};
 
 /// What Kubernetes keeps of a container's termination message, in bytes.
@@ -46,6 +47,9 @@ pub struct Report {
     /// The upgrade that is unfinished.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unfinished: Option<Unfinished>,
+    /// In mode `status`: what is stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<Box<Status>>,
     /// The workloads that were stopped or started.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub workloads: Vec<WorkloadReport>,
@@ -205,6 +209,14 @@ impl Report {
             return keeps_upgrades;
         }
         short.upgrades.clear();
+        let mut stage = 0;
+        while short.status.as_mut().is_some_and(|status| status.shorten(stage)) {
+            let message = short.to_json();
+            if fits(&message) {
+                return message;
+            }
+            stage += 1;
+        }
         // escaped, a byte may take six
         for share in [1, 2, 4, 8] {
             short.cut(share);
@@ -220,6 +232,10 @@ impl Report {
     fn cut(&mut self, share: usize) {
         self.remaining.truncate(20 / share);
         self.workloads.truncate(8 / share);
+        if let Some(status) = &mut self.status {
+            status.cut(share);
+            cut(&mut self.message, 400 / share);
+        }
         cut(&mut self.message, 1200 / share);
         self.next.iter_mut().for_each(|next| cut(next, 800 / share));
         let unfinished = self.unfinished.iter_mut();

@@ -2,6 +2,7 @@
 
 mod file;
 mod help;
+mod names;
 mod table;
 mod uri;
 mod uri_options;
@@ -20,6 +21,7 @@ use crate::process::failure::Failure;
 use crate::version::Version;
 
 pub use help::{Arguments, arguments, help};
+pub(crate) use names::SettingNames;
 use table::Raw;
 #[cfg(test)]
 pub(crate) use table::markdown_table;
@@ -84,6 +86,10 @@ pub struct Settings {
     pub(crate) log: Targets,
     /// How it is logged; when none, as stderr needs it.
     pub(crate) log_format: Option<LogFormat>,
+    /// How the report is written to stdout; when none, as that needs it.
+    pub(crate) report_format: Option<ReportFormat>,
+    /// How the deployment calls the settings.
+    pub(crate) names: SettingNames,
     /// Where the report is also written.
     pub(crate) report_file: Option<PathBuf>,
     /// What mode `record` writes; some in that mode only.
@@ -166,6 +172,17 @@ pub enum LogFormat {
     #[default]
     Text,
     /// For machines, one object a line.
+    Json,
+}
+
+/// How the report is written to stdout.
+#[derive(Clone, Copy, Debug, Default, EnumString, VariantNames, PartialEq, Eq)]
+#[strum(serialize_all = "lowercase", ascii_case_insensitive)]
+pub enum ReportFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines, as one object.
     Json,
 }
 
@@ -411,6 +428,13 @@ impl Raw {
                 job_name: problems.keep(object_name("GATE_JOB_NAME", self.job_name)),
                 job_uid: problems.keep(object_name("GATE_JOB_UID", self.job_uid)),
             },
+            report_format: problems.keep(
+                self.report_format
+                    .as_deref()
+                    .map(|text| choice("GATE_REPORT_FORMAT", text))
+                    .transpose(),
+            ),
+            names: problems.keep(SettingNames::parse(self.setting_names.as_deref())),
             report_file: self.report_file.or_else(default_report_file),
         };
         if settings.timeout == Some(Duration::ZERO) {

@@ -96,9 +96,15 @@ settings! {
          `info,upgrade_gate=debug`"),
     log_format: Option<String> = always("GATE_LOG_FORMAT", Words("json, not on a terminal"),
         "`json` or `text`"),
+    report_format: Option<String> = always("GATE_REPORT_FORMAT", Words("text on a terminal, else json"),
+        "how the report is written to stdout: `text` for people, `json` for machines"),
     report_file: Option<PathBuf> = always("GATE_REPORT_FILE", Words(TERMINATION_LOG),
-        "file for the final report, cut to 4 KiB where it is longer; stdout has the whole. The default \
-         only where it exists"),
+        "file for the final report as JSON, cut to 4 KiB where it is longer; stdout has the whole. The \
+         default only where it exists"),
+    setting_names: Option<String> = always("GATE_SETTING_NAMES", Words(""),
+        "how the deployment calls the settings, for messages: \
+         `GATE_FROM_VERSION=gate.settings.fromVersion,GATE_MODE=gate.manual.mode`. Messages then say \
+         `gate.settings.fromVersion (GATE_FROM_VERSION)`"),
     record_version: Option<String> = only(&[Mode::Record], "GATE_RECORD_VERSION", Words("required"),
         "the version to record"),
     expect_version: Option<String> = only(&[Mode::Record], "GATE_EXPECT_VERSION", Words("required"),
