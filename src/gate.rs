@@ -287,8 +287,9 @@ impl Gate {
         report.mode = settings.mode.to_string();
         report.database = Some(settings.database.clone());
         for ignored in &settings.origin.ignored {
+            let ignored = settings.names.named(ignored);
             tracing::warn!(reason = ignored, "warning");
-            report.warnings.push(ignored.clone());
+            report.warnings.push(ignored);
         }
         let ended =
             catch_panics(Box::pin(self.try_run(settings, stop, checkpoints, &mut report))).await;
@@ -296,7 +297,8 @@ impl Gate {
             Ok(message) => report.end(Outcome::Open, message, None),
             Err(failure) => {
                 let failure = explained(failure, &settings.origin);
-                report.end(failure.outcome, failure.message, Some(failure.next));
+                let named = |text: &str| settings.names.named(text);
+                report.end(failure.outcome, named(&failure.message), Some(named(&failure.next)));
             }
         }
         if let Some(observer) = &self.observer {
@@ -373,7 +375,8 @@ impl Gate {
         if let Err(failure) = &ended
             && run.started
         {
-            run.tell(Occasion::UpgradeFailed, Tone::Warning, failure.message.clone());
+            let message = settings.names.named(&failure.message);
+            run.tell(Occasion::UpgradeFailed, Tone::Warning, message);
         }
         ended
     }

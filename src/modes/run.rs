@@ -235,6 +235,7 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn warn(&mut self, text: String) {
+        let text = self.settings.names.named(&text);
         tracing::warn!(reason = text, "warning");
         if !self.report.warnings.contains(&text) {
             self.report.warnings.push(text);
@@ -263,7 +264,10 @@ impl<'a> Run<'a> {
                     count(versions.len(), "upgrade is", "upgrades are"),
                     list.join(", ")
                 ),
-                "run it with GATE_MODE=upgrade (GATE_MODE=plan shows what that would do)",
+                match self.settings.mode {
+                    Mode::Plan => "run it with GATE_MODE=upgrade to apply what is listed here",
+                    _ => "run it with GATE_MODE=upgrade (GATE_MODE=plan shows what that would do)",
+                },
             )
         };
         // A mode that waits has judged before.
@@ -301,7 +305,7 @@ impl<'a> Run<'a> {
                     "the database holds no documents and no record: mode upgrade would initialise it \
                      at {version}"
                 ),
-                "run it with GATE_MODE=upgrade and GATE_INITIALISE=fresh",
+                "run it with GATE_INITIALISE=fresh and GATE_MODE=upgrade",
             )),
             Decision::Upgrade { pending: versions, .. } => {
                 self.report.remaining = versions.iter().map(Version::to_string).collect();
@@ -390,7 +394,7 @@ impl<'a> Run<'a> {
             }
             if said.is_none_or(|said| said.elapsed() >= SAY) {
                 tracing::info!(
-                    reason = failure.message,
+                    reason = self.settings.names.named(&failure.message),
                     documents = self.report.unfinished.as_ref().map(|u| u.documents),
                     "waiting for the gate to open"
                 );

@@ -384,3 +384,316 @@ fn detail(value: &Bson) -> String {
         value => serde_json::to_string(value).unwrap_or_else(|_| value.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::authoring::action::ActionType;
+    use crate::process::status::{PendingUpgrade, StampStatus, StepStatus};
+
+    /// Texts and numbers that are all different, so that each can be found.
+    #[derive(Default)]
+    struct Facts(u64);
+
+    impl Facts {
+        fn number(&mut self) -> u64 {
+            self.0 += 1;
+            7_000_000 + self.0 * 1013
+        }
+
+        fn text(&mut self) -> String {
+            format!("text {}", self.number())
+        }
+
+        fn some(&mut self) -> Option<String> {
+            Some(self.text())
+        }
+
+        fn action(&mut self) -> UpgradeAction {
+            UpgradeAction::new(ActionType::CreateIndex, self.text(), self.text())
+                .detail(self.text(), self.number() as i64)
+                .detail(self.text(), self.text())
+        }
+
+        fn upgrade(&mut self, state: UpgradeState) -> UpgradeReport {
+            UpgradeReport {
+                version: self.text(),
+                description: self.text(),
+                state,
+                actions: vec![self.action(), self.action()],
+                exact: Some(state == UpgradeState::Applied),
+                preflight_after: self.some(),
+                preflight_later: vec![self.text(), self.text()],
+                late: Some(self.number()),
+                duration_ms: Some(self.number()),
+            }
+        }
+
+        fn report(&mut self) -> Report {
+            let workload = |facts: &mut Facts, state| WorkloadReport {
+                name: facts.text(),
+                replicas: facts.number() as u32,
+                state,
+            };
+            Report {
+                app: self.text(),
+                mode: self.text(),
+                outcome: self.text(),
+                exit_code: 14,
+                message: self.text(),
+                next: self.some(),
+                database: self.some(),
+                code_version: self.text(),
+                from: self.some(),
+                to: self.some(),
+                in_doubt: self.some(),
+                upgrades: vec![
+                    self.upgrade(UpgradeState::Applied),
+                    self.upgrade(UpgradeState::Planned),
+                ],
+                remaining: vec![self.text(), self.text()],
+                unfinished: Some(Unfinished {
+                    version: self.text(),
+                    journal: self.text(),
+                    step: self.text(),
+                    documents: self.number(),
+                }),
+                workloads: vec![
+                    workload(self, WorkloadState::Stopped),
+                    workload(self, WorkloadState::Restored),
+                    workload(self, WorkloadState::NotRestored),
+                    workload(self, WorkloadState::Resumed),
+                ],
+                warnings: vec![self.text(), self.text()],
+                run_id: self.text(),
+                host: self.text(),
+                duration_ms: self.number(),
+                ..Report::default()
+            }
+        }
+
+        fn status(&mut self) -> Status {
+            let step = |facts: &mut Facts, state| StepStatus {
+                name: facts.text(),
+                state,
+                documents: facts.number(),
+                total: Some(facts.number()),
+            };
+            Status {
+                check: Verdict {
+                    exit_code: 12,
+                    outcome: self.text(),
+                    message: self.text(),
+                    next: self.some(),
+                },
+                recorded: self.some(),
+                unreadable: self.some(),
+                floor: self.some(),
+                stamp: Some(StampStatus { place: self.text(), version: self.some() }),
+                pending: vec![
+                    PendingUpgrade { version: self.text(), description: self.text() },
+                    PendingUpgrade { version: self.text(), description: self.text() },
+                ],
+                unfinished: Some(UnfinishedStatus {
+                    version: self.text(),
+                    journal: self.text(),
+                    code_version: self.text(),
+                    started: self.some(),
+                    run_id: self.text(),
+                    host: self.text(),
+                    steps: vec![
+                        step(self, StepState::Done),
+                        step(self, StepState::UnderWay),
+                        step(self, StepState::Waiting),
+                    ],
+                }),
+                lock: Some(LockStatus {
+                    run_id: self.text(),
+                    host: self.text(),
+                    acquired: self.some(),
+                    alive: true,
+                    lease_ms: Some(self.number() as i64),
+                }),
+                workloads: vec![StoppedWorkload {
+                    namespace: self.text(),
+                    name: self.text(),
+                    replicas: self.number() as u32,
+                    version: self.some(),
+                    stopped: self.some(),
+                    run_id: self.text(),
+                }],
+                history_entries: self.number() as usize,
+                history: (0..NEWEST).map(|_| self.entry()).collect(),
+            }
+        }
+
+        fn entry(&mut self) -> HistoryEntry {
+            HistoryEntry {
+                version: self.text(),
+                action: self.text(),
+                timestamp: self.some(),
+                code_version: self.some(),
+                floor: self.some(),
+                upgrades: vec![self.text(), self.text()],
+                // the details are in the JSON alone: ten entries are to fit on a screen
+                actions: vec![UpgradeAction::new(ActionType::Update, "", self.text())],
+                late: Some(self.number()),
+                duration_ms: Some(self.number()),
+                run_id: self.some(),
+                host: self.some(),
+                replaced: self.some(),
+            }
+        }
+    }
+
+    /// Every fact of the JSON with its path; a name that is a fact itself, as of a detail, is one too.
+    fn leaves(path: &str, value: &Value, found: &mut Vec<(String, Value)>) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    if name.starts_with("text ") {
+                        found.push((path.to_owned(), name.as_str().into()));
+                    }
+                    leaves(&format!("{path}/{name}"), value, found);
+                }
+            }
+            Value::Array(items) => {
+                for (at, item) in items.iter().enumerate() {
+                    leaves(&format!("{path}/{at}"), item, found);
+                }
+            }
+            Value::Null => {}
+            leaf => found.push((path.to_owned(), leaf.clone())),
+        }
+    }
+
+    /// What a text has to say for a fact.
+    fn said(path: &str, value: &Value) -> String {
+        match value {
+            Value::String(text) => match (path.rsplit('/').next(), text.as_str()) {
+                (Some("state"), "planned") => "would be applied".to_owned(),
+                (Some("state"), "applied") => "applied in".to_owned(),
+                (Some("state"), "done") => "done,".to_owned(),
+                (Some("state"), "waiting") => "not begun".to_owned(),
+                (Some("state"), "restored") => "started again, as nothing".to_owned(),
+                (Some("state"), "not_restored") => "could not be started again".to_owned(),
+                (Some("state"), "resumed") => "started after the upgrade".to_owned(),
+                (Some("state"), text) => text.replace('_', " "),
+                (_, text) => text.to_owned(),
+            },
+            Value::Number(n) if path.ends_with("_ms") => duration(n.as_u64().unwrap()).to_string(),
+            Value::Number(n) => n.to_string(),
+            Value::Bool(exact) if path.ends_with("exact") => {
+                if *exact { "counts: exact" } else { "counts: not exact" }.to_owned()
+            }
+            Value::Bool(_) => "alive".to_owned(),
+            other => panic!("{path} is {other}"),
+        }
+    }
+
+    fn assert_same_facts(report: &Report) {
+        let json: Value = serde_json::from_str(&report.to_json()).unwrap();
+        let mut facts = Vec::new();
+        leaves("", &json, &mut facts);
+        let text = report.to_text();
+        for (path, value) in &facts {
+            // mode `status` says the versions itself, and of an action in the history what it did
+            let said_by_status = json.get("status").is_some()
+                && (["/from", "/to"].contains(&path.as_str()) || path.ends_with("/action_type"));
+            let said = said(path, value);
+            assert!(
+                said_by_status || said.is_empty() || text.contains(&said),
+                "{path}: {said:?}\n{text}"
+            );
+        }
+        assert!(facts.len() > 30, "{json:#}");
+    }
+
+    #[test]
+    fn text_and_json_state_the_same_facts() {
+        assert_same_facts(&Facts::default().report());
+        let mut facts = Facts::default();
+        let report = Report {
+            app: facts.text(),
+            mode: "status".to_owned(),
+            outcome: facts.text(),
+            message: facts.text(),
+            database: facts.some(),
+            code_version: facts.text(),
+            status: Some(Box::new(facts.status())),
+            warnings: vec![facts.text()],
+            run_id: facts.text(),
+            host: facts.text(),
+            ..Report::default()
+        };
+        assert_same_facts(&report);
+    }
+
+    #[test]
+    fn the_outcome_and_what_to_do_next_come_last_for_every_outcome() {
+        for &outcome in Outcome::ALL {
+            let mut report = Report { app: "lab".to_owned(), ..Report::default() };
+            let next = (outcome != Outcome::Open).then(|| "do this".to_owned());
+            report.end(outcome, "it is so".to_owned(), next);
+            let text = report.to_text();
+            let lines: Vec<&str> = text.lines().collect();
+            let [.., ended, next] = lines.as_slice() else { panic!("{text}") };
+            match outcome {
+                Outcome::Open => {
+                    assert_eq!(*ended, "open (exit 0): it is so");
+                    assert!(next.starts_with("next: nothing"), "{text}");
+                }
+                _ => {
+                    let code = outcome.code();
+                    assert_eq!(*ended, format!("closed (exit {code}, {outcome}): it is so"));
+                    assert_eq!(*next, "next: do this");
+                }
+            }
+            assert!(text.ends_with('\n') && !text.contains("\n\n\n"), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_comes_from_elsewhere_cannot_deceive_a_terminal() {
+        let evil = "a\u{1b}[2J\u{202e}b\nopen (exit 0)";
+        let mut facts = Facts::default();
+        let mut report = Report { to: Some(evil.to_owned()), ..facts.report() };
+        report.upgrades[0].actions[0].description = evil.to_owned();
+        report.upgrades[0].actions[0].details.insert("name", evil);
+        report.warnings.push(evil.to_owned());
+        let mut status = facts.status();
+        status.history[0].host = Some(evil.to_owned());
+        for report in [report.clone(), Report { status: Some(Box::new(status)), ..report }] {
+            let text = report.to_text();
+            let hidden = |c: char| c != '\n' && crate::visible::is_hidden(c);
+            assert!(!text.contains(hidden), "{text:?}");
+            assert!(!text.lines().any(|line| line.starts_with("open (exit 0)")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_long_history_is_cut_to_a_screen_and_says_how_much_is_left() {
+        let mut facts = Facts::default();
+        let mut status = facts.status();
+        status.history = (0..500).map(|_| facts.entry()).collect();
+        status.history_entries = 500;
+        let report = Report { status: Some(Box::new(status)), ..facts.report() };
+        let text = report.to_text();
+        assert!(text.contains("and 490 older entries (500 in all"), "{text}");
+        assert!(text.lines().count() < 60, "{text}");
+        assert!(report.to_termination_message().len() <= 4096);
+        assert_eq!(report.to_json().matches("\"timestamp\"").count(), 500);
+    }
+
+    #[test]
+    fn at_a_terminal_modes_are_named_as_they_are_typed() {
+        let text =
+            "next: run it with GATE_MODE=upgrade (GATE_MODE=plan shows what that would do)\n";
+        let typed = "next: run gate upgrade (gate plan shows what that would do)\n";
+        assert_eq!(as_typed(text, "gate"), typed);
+        let other = "next: set GATE_MODE=record, GATE_RECORD_VERSION\n";
+        assert_eq!(as_typed(other, "gate"), other);
+    }
+}

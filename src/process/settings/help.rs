@@ -11,6 +11,15 @@ use crate::process::failure::Failure;
 
 const WIDTH: usize = 100;
 
+/// What people type: what stands before the program's name, the mode, what stands after it, and what it is for.
+const EXAMPLES: &[(&str, &str, &str, &str)] = &[
+    ("", "plan", "", "what would an upgrade do? Writes nothing"),
+    ("GATE_FROM_VERSION=1.2.3 ", "plan", "", "where there is no record: it last ran 1.2.3"),
+    ("", "upgrade", "", "bring the database up to date"),
+    ("", "check", "", "may the application start? 0 says yes"),
+    ("GATE_REPORT_FORMAT=text ", "plan", " | tee plan.txt", "keep what it says"),
+];
+
 /// What the command line asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arguments {
@@ -58,10 +67,15 @@ pub fn help(program: &str, version: &str) -> String {
     for line in wrapped(about, WIDTH) {
         text += &format!("{line}\n");
     }
+    text +=
+        "\nExamples:\n\n  export GATE_MONGODB_URI=mongodb://user:password@host:27017/database\n\n";
+    text += &columns(EXAMPLES.iter().map(|(before, mode, after, meaning)| {
+        [format!("{before}{program} {mode}{after}"), String::new(), (*meaning).into()]
+    }));
     text += "\nSettings are environment variables; durations are written like 90s or 10m:\n\n";
     text += &columns(SETTINGS.iter().map(|setting| {
         let (Fallback::Value(default) | Fallback::Words(default)) = setting.default;
-        [setting.name.into(), default.into(), setting.description().replace('`', "")]
+        [setting.name.into(), default.into(), setting.description().replace(['`', '*'], "")]
     }));
     text += "\nExit codes:\n\n";
     text += &columns(Outcome::ALL.iter().map(|outcome| {
@@ -79,7 +93,10 @@ fn columns(rows: impl Iterator<Item = [String; 3]>) -> String {
     let (first, second) = (widest(0), widest(1));
     let mut text = String::new();
     for [one, two, rest] in &rows {
-        let mut head = format!("  {one:first$}  {two:second$}  ");
+        let mut head = match second {
+            0 => format!("  {one:first$}  "),
+            _ => format!("  {one:first$}  {two:second$}  "),
+        };
         for line in wrapped(rest, WIDTH - head.len()) {
             text += &format!("{head}{line}\n");
             head = " ".repeat(head.len());
@@ -112,6 +129,10 @@ mod tests {
     fn help_names_every_setting_and_exit_code_within_its_width() {
         let text = help("datalab-upgrade", "0.8.0");
         assert!(text.starts_with("datalab-upgrade 0.8.0\n"));
+        for mode in EXAMPLES.iter().map(|(_, mode, ..)| mode) {
+            assert!(mode.parse::<Mode>().is_ok(), "{mode}");
+            assert!(text.contains(&format!("datalab-upgrade {mode}")), "{text}");
+        }
         for line in text.lines() {
             assert!(line.len() <= WIDTH, "{line}");
             assert_eq!(line, line.trim_end(), "{line}");

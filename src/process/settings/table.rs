@@ -102,9 +102,9 @@ settings! {
         "file for the final report as JSON, cut to 4 KiB where it is longer; stdout has the whole. The \
          default only where it exists"),
     setting_names: Option<String> = always("GATE_SETTING_NAMES", Words(""),
-        "how the deployment calls the settings, for messages: \
-         `GATE_FROM_VERSION=gate.settings.fromVersion,GATE_MODE=gate.manual.mode`. Messages then say \
-         `gate.settings.fromVersion (GATE_FROM_VERSION)`"),
+        "how the deployment calls the settings, for messages, separated by commas: with \
+         `GATE_FROM_VERSION=gate.fromVersion` they say *gate.fromVersion (GATE_FROM_VERSION)*, and \
+         *gate.fromVersion=1.2.3*"),
     record_version: Option<String> = only(&[Mode::Record], "GATE_RECORD_VERSION", Words("required"),
         "the version to record"),
     expect_version: Option<String> = only(&[Mode::Record], "GATE_EXPECT_VERSION", Words("required"),
