@@ -4,7 +4,7 @@
 //! - `upgrade`: mode `upgrade`; `prepare` makes sure of everything before its first write, `absent` warns of collections
 //!   that are not there, `caught_up` waits until a majority has what was written before. `doubt`: what is said of a
 //!   commit that was not answered.
-//! - `repair`: mode `record`. `quiesce`: stopping workloads and giving them back, and mode `resume`.
+//! - `status`: mode `status`. `repair`: mode `record`. `quiesce`: stopping workloads and giving them back, and mode `resume`.
 
 mod absent;
 mod caught_up;
@@ -13,4 +13,5 @@ mod prepare;
 mod quiesce;
 mod repair;
 pub(crate) mod run;
+mod status;
 mod upgrade;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::authoring::action::UpgradeAction;
+use crate::process::action::UpgradeAction;
 use crate::visible::cut;
 
 /// All that is stored of a database's version, and what mode `check` would make of it.

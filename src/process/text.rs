@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mongodb::bson::Bson;
 
-use crate::authoring::action::UpgradeAction;
+use crate::process::action::UpgradeAction;
 use crate::process::exit::Outcome;
 use crate::process::report::{
     Report, Unfinished, UpgradeReport, UpgradeState, WorkloadReport, WorkloadState,
@@ -390,7 +390,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::authoring::action::ActionType;
+    use crate::process::action::ActionType;
     use crate::process::status::{PendingUpgrade, StampStatus, StepStatus};
 
     /// Texts and numbers that are all different, so that each can be found.

@@ -9,7 +9,7 @@
 //! - `staged`: old values of an edit under way, where one statement cannot hold them.
 //! - `remembered`: which workloads were stopped, and how many replicas each had.
 //! - `stamp`: the version that an application keeps in a document of its own.
-//! - `observed`: all that was read, for the decision.
+//! - `observed`: all that was read, for the decision. `overview`: all that is stored, for mode `status`.
 
 pub(crate) mod document;
 pub(crate) mod doubt;
@@ -19,6 +19,7 @@ pub(crate) mod lock;
 pub(crate) mod moves;
 pub(crate) mod names;
 pub(crate) mod observed;
+pub(crate) mod overview;
 pub(crate) mod raw;
 pub(crate) mod remembered;
 mod repair;

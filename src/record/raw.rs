@@ -10,6 +10,7 @@ pub(crate) const STRING: u8 = 0x02;
 pub(crate) const DOCUMENT: u8 = 0x03;
 pub(crate) const ARRAY: u8 = 0x04;
 pub(crate) const BINARY: u8 = 0x05;
+pub(crate) const NULL: u8 = 0x0A;
 pub(crate) const INT32: u8 = 0x10;
 
 /// A field of a document, or an element of an array.
@@ -99,7 +100,7 @@ fn size(kind: u8, value: &[u8]) -> Option<usize> {
         STRING | 0x0D | 0x0E => 4 + length()?,
         DOCUMENT | ARRAY | 0x0F => length()?,
         BINARY => 5 + length()?,
-        0x06 | 0x0A | 0xFF | 0x7F => 0,
+        0x06 | NULL | 0xFF | 0x7F => 0,
         0x07 => 12,
         0x08 => 1,
         0x0B => {

@@ -83,7 +83,7 @@ impl Store {
     }
 
     /// The driver reads from the primary of a set that it knows; a direct connection may be to any member.
-    async fn ensure_primary(&self) -> Result<(), RunError> {
+    pub(super) async fn ensure_primary(&self) -> Result<(), RunError> {
         if self.direct { connection::primary(&self.database).await } else { Ok(()) }
     }
 

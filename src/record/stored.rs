@@ -19,6 +19,11 @@ pub(super) fn named<'a>(document: &'a RawDocument, name: &str) -> Vec<Element<'a
     elements.into_iter().filter(|element| element.name == name.as_bytes()).collect()
 }
 
+/// A value as text that is short enough to be shown: a string as it is, anything else as JSON.
+pub(super) fn as_text(element: &Element<'_>) -> String {
+    short(&version_text(element))
+}
+
 /// The stored version as text: a string as it is, anything else as JSON, or `missing`; all of them where there
 /// are several.
 pub(super) fn stored_version(document: &RawDocument) -> String {

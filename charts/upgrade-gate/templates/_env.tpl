@@ -29,7 +29,7 @@ names it uses (release or hook); mode.
 {{- if eq .mode "sweep" }}
 {{- $known = merge $known (dict "skipConditions" false) }}
 {{- end }}
-{{- if has .mode (list "upgrade" "plan") }}
+{{- if has .mode (list "upgrade" "plan" "status") }}
 {{- $known = merge $known (dict "initialise" "no" "fromVersion" "" "skipConditions" false) }}
 {{- end }}
 {{- range $key, $default := $known }}

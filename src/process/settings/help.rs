@@ -13,6 +13,7 @@ const WIDTH: usize = 100;
 
 /// What people type: what stands before the program's name, the mode, what stands after it, and what it is for.
 const EXAMPLES: &[(&str, &str, &str, &str)] = &[
+    ("", "status", "", "where is the database, and how did it get there?"),
     ("", "plan", "", "what would an upgrade do? Writes nothing"),
     ("GATE_FROM_VERSION=1.2.3 ", "plan", "", "where there is no record: it last ran 1.2.3"),
     ("", "upgrade", "", "bring the database up to date"),

@@ -88,6 +88,8 @@ pub struct Settings {
     pub(crate) log_format: Option<LogFormat>,
     /// How the report is written to stdout; when none, as that needs it.
     pub(crate) report_format: Option<ReportFormat>,
+    /// In mode `status`, which says it as what mode `check` would: that the gate is not the application's.
+    pub(crate) other_application: Option<Failure>,
     /// How the deployment calls the settings.
     pub(crate) names: SettingNames,
     /// Where the report is also written.
@@ -125,6 +127,8 @@ pub enum Mode {
     Wait,
     /// Lists what an upgrade would do.
     Plan,
+    /// Says what is stored.
+    Status,
     /// Repairs the record.
     Record,
     /// Gives the workloads that an upgrade stopped their replicas back.
@@ -385,7 +389,14 @@ impl Raw {
             &self.mongodb_uri_file,
             &self.database,
         ));
-        problems.keep(app_version(code, &self.app_version));
+        let app = app_version(code, &self.app_version);
+        let other_application = match mode {
+            Mode::Status => app.err(),
+            _ => {
+                problems.keep(app);
+                None
+            }
+        };
         let mut settings = Settings {
             uri,
             origin,
@@ -434,6 +445,7 @@ impl Raw {
                     .map(|text| choice("GATE_REPORT_FORMAT", text))
                     .transpose(),
             ),
+            other_application,
             names: problems.keep(SettingNames::parse(self.setting_names.as_deref())),
             report_file: self.report_file.or_else(default_report_file),
         };

@@ -64,8 +64,8 @@ settings! {
         "the application's database"),
     mode: String = always("GATE_MODE", Value("upgrade"),
         "`upgrade`: bring the database up to date, then open; `check`: say whether it is open; \
-         `wait`: check until it is open; `plan`: list what an upgrade would do; `record`: repair \
-         the record; `resume`: where it is open, give stopped workloads their replicas back. Only \
+         `wait`: check until it is open; `plan`: list what an upgrade would do; `status`: say \
+         what is stored and what `check` would say, and exit 0; `record`: repair the record; `resume`: where it is open, give stopped workloads their replicas back. Only \
          `upgrade` and `record` write to the application's data and the record"),
     initialise: String = always("GATE_INITIALISE", Value("no"),
         "`fresh`: record the code version in an unrecorded database that holds no documents"),
