@@ -207,7 +207,7 @@ fn missing_mistake<'a>(steps: impl Iterator<Item = &'a Step>) -> Option<String> 
     for step in steps {
         let (needs, verb) = match step {
             Step::Transform(_) => (step.reads(), "reads"),
-            _ => (step.gone().into_iter().collect(), "takes away"),
+            _ => (step.gone().into_iter().collect(), "needs"),
         };
         if let Some((name, by)) = needs.iter().find_map(|name| gone.get_key_value(*name)) {
             return Some(format!(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use async_trait::async_trait;
 use mongodb::bson::{Document, doc};
 use mongodb::error::Error;
 use mongodb::options::{Collation, IndexOptions};
@@ -59,6 +59,7 @@ impl CreateIndex {
     }
 }
 
+#[async_trait(?Send)]
 impl CommandKind for CreateIndex {
     fn describe(&self) -> String {
         format!("Create index {} on {}", self.name(), self.collection)
@@ -97,40 +98,28 @@ impl CommandKind for CreateIndex {
         presence.creates(&self.collection);
     }
 
-    fn probe<'a>(
-        &'a self,
-        on: &'a Scene<'a>,
-        _begun: Option<&'a Document>,
-    ) -> BoxFuture<'a, Result<Probe, Unprobed>> {
-        Box::pin(async {
-            let Some(stored) = index(on.database, &self.collection, self.name()).await? else {
-                return Ok(Probe::of(false));
-            };
-            // an index without a collation of its own has its collection's
-            let there = match stored.contains_key("collation") {
-                true => collection(on.database, &self.collection).await?,
-                false => None,
-            };
-            let inherited = there.as_ref().and_then(|there| there.option("collation"));
-            match is_same_index(&stored, &self.index, inherited) {
-                true => Ok(Probe::Done),
-                false => Err(Unprobed::Conflict(
-                    "an index of that name with other keys or options is there".to_owned(),
-                    "drop it, by hand or with a step before, or choose another name",
-                )),
-            }
-        })
+    async fn probe(&self, on: &Scene<'_>, _begun: Option<&Document>) -> Result<Probe, Unprobed> {
+        let Some(stored) = index(on.database, &self.collection, self.name()).await? else {
+            return Ok(Probe::of(false));
+        };
+        // an index without a collation of its own has its collection's
+        let there = match stored.contains_key("collation") {
+            true => collection(on.database, &self.collection).await?,
+            false => None,
+        };
+        let inherited = there.as_ref().and_then(|there| there.option("collation"));
+        match is_same_index(&stored, &self.index, inherited) {
+            true => Ok(Probe::Done),
+            false => Err(Unprobed::Conflict(
+                "an index of that name with other keys or options is there".to_owned(),
+                "drop it, by hand or with a step before, or choose another name",
+            )),
+        }
     }
 
-    fn send<'a>(
-        &'a self,
-        database: &'a Database,
-        _identity: &'a Document,
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async {
-            let collection = database.collection::<Document>(&self.collection);
-            collection.create_index(self.index.clone()).await.map(drop)
-        })
+    async fn send(&self, database: &Database, _identity: &Document) -> Result<(), Error> {
+        let collection = database.collection::<Document>(&self.collection);
+        collection.create_index(self.index.clone()).await.map(drop)
     }
 
     // an index that is being built is listed already: creating it again waits for it
@@ -139,15 +128,13 @@ impl CommandKind for CreateIndex {
     }
 
     // the server has one of two indexes only that differ in their names alone
-    fn twin<'a>(&'a self, database: &'a Database) -> BoxFuture<'a, Result<Option<String>, Error>> {
-        Box::pin(async {
-            let stored = indexes(database, &self.collection).await?;
-            let twin = stored.iter().find(|stored| {
-                !stored.contains_key("collation")
-                    && stored.get_str("name").is_ok_and(|name| name != self.name())
-                    && is_same_index(stored, &self.index, None)
-            });
-            Ok(twin.and_then(|twin| twin.get_str("name").ok()).map(str::to_owned))
-        })
+    async fn twin(&self, database: &Database) -> Result<Option<String>, Error> {
+        let stored = indexes(database, &self.collection).await?;
+        let twin = stored.iter().find(|stored| {
+            !stored.contains_key("collation")
+                && stored.get_str("name").is_ok_and(|name| name != self.name())
+                && is_same_index(stored, &self.index, None)
+        });
+        Ok(twin.and_then(|twin| twin.get_str("name").ok()).map(str::to_owned))
     }
 }

@@ -1,6 +1,6 @@
 //! Drops a collection.
 
-use futures_util::future::BoxFuture;
+use async_trait::async_trait;
 use mongodb::Database;
 use mongodb::bson::{Document, doc};
 use mongodb::error::Error;
@@ -18,6 +18,7 @@ pub(super) struct Drop {
     pub(super) collection: Name,
 }
 
+#[async_trait(?Send)]
 impl CommandKind for Drop {
     fn describe(&self) -> String {
         format!("Drop {}", self.collection)
@@ -46,30 +47,18 @@ impl CommandKind for Drop {
         presence.removes(&self.collection);
     }
 
-    fn probe<'a>(
-        &'a self,
-        on: &'a Scene<'a>,
-        begun: Option<&'a Document>,
-    ) -> BoxFuture<'a, Result<Probe, Unprobed>> {
-        Box::pin(async move {
-            let stored = collection(on.database, &self.collection).await?;
-            Ok(match (stored, begun.and_then(|begun| begun.get(UUID))) {
-                (None, _) => Probe::Done,
-                // a collection that came after the one to be dropped is the application's
-                (Some(stored), Some(uuid)) if stored.uuid != *uuid => Probe::Done,
-                (Some(stored), _) => Probe::Todo(doc! { UUID: stored.uuid }),
-            })
+    async fn probe(&self, on: &Scene<'_>, begun: Option<&Document>) -> Result<Probe, Unprobed> {
+        let stored = collection(on.database, &self.collection).await?;
+        Ok(match (stored, begun.and_then(|begun| begun.get(UUID))) {
+            (None, _) => Probe::Done,
+            // a collection that came after the one to be dropped is the application's
+            (Some(stored), Some(uuid)) if stored.uuid != *uuid => Probe::Done,
+            (Some(stored), _) => Probe::Todo(doc! { UUID: stored.uuid }),
         })
     }
 
-    fn send<'a>(
-        &'a self,
-        database: &'a Database,
-        identity: &'a Document,
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async {
-            let drop = doc! { "drop": &*self.collection, "collectionUUID": uuid(identity) };
-            database.run_command(majority(drop)).await.map(std::mem::drop)
-        })
+    async fn send(&self, database: &Database, identity: &Document) -> Result<(), Error> {
+        let drop = doc! { "drop": &*self.collection, "collectionUUID": uuid(identity) };
+        database.run_command(majority(drop)).await.map(std::mem::drop)
     }
 }

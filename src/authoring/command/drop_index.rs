@@ -1,6 +1,6 @@
 //! Drops an index.
 
-use futures_util::future::BoxFuture;
+use async_trait::async_trait;
 use mongodb::Database;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::error::Error;
@@ -22,6 +22,7 @@ pub(super) struct DropIndex {
     pub(super) name: Name,
 }
 
+#[async_trait(?Send)]
 impl CommandKind for DropIndex {
     fn describe(&self) -> String {
         format!("Drop index {} on {}", self.name, self.collection)
@@ -61,50 +62,38 @@ impl CommandKind for DropIndex {
         presence.works_on(&self.collection);
     }
 
-    fn probe<'a>(
-        &'a self,
-        on: &'a Scene<'a>,
-        begun: Option<&'a Document>,
-    ) -> BoxFuture<'a, Result<Probe, Unprobed>> {
-        Box::pin(async move {
-            let stored = indexes(on.database, &self.collection).await?;
-            let named =
-                |index: &&Document| index.get_str("name").is_ok_and(|stored| stored == self.name);
-            let keys = |index: &Document| index.get_document("key").cloned().unwrap_or_default();
-            let Some(keys) = stored.iter().find(named).map(keys) else { return Ok(Probe::Done) };
-            // an index that came after the one to be dropped, under its name, is another
-            match begun.and_then(|begun| begun.get_document(KEYS).ok()) {
-                Some(begun) if *begun != keys => return Ok(Probe::Done),
-                _ => {}
-            }
-            // by its keys, where these name it alone: under its name there may be another one later, unless it is
-            // one with these keys and another name
-            let plain = keys.iter().all(|(_, kind)| !matches!(kind, Bson::String(_)));
-            let same = |index: &&Document| index.get_document("key").is_ok_and(|key| *key == keys);
-            let alone = stored.iter().filter(same).count();
-            let renamed = on.indexes.iter().any(|index| {
-                let other = index.options.as_ref().and_then(|options| options.name.as_deref());
-                index_keys(&index.keys).0 == index_keys(&keys).0 && other != Some(&*self.name)
-            });
-            Ok(match plain && alone == 1 && !renamed {
-                true => Probe::Todo(doc! { KEYS: keys }),
-                false => Probe::of(false),
-            })
+    async fn probe(&self, on: &Scene<'_>, begun: Option<&Document>) -> Result<Probe, Unprobed> {
+        let stored = indexes(on.database, &self.collection).await?;
+        let named =
+            |index: &&Document| index.get_str("name").is_ok_and(|stored| stored == self.name);
+        let keys = |index: &Document| index.get_document("key").cloned().unwrap_or_default();
+        let Some(keys) = stored.iter().find(named).map(keys) else { return Ok(Probe::Done) };
+        // an index that came after the one to be dropped, under its name, is another
+        match begun.and_then(|begun| begun.get_document(KEYS).ok()) {
+            Some(begun) if *begun != keys => return Ok(Probe::Done),
+            _ => {}
+        }
+        // by its keys, where these name it alone: under its name there may be another one later, unless it is
+        // one with these keys and another name
+        let plain = keys.iter().all(|(_, kind)| !matches!(kind, Bson::String(_)));
+        let same = |index: &&Document| index.get_document("key").is_ok_and(|key| *key == keys);
+        let alone = stored.iter().filter(same).count();
+        let renamed = on.indexes.iter().any(|index| {
+            let other = index.options.as_ref().and_then(|options| options.name.as_deref());
+            index_keys(&index.keys).0 == index_keys(&keys).0 && other != Some(&*self.name)
+        });
+        Ok(match plain && alone == 1 && !renamed {
+            true => Probe::Todo(doc! { KEYS: keys }),
+            false => Probe::of(false),
         })
     }
 
-    fn send<'a>(
-        &'a self,
-        database: &'a Database,
-        identity: &'a Document,
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async {
-            let index = match identity.get_document(KEYS) {
-                Ok(keys) => Bson::from(keys.clone()),
-                Err(_) => Bson::from(&*self.name),
-            };
-            let drop = doc! { "dropIndexes": &*self.collection, "index": index };
-            database.run_command(majority(drop)).await.map(std::mem::drop)
-        })
+    async fn send(&self, database: &Database, identity: &Document) -> Result<(), Error> {
+        let index = match identity.get_document(KEYS) {
+            Ok(keys) => Bson::from(keys.clone()),
+            Err(_) => Bson::from(&*self.name),
+        };
+        let drop = doc! { "dropIndexes": &*self.collection, "index": index };
+        database.run_command(majority(drop)).await.map(std::mem::drop)
     }
 }

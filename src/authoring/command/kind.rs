@@ -2,8 +2,8 @@
 
 use std::fmt::Debug;
 
+use async_trait::async_trait;
 use derive_more::From;
-use futures_util::future::BoxFuture;
 use mongodb::bson::Document;
 use mongodb::error::Error;
 use mongodb::{Database, IndexModel};
@@ -13,6 +13,7 @@ use crate::process::action::{ActionType, UpgradeAction};
 use crate::server::privileges::Need;
 
 /// A kind of command.
+#[async_trait(?Send)]
 pub(crate) trait CommandKind: Debug + Send + Sync {
     /// One line that says what the command does, and names it in the journal.
     fn describe(&self) -> String;
@@ -42,18 +43,10 @@ pub(crate) trait CommandKind: Debug + Send + Sync {
     fn foretell<'a>(&'a self, presence: &mut Presence<'a, '_>);
 
     /// Finds out whether it is done; for a command that was begun, by the identities that the journal holds.
-    fn probe<'a>(
-        &'a self,
-        on: &'a Scene<'a>,
-        begun: Option<&'a Document>,
-    ) -> BoxFuture<'a, Result<Probe, Unprobed>>;
+    async fn probe(&self, on: &Scene<'_>, begun: Option<&Document>) -> Result<Probe, Unprobed>;
 
     /// Carries it out on what `identity` names.
-    fn send<'a>(
-        &'a self,
-        database: &'a Database,
-        identity: &'a Document,
-    ) -> BoxFuture<'a, Result<(), Error>>;
+    async fn send(&self, database: &Database, identity: &Document) -> Result<(), Error>;
 
     /// Whether a probe calls it done while the server still works on it.
     fn is_listed_early(&self) -> bool {
@@ -61,8 +54,8 @@ pub(crate) trait CommandKind: Debug + Send + Sync {
     }
 
     /// The name of an index that is there and keeps the server from creating this one.
-    fn twin<'a>(&'a self, _database: &'a Database) -> BoxFuture<'a, Result<Option<String>, Error>> {
-        Box::pin(async { Ok(None) })
+    async fn twin(&self, _database: &Database) -> Result<Option<String>, Error> {
+        Ok(None)
     }
 }
 

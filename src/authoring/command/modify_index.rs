@@ -1,6 +1,6 @@
 //! Changes options of an index that is there.
 
-use futures_util::future::BoxFuture;
+use async_trait::async_trait;
 use mongodb::Database;
 use mongodb::bson::{Document, doc};
 use mongodb::error::Error;
@@ -22,6 +22,7 @@ pub(super) struct ModifyIndex {
     pub(super) options: Document,
 }
 
+#[async_trait(?Send)]
 impl CommandKind for ModifyIndex {
     fn describe(&self) -> String {
         let options = option_names(&self.options);
@@ -53,30 +54,18 @@ impl CommandKind for ModifyIndex {
     // it fails by itself where there is none
     fn foretell<'a>(&'a self, _presence: &mut Presence<'a, '_>) {}
 
-    fn probe<'a>(
-        &'a self,
-        on: &'a Scene<'a>,
-        _begun: Option<&'a Document>,
-    ) -> BoxFuture<'a, Result<Probe, Unprobed>> {
-        Box::pin(async {
-            let stored = index(on.database, &self.collection, &self.name).await?;
-            Ok(match stored {
-                Some(stored) => Probe::of(has_options(&stored, &self.options)),
-                None => Probe::Missing,
-            })
+    async fn probe(&self, on: &Scene<'_>, _begun: Option<&Document>) -> Result<Probe, Unprobed> {
+        let stored = index(on.database, &self.collection, &self.name).await?;
+        Ok(match stored {
+            Some(stored) => Probe::of(has_options(&stored, &self.options)),
+            None => Probe::Missing,
         })
     }
 
-    fn send<'a>(
-        &'a self,
-        database: &'a Database,
-        _identity: &'a Document,
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async {
-            let mut index = doc! { "name": &*self.name };
-            index.extend(self.options.clone());
-            let set = doc! { "collMod": &*self.collection, "index": index };
-            database.run_command(majority(set)).await.map(drop)
-        })
+    async fn send(&self, database: &Database, _identity: &Document) -> Result<(), Error> {
+        let mut index = doc! { "name": &*self.name };
+        index.extend(self.options.clone());
+        let set = doc! { "collMod": &*self.collection, "index": index };
+        database.run_command(majority(set)).await.map(drop)
     }
 }

@@ -1,6 +1,6 @@
 //! Renames a collection.
 
-use futures_util::future::BoxFuture;
+use async_trait::async_trait;
 use mongodb::Database;
 use mongodb::bson::{Document, doc};
 use mongodb::error::Error;
@@ -23,6 +23,7 @@ pub(super) struct Rename {
     pub(super) to: Name,
 }
 
+#[async_trait(?Send)]
 impl CommandKind for Rename {
     fn describe(&self) -> String {
         format!("Rename {} to {}", self.from, self.to)
@@ -58,49 +59,35 @@ impl CommandKind for Rename {
         }
     }
 
-    fn probe<'a>(
-        &'a self,
-        on: &'a Scene<'a>,
-        begun: Option<&'a Document>,
-    ) -> BoxFuture<'a, Result<Probe, Unprobed>> {
-        Box::pin(async move {
-            let (from, to) = (&*self.from, &*self.to);
-            let stored = collections(on.database, &[from, to]).await?;
-            let (source, target) = (stored.get(from), stored.get(to));
-            let begun = begun.and_then(|begun| begun.get(UUID));
-            let todo = |uuid| Ok(Probe::Todo(doc! { UUID: uuid }));
-            match (source, target, begun) {
-                (_, Some(target), Some(uuid)) if target.uuid == *uuid => Ok(Probe::Done),
-                (Some(source), None, Some(uuid)) if source.uuid == *uuid => {
-                    todo(source.uuid.clone())
-                }
-                (_, _, Some(_)) => Err(Unprobed::Conflict(
-                    format!("{from} is not the collection it was, or {to} is another"),
-                    IN_THE_WAY,
-                )),
-                (None, _, None) => Ok(Probe::Done),
-                (Some(source), None, None) => todo(source.uuid.clone()),
-                (Some(_), Some(_), None) => {
-                    Err(Unprobed::Conflict(format!("{from} and {to} are both there"), IN_THE_WAY))
-                }
+    async fn probe(&self, on: &Scene<'_>, begun: Option<&Document>) -> Result<Probe, Unprobed> {
+        let (from, to) = (&*self.from, &*self.to);
+        let stored = collections(on.database, &[from, to]).await?;
+        let (source, target) = (stored.get(from), stored.get(to));
+        let begun = begun.and_then(|begun| begun.get(UUID));
+        let todo = |uuid| Ok(Probe::Todo(doc! { UUID: uuid }));
+        match (source, target, begun) {
+            (_, Some(target), Some(uuid)) if target.uuid == *uuid => Ok(Probe::Done),
+            (Some(source), None, Some(uuid)) if source.uuid == *uuid => todo(source.uuid.clone()),
+            (_, _, Some(_)) => Err(Unprobed::Conflict(
+                format!("{from} is not the collection it was, or {to} is another"),
+                IN_THE_WAY,
+            )),
+            (None, _, None) => Ok(Probe::Done),
+            (Some(source), None, None) => todo(source.uuid.clone()),
+            (Some(_), Some(_), None) => {
+                Err(Unprobed::Conflict(format!("{from} and {to} are both there"), IN_THE_WAY))
             }
-        })
+        }
     }
 
-    fn send<'a>(
-        &'a self,
-        database: &'a Database,
-        identity: &'a Document,
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async {
-            let name = database.name();
-            let rename = doc! {
-                "renameCollection": format!("{name}.{}", self.from),
-                "to": format!("{name}.{}", self.to),
-                "collectionUUID": uuid(identity),
-            };
-            let admin = database.client().database("admin");
-            admin.run_command(majority(rename)).await.map(drop)
-        })
+    async fn send(&self, database: &Database, identity: &Document) -> Result<(), Error> {
+        let name = database.name();
+        let rename = doc! {
+            "renameCollection": format!("{name}.{}", self.from),
+            "to": format!("{name}.{}", self.to),
+            "collectionUUID": uuid(identity),
+        };
+        let admin = database.client().database("admin");
+        admin.run_command(majority(rename)).await.map(drop)
     }
 }

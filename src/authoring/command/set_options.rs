@@ -1,6 +1,6 @@
 //! Changes options of a collection.
 
-use futures_util::future::BoxFuture;
+use async_trait::async_trait;
 use mongodb::Database;
 use mongodb::bson::Document;
 use mongodb::error::Error;
@@ -25,6 +25,7 @@ pub(super) struct SetOptions {
     pub(super) options: Document,
 }
 
+#[async_trait(?Send)]
 impl CommandKind for SetOptions {
     fn describe(&self) -> String {
         format!("Set {} of {}", option_names(&self.options), self.collection)
@@ -54,23 +55,13 @@ impl CommandKind for SetOptions {
         presence.creates(&self.collection);
     }
 
-    fn probe<'a>(
-        &'a self,
-        on: &'a Scene<'a>,
-        _begun: Option<&'a Document>,
-    ) -> BoxFuture<'a, Result<Probe, Unprobed>> {
-        Box::pin(async {
-            let stored = collection(on.database, &self.collection).await?;
-            let done = stored.is_some_and(|stored| has_options(&stored.options, &self.options));
-            Ok(Probe::of(done))
-        })
+    async fn probe(&self, on: &Scene<'_>, _begun: Option<&Document>) -> Result<Probe, Unprobed> {
+        let stored = collection(on.database, &self.collection).await?;
+        let done = stored.is_some_and(|stored| has_options(&stored.options, &self.options));
+        Ok(Probe::of(done))
     }
 
-    fn send<'a>(
-        &'a self,
-        database: &'a Database,
-        _identity: &'a Document,
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(change_or_create(database, &self.collection, self.options.clone()))
+    async fn send(&self, database: &Database, _identity: &Document) -> Result<(), Error> {
+        change_or_create(database, &self.collection, self.options.clone()).await
     }
 }

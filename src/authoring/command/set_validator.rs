@@ -1,6 +1,6 @@
 //! Sets a collection's validator.
 
-use futures_util::future::BoxFuture;
+use async_trait::async_trait;
 use mongodb::Database;
 use mongodb::bson::{Document, doc};
 use mongodb::error::Error;
@@ -19,6 +19,7 @@ pub(super) struct SetValidator {
     pub(super) validator: Document,
 }
 
+#[async_trait(?Send)]
 impl CommandKind for SetValidator {
     fn describe(&self) -> String {
         format!("Set the validator of {}", self.collection)
@@ -48,26 +49,16 @@ impl CommandKind for SetValidator {
         presence.creates(&self.collection);
     }
 
-    fn probe<'a>(
-        &'a self,
-        on: &'a Scene<'a>,
-        _begun: Option<&'a Document>,
-    ) -> BoxFuture<'a, Result<Probe, Unprobed>> {
-        Box::pin(async {
-            let stored = collection(on.database, &self.collection).await?;
-            // an empty validator is stored as none at all
-            Ok(Probe::of(stored.is_some_and(|stored| {
-                stored.option("validator").cloned().unwrap_or_default() == self.validator
-            })))
-        })
+    async fn probe(&self, on: &Scene<'_>, _begun: Option<&Document>) -> Result<Probe, Unprobed> {
+        let stored = collection(on.database, &self.collection).await?;
+        // an empty validator is stored as none at all
+        Ok(Probe::of(stored.is_some_and(|stored| {
+            stored.option("validator").cloned().unwrap_or_default() == self.validator
+        })))
     }
 
-    fn send<'a>(
-        &'a self,
-        database: &'a Database,
-        _identity: &'a Document,
-    ) -> BoxFuture<'a, Result<(), Error>> {
+    async fn send(&self, database: &Database, _identity: &Document) -> Result<(), Error> {
         let options = doc! { "validator": self.validator.clone() };
-        Box::pin(change_or_create(database, &self.collection, options))
+        change_or_create(database, &self.collection, options).await
     }
 }

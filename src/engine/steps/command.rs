@@ -1,6 +1,6 @@
 //! Commands: each is probed, and carried out so that a late duplicate does no harm.
 
-use futures_util::future::LocalBoxFuture;
+use async_trait::async_trait;
 use mongodb::ClientSession;
 use mongodb::bson::{Document, serialize_to_document};
 
@@ -20,80 +20,74 @@ use crate::server::compatibility::NamingByUuid;
 use crate::server::stop::RunError;
 use crate::server::{answer, compatibility};
 
+#[async_trait(?Send)]
 impl StepWork for Command {
-    fn preflight<'a>(
-        &'a self,
-        on: &'a Scouting<'a>,
-    ) -> LocalBoxFuture<'a, Result<Option<Known>, RunError>> {
+    async fn preflight(&self, on: &Scouting<'_>) -> Result<Option<Known>, RunError> {
         let command = self.as_kind();
-        Box::pin(async move {
-            let identity = on.begun.and_then(|journal| journal.command.as_ref());
-            let todo = match predicted(on, command)? {
-                Some(todo) => Some(todo),
-                None => {
-                    let probe = probe(on.context, on.upgrade, command, identity).await?;
-                    let done = matches!(probe, Probe::Done);
-                    let depends = on.earlier.iter().any(|step| bears_on(step, command, done));
-                    if !depends && matches!(probe, Probe::Missing) {
-                        return Err(missing(on.upgrade, command));
-                    }
-                    (!depends).then_some(!done)
+        let identity = on.begun.and_then(|journal| journal.command.as_ref());
+        let todo = match predicted(on, command)? {
+            Some(todo) => Some(todo),
+            None => {
+                let probe = probe(on.context, on.upgrade, command, identity).await?;
+                let done = matches!(probe, Probe::Done);
+                let depends = on.earlier.iter().any(|step| bears_on(step, command, done));
+                if !depends && matches!(probe, Probe::Missing) {
+                    return Err(missing(on.upgrade, command));
                 }
-            };
-            if todo == Some(true) && identity.is_none() {
-                check_twin(on, command).await?;
+                (!depends).then_some(!done)
             }
-            Ok(todo.map(|todo| Known { done: done(command, todo), ..Known::default() }))
-        })
+        };
+        if todo == Some(true) && identity.is_none() {
+            check_twin(on, command).await?;
+        }
+        Ok(todo.map(|todo| Known { done: done(command, todo), ..Known::default() }))
     }
 
-    fn extent<'a>(
-        &'a self,
-        _context: &'a Context,
-        _upgrade: &'a VersionUpgrade,
-    ) -> LocalBoxFuture<'a, Result<Extent, RunError>> {
-        Box::pin(async { Ok(Extent::default()) })
+    async fn extent(
+        &self,
+        _context: &Context,
+        _upgrade: &VersionUpgrade,
+    ) -> Result<Extent, RunError> {
+        Ok(Extent::default())
     }
 
-    fn in_transaction<'a>(
-        &'a self,
-        _context: &'a Context,
-        _session: &'a mut ClientSession,
-        _upgrade: &'a VersionUpgrade,
+    async fn in_transaction(
+        &self,
+        _context: &Context,
+        _session: &mut ClientSession,
+        _upgrade: &VersionUpgrade,
         _most: u64,
-    ) -> LocalBoxFuture<'a, Result<Option<Done>, RunError>> {
-        Box::pin(async { Err(Failure::bug("a command inside a transaction").into()) })
+    ) -> Result<Option<Done>, RunError> {
+        Err(Failure::bug("a command inside a transaction").into())
     }
 
-    fn in_batches<'a, 'w: 'a>(
-        &'a self,
-        work: &'a mut Work<'w>,
-        upgrade: &'a VersionUpgrade,
-        _estimate: &'a Estimate,
-    ) -> LocalBoxFuture<'a, Result<(), RunError>> {
+    async fn in_batches(
+        &self,
+        work: &mut Work<'_>,
+        upgrade: &VersionUpgrade,
+        _estimate: &Estimate,
+    ) -> Result<(), RunError> {
         let command = self.as_kind();
-        Box::pin(async move {
-            let context = work.context;
-            let begun = work.journal()?.command.clone();
-            let ours = match begun {
-                Some(identity) => {
-                    redo(context, upgrade, command, &identity).await?;
+        let context = work.context;
+        let begun = work.journal()?.command.clone();
+        let ours = match begun {
+            Some(identity) => {
+                redo(context, upgrade, command, &identity).await?;
+                true
+            }
+            None => match probe(context, upgrade, command, None).await? {
+                Probe::Done => false,
+                Probe::Missing => return Err(missing(upgrade, command)),
+                Probe::Todo(identity) => {
+                    work.advance(|journal| journal.command = Some(identity.clone())).await?;
+                    context.reached(Point::Journaled).await;
+                    send(context, upgrade, command, &identity).await?;
                     true
                 }
-                None => match probe(context, upgrade, command, None).await? {
-                    Probe::Done => false,
-                    Probe::Missing => return Err(missing(upgrade, command)),
-                    Probe::Todo(identity) => {
-                        work.advance(|journal| journal.command = Some(identity.clone())).await?;
-                        context.reached(Point::Journaled).await;
-                        send(context, upgrade, command, &identity).await?;
-                        true
-                    }
-                },
-            };
-            context.reached(Point::AfterCommand).await;
-            work.advance(|journal| journal.finish_step(&done(command, ours))).await
-        })
+            },
+        };
+        context.reached(Point::AfterCommand).await;
+        work.advance(|journal| journal.finish_step(&done(command, ours))).await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use futures_util::future::LocalBoxFuture;
+use async_trait::async_trait;
 use mongodb::ClientSession;
 use mongodb::bson::Timestamp;
 
@@ -17,50 +17,45 @@ use crate::record::journal::{Done, Journal};
 use crate::server::stop::RunError;
 
 /// How a kind of step is done.
+#[async_trait(?Send)]
 pub(crate) trait StepWork: StepKind {
     /// Finds out what the step would do, where no earlier step changes what it reads. `None` if only doing it tells.
     ///
     /// # Errors
     ///
     /// What would make the step fail, as far as it can be told before any write.
-    fn preflight<'a>(
-        &'a self,
-        on: &'a Scouting<'a>,
-    ) -> LocalBoxFuture<'a, Result<Option<Known>, RunError>>;
+    async fn preflight(&self, on: &Scouting<'_>) -> Result<Option<Known>, RunError>;
 
     /// How much it changes at most, where its preflight did not tell.
-    fn extent<'a>(
-        &'a self,
-        context: &'a Context,
-        upgrade: &'a VersionUpgrade,
-    ) -> LocalBoxFuture<'a, Result<Extent, RunError>>;
+    async fn extent(&self, context: &Context, upgrade: &VersionUpgrade)
+    -> Result<Extent, RunError>;
 
     /// Does all of it in the session's transaction; `None` if it would change more than `most` documents.
-    fn in_transaction<'a>(
-        &'a self,
-        context: &'a Context,
-        session: &'a mut ClientSession,
-        upgrade: &'a VersionUpgrade,
+    async fn in_transaction(
+        &self,
+        context: &Context,
+        session: &mut ClientSession,
+        upgrade: &VersionUpgrade,
         most: u64,
-    ) -> LocalBoxFuture<'a, Result<Option<Done>, RunError>>;
+    ) -> Result<Option<Done>, RunError>;
 
     /// Does it from where the journal is, until the journal is past it.
-    fn in_batches<'a, 'w: 'a>(
-        &'a self,
-        work: &'a mut Work<'w>,
-        upgrade: &'a VersionUpgrade,
-        estimate: &'a Estimate,
-    ) -> LocalBoxFuture<'a, Result<(), RunError>>;
+    async fn in_batches(
+        &self,
+        work: &mut Work<'_>,
+        upgrade: &VersionUpgrade,
+        estimate: &Estimate,
+    ) -> Result<(), RunError>;
 
     /// Once more, right after the version was applied in one transaction, for what old code wrote meanwhile; `later`
     /// are the steps after it. Returns how many documents it changed.
-    fn sweep<'a, 'w: 'a>(
-        &'a self,
-        _work: &'a mut Work<'w>,
-        _upgrade: &'a VersionUpgrade,
-        _later: &'a [&'a Step],
-    ) -> LocalBoxFuture<'a, u64> {
-        Box::pin(async { 0 })
+    async fn sweep(
+        &self,
+        _work: &mut Work<'_>,
+        _upgrade: &VersionUpgrade,
+        _later: &[&Step],
+    ) -> u64 {
+        0
     }
 
     /// What it reports, from what it did.

@@ -1,6 +1,6 @@
 //! Seeds: what is missing of them is inserted, part by part.
 
-use futures_util::future::LocalBoxFuture;
+use async_trait::async_trait;
 use mongodb::ClientSession;
 use mongodb::bson::RawDocumentBuf;
 
@@ -17,68 +17,57 @@ use crate::process::checkpoint::Point;
 use crate::record::journal::{Done, Journal};
 use crate::server::stop::RunError;
 
+#[async_trait(?Send)]
 impl StepWork for Seed {
-    fn preflight<'a>(
-        &'a self,
-        on: &'a Scouting<'a>,
-    ) -> LocalBoxFuture<'a, Result<Option<Known>, RunError>> {
-        Box::pin(async {
-            let (done, bytes) = scan(on.context, on.upgrade, self).await?;
-            Ok(Some(Known { done, bytes, small: false }))
-        })
+    async fn preflight(&self, on: &Scouting<'_>) -> Result<Option<Known>, RunError> {
+        let (done, bytes) = scan(on.context, on.upgrade, self).await?;
+        Ok(Some(Known { done, bytes, small: false }))
     }
 
-    fn extent<'a>(
-        &'a self,
-        context: &'a Context,
-        upgrade: &'a VersionUpgrade,
-    ) -> LocalBoxFuture<'a, Result<Extent, RunError>> {
-        Box::pin(async move {
-            let mut extent = Extent::default();
-            for part in parts(context, upgrade, self)?.iter() {
-                extent.documents += part.len() as u64;
-                extent.bytes +=
-                    part.iter().map(|document| document.as_bytes().len()).sum::<usize>();
-            }
-            Ok(extent)
-        })
+    async fn extent(
+        &self,
+        context: &Context,
+        upgrade: &VersionUpgrade,
+    ) -> Result<Extent, RunError> {
+        let mut extent = Extent::default();
+        for part in parts(context, upgrade, self)?.iter() {
+            extent.documents += part.len() as u64;
+            extent.bytes += part.iter().map(|document| document.as_bytes().len()).sum::<usize>();
+        }
+        Ok(extent)
     }
 
-    fn in_transaction<'a>(
-        &'a self,
-        context: &'a Context,
-        session: &'a mut ClientSession,
-        upgrade: &'a VersionUpgrade,
+    async fn in_transaction(
+        &self,
+        context: &Context,
+        session: &mut ClientSession,
+        upgrade: &VersionUpgrade,
         most: u64,
-    ) -> LocalBoxFuture<'a, Result<Option<Done>, RunError>> {
-        Box::pin(async move {
-            let mut done = Done::default();
-            for part in parts(context, upgrade, self)?.iter() {
-                done.add(&insert(context.database(), session, upgrade, self, part).await?);
-                if done.documents > most {
-                    return Ok(None);
-                }
+    ) -> Result<Option<Done>, RunError> {
+        let mut done = Done::default();
+        for part in parts(context, upgrade, self)?.iter() {
+            done.add(&insert(context.database(), session, upgrade, self, part).await?);
+            if done.documents > most {
+                return Ok(None);
             }
-            Ok(Some(done))
-        })
+        }
+        Ok(Some(done))
     }
 
     // a run that resumes begins again at the first part: what is there is left
-    fn in_batches<'a, 'w: 'a>(
-        &'a self,
-        work: &'a mut Work<'w>,
-        upgrade: &'a VersionUpgrade,
-        _estimate: &'a Estimate,
-    ) -> LocalBoxFuture<'a, Result<(), RunError>> {
-        Box::pin(async move {
-            let parts = parts(work.context, upgrade, self)?;
-            let mut parts = parts.iter();
-            let last = parts.next_back().unwrap_or_default();
-            for part in parts {
-                insert_part(work, upgrade, self, part, |journal, done| journal.count(done)).await?;
-            }
-            insert_part(work, upgrade, self, last, |journal, done| journal.finish_step(done)).await
-        })
+    async fn in_batches(
+        &self,
+        work: &mut Work<'_>,
+        upgrade: &VersionUpgrade,
+        _estimate: &Estimate,
+    ) -> Result<(), RunError> {
+        let parts = parts(work.context, upgrade, self)?;
+        let mut parts = parts.iter();
+        let last = parts.next_back().unwrap_or_default();
+        for part in parts {
+            insert_part(work, upgrade, self, part, |journal, done| journal.count(done)).await?;
+        }
+        insert_part(work, upgrade, self, last, |journal, done| journal.finish_step(done)).await
     }
 
     fn actions(&self, done: &Done) -> Vec<UpgradeAction> {

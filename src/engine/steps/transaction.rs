@@ -1,6 +1,6 @@
 //! Transactions: an author's own code.
 
-use futures_util::future::LocalBoxFuture;
+use async_trait::async_trait;
 use mongodb::ClientSession;
 
 use crate::authoring::handle::Handle;
@@ -17,61 +17,55 @@ use crate::engine::work::{Work, base, needed};
 use crate::record::journal::Done;
 use crate::server::stop::{RunError, catch_panics};
 
+#[async_trait(?Send)]
 impl StepWork for Transaction {
-    fn preflight<'a>(
-        &'a self,
-        _on: &'a Scouting<'a>,
-    ) -> LocalBoxFuture<'a, Result<Option<Known>, RunError>> {
-        Box::pin(async { Ok(None) })
+    async fn preflight(&self, _on: &Scouting<'_>) -> Result<Option<Known>, RunError> {
+        Ok(None)
     }
 
-    fn extent<'a>(
-        &'a self,
-        _context: &'a Context,
-        _upgrade: &'a VersionUpgrade,
-    ) -> LocalBoxFuture<'a, Result<Extent, RunError>> {
-        Box::pin(async { Ok(Extent::default()) })
+    async fn extent(
+        &self,
+        _context: &Context,
+        _upgrade: &VersionUpgrade,
+    ) -> Result<Extent, RunError> {
+        Ok(Extent::default())
     }
 
-    fn in_transaction<'a>(
-        &'a self,
-        context: &'a Context,
-        session: &'a mut ClientSession,
-        upgrade: &'a VersionUpgrade,
+    async fn in_transaction(
+        &self,
+        context: &Context,
+        session: &mut ClientSession,
+        upgrade: &VersionUpgrade,
         _most: u64,
-    ) -> LocalBoxFuture<'a, Result<Option<Done>, RunError>> {
-        Box::pin(async move {
-            let (started, collections) = (upgrade.started(), &self.collections);
-            let mut handle = Handle::new(context.database(), session, collections, started);
-            let place = format!("collection {}", collections.join(", "));
-            let actions = catch_panics(async { (self.run)(&mut handle).await })
-                .await
-                .map_err(|_| panicked(upgrade, &self.name, &place))?
-                .map_err(|error| refused(error, upgrade, &self.name, &place))?;
-            Ok(Some(Done { actions, ..Done::default() }))
-        })
+    ) -> Result<Option<Done>, RunError> {
+        let (started, collections) = (upgrade.started(), &self.collections);
+        let mut handle = Handle::new(context.database(), session, collections, started);
+        let place = format!("collection {}", collections.join(", "));
+        let actions = catch_panics(async { (self.run)(&mut handle).await })
+            .await
+            .map_err(|_| panicked(upgrade, &self.name, &place))?
+            .map_err(|error| refused(error, upgrade, &self.name, &place))?;
+        Ok(Some(Done { actions, ..Done::default() }))
     }
 
-    fn in_batches<'a, 'w: 'a>(
-        &'a self,
-        work: &'a mut Work<'w>,
-        upgrade: &'a VersionUpgrade,
-        _estimate: &'a Estimate,
-    ) -> LocalBoxFuture<'a, Result<(), RunError>> {
-        Box::pin(async move {
-            let (context, stored) = (work.context, &mut work.stored);
-            let session = needed(&mut work.session)?;
-            let mut lifetime = Lifetime::default();
-            commit_with_record(context, session, stored, PATIENCE, async |session, stored, _| {
-                lifetime.begin(context, upgrade, &self.name()).await?;
-                let done = self.in_transaction(context, session, upgrade, u64::MAX).await;
-                lifetime.end();
-                let done = done?.unwrap_or_default();
-                let to = base(stored, None)?
-                    .advanced(&context.writer, |journal| journal.finish_step(&done));
-                Ok(((), to))
-            })
-            .await
+    async fn in_batches(
+        &self,
+        work: &mut Work<'_>,
+        upgrade: &VersionUpgrade,
+        _estimate: &Estimate,
+    ) -> Result<(), RunError> {
+        let (context, stored) = (work.context, &mut work.stored);
+        let session = needed(&mut work.session)?;
+        let mut lifetime = Lifetime::default();
+        commit_with_record(context, session, stored, PATIENCE, async |session, stored, _| {
+            lifetime.begin(context, upgrade, &self.name()).await?;
+            let done = self.in_transaction(context, session, upgrade, u64::MAX).await;
+            lifetime.end();
+            let done = done?.unwrap_or_default();
+            let to =
+                base(stored, None)?.advanced(&context.writer, |journal| journal.finish_step(&done));
+            Ok(((), to))
         })
+        .await
     }
 }

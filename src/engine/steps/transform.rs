@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use futures_util::future::LocalBoxFuture;
+use async_trait::async_trait;
 use mongodb::ClientSession;
 use mongodb::bson::Bson;
 use tokio::sync::{mpsc, watch};
@@ -40,78 +40,67 @@ const PREFETCHED: usize = 1;
 /// How often a batch is read again on a standalone because its documents changed meanwhile.
 const REREADS: u32 = 200;
 
+#[async_trait(?Send)]
 impl StepWork for Transform {
-    fn preflight<'a>(
-        &'a self,
-        on: &'a Scouting<'a>,
-    ) -> LocalBoxFuture<'a, Result<Option<Known>, RunError>> {
-        Box::pin(async {
-            let settled = |name: &str| !on.written.contains(name);
-            let scanned = scan(on.context, on.upgrade, self, on.begun, on.since, settled).await?;
-            // what it adds for itself to transform is not there yet
-            Ok((!self.meets_its_own()).then_some(scanned))
-        })
+    async fn preflight(&self, on: &Scouting<'_>) -> Result<Option<Known>, RunError> {
+        let settled = |name: &str| !on.written.contains(name);
+        let scanned = scan(on.context, on.upgrade, self, on.begun, on.since, settled).await?;
+        // what it adds for itself to transform is not there yet
+        Ok((!self.meets_its_own()).then_some(scanned))
     }
 
-    fn extent<'a>(
-        &'a self,
-        context: &'a Context,
-        _upgrade: &'a VersionUpgrade,
-    ) -> LocalBoxFuture<'a, Result<Extent, RunError>> {
+    async fn extent(
+        &self,
+        context: &Context,
+        _upgrade: &VersionUpgrade,
+    ) -> Result<Extent, RunError> {
         // which documents is not known yet: at most, all of them
-        Box::pin(async { Ok(Extent { documents: all_of(context, self).await?, bytes: 0 }) })
+        Ok(Extent { documents: all_of(context, self).await?, bytes: 0 })
     }
 
-    fn in_transaction<'a>(
-        &'a self,
-        context: &'a Context,
-        session: &'a mut ClientSession,
-        upgrade: &'a VersionUpgrade,
+    async fn in_transaction(
+        &self,
+        context: &Context,
+        session: &mut ClientSession,
+        upgrade: &VersionUpgrade,
         most: u64,
-    ) -> LocalBoxFuture<'a, Result<Option<Done>, RunError>> {
-        Box::pin(async move {
-            let (mut done, mut after, mut before) = (Done::default(), None, 0);
-            let (database, limit) = (context.database(), context.batch_documents);
-            loop {
-                let place = after.as_ref();
-                let mut batch =
-                    write::read(database, &mut *session, upgrade, self, place, limit).await?;
-                batch.cut();
-                let edited: Vec<&Edited> = batch.edited.iter().collect();
-                write::write(database, &mut *session, upgrade, self, &edited).await?;
-                done.add(&batch.done());
-                after = batch.last;
-                if done.documents > most {
-                    return Ok(None);
-                }
-                // what it added to its own collection may be behind it
-                let again = self.convergent && self.meets_its_own() && done.documents > before;
-                if after.is_none() && !again {
-                    return Ok(Some(done));
-                }
-                if after.is_none() {
-                    before = done.documents;
-                }
+    ) -> Result<Option<Done>, RunError> {
+        let (mut done, mut after, mut before) = (Done::default(), None, 0);
+        let (database, limit) = (context.database(), context.batch_documents);
+        loop {
+            let place = after.as_ref();
+            let mut batch =
+                write::read(database, &mut *session, upgrade, self, place, limit).await?;
+            batch.cut();
+            let edited: Vec<&Edited> = batch.edited.iter().collect();
+            write::write(database, &mut *session, upgrade, self, &edited).await?;
+            done.add(&batch.done());
+            after = batch.last;
+            if done.documents > most {
+                return Ok(None);
             }
-        })
+            // what it added to its own collection may be behind it
+            let again = self.convergent && self.meets_its_own() && done.documents > before;
+            if after.is_none() && !again {
+                return Ok(Some(done));
+            }
+            if after.is_none() {
+                before = done.documents;
+            }
+        }
     }
 
-    fn in_batches<'a, 'w: 'a>(
-        &'a self,
-        work: &'a mut Work<'w>,
-        upgrade: &'a VersionUpgrade,
-        estimate: &'a Estimate,
-    ) -> LocalBoxFuture<'a, Result<(), RunError>> {
-        Box::pin(in_batches(work, upgrade, self, estimate))
+    async fn in_batches(
+        &self,
+        work: &mut Work<'_>,
+        upgrade: &VersionUpgrade,
+        estimate: &Estimate,
+    ) -> Result<(), RunError> {
+        in_batches(work, upgrade, self, estimate).await
     }
 
-    fn sweep<'a, 'w: 'a>(
-        &'a self,
-        work: &'a mut Work<'w>,
-        upgrade: &'a VersionUpgrade,
-        later: &'a [&'a Step],
-    ) -> LocalBoxFuture<'a, u64> {
-        Box::pin(sweep_or_warn(work, upgrade, self, later))
+    async fn sweep(&self, work: &mut Work<'_>, upgrade: &VersionUpgrade, later: &[&Step]) -> u64 {
+        sweep_or_warn(work, upgrade, self, later).await
     }
 
     // what its counters came to, and what none of them counted
