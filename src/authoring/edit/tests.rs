@@ -3,13 +3,20 @@
 use fastrand::Rng;
 use mongodb::Database;
 use mongodb::bson::oid::ObjectId;
-use mongodb::bson::raw::CString;
+use mongodb::bson::raw::{CString, cstr};
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{
-    Binary, Bson, DateTime, Document, RawArrayBuf, RawBson, Regex, Timestamp, doc, rawbson,
+    Binary, Bson, DateTime, Document, RawArrayBuf, RawBson, RawBsonRef, RawDocument,
+    RawDocumentBuf, Regex, Timestamp, doc, rawbson, rawdoc,
 };
 
-use super::*;
+use super::assign::*;
+use super::edits::*;
+use super::element::MAX_DOCUMENT_SIZE;
+use super::error::*;
+use super::statement::*;
+use super::touched::CHANGED;
+use super::tree::*;
 
 #[path = "../../../tests/support/mod.rs"]
 mod support;

@@ -10,10 +10,12 @@ use mongodb::bson::oid::ObjectId;
 use mongodb::bson::spec::ElementType;
 use mongodb::bson::{RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 
-use super::{
-    Conditions, EditError, Element, Inside, MAX_DOCUMENT_SIZE, Value, elements, embedded_in,
-    enclose, id, nested, push_element, push_text, type_name,
+use super::conditions::Conditions;
+use super::element::{
+    Element, Inside, MAX_DOCUMENT_SIZE, Value, elements, embedded_in, enclose, id, nested,
+    push_element, push_text, type_name,
 };
+use super::error::EditError;
 
 /// What the server lets a command have beyond a document's size, less what the driver adds to it.
 const BEYOND: usize = 12 * 1024;
