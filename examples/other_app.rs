@@ -12,7 +12,7 @@ use upgrade_gate::{
 /// The release that this binary belongs to.
 const CODE_VERSION: &str = "1.0.1";
 
-/// Where jobflow-remote keeps what is neither a job nor a flow, its version among it.
+/// Where jobflow-remote keeps everything that is neither a job nor a flow, including its version.
 const AUXILIARY: &str = "jf_auxiliary";
 
 /// The `_id` of the document of the running runner.
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     gate().main()
 }
 
-/// The gate of jobflow-remote, with the upgrades of its database that its releases have.
+/// The gate of jobflow-remote, with the database upgrades of its releases.
 pub fn gate() -> Gate {
     Gate::new("jobflow_remote", CODE_VERSION)
         .stamp(AUXILIARY, "jobflow_remote_version")

@@ -50,7 +50,7 @@ pub struct Gate {
     upgrades: Vec<Upgrade>,
     workloads: Option<Arc<dyn Workloads>>,
     observer: Option<Arc<dyn Observer>>,
-    /// When every run began, as the author's code sees it; the time of the run where this is none.
+    /// The start of every run, as the author's code sees it; if `None`, each run's own.
     began: Option<DateTime>,
 }
 
@@ -121,24 +121,24 @@ impl Gate {
         self
     }
 
-    /// The oldest recorded version from which the table reaches: set it when upgrades are removed from the
-    /// old end of the table, to the version of the newest one removed.
+    /// The oldest recorded version that the table can upgrade from. When upgrades are removed from the old end of the
+    /// table, set it to the version of the newest one removed.
     ///
-    /// A database below it is refused: releases in between, which still have those upgrades, go first. A
-    /// table without it claims to reach from every version.
+    /// An older database is refused until a release in between, which still has those upgrades, has upgraded it. A
+    /// table without it claims to upgrade from every version.
     pub fn oldest(mut self, version: impl Into<String>) -> Self {
         self.oldest = Some(version.into());
         self
     }
 
-    /// What runs the application's old code, to be stopped while upgrades are applied; it goes before
-    /// what `GATE_QUIESCE` says.
+    /// What runs the application's old code, to be stopped while upgrades are applied; overrides
+    /// `GATE_QUIESCE`.
     pub fn workloads(mut self, workloads: Arc<dyn Workloads>) -> Self {
         self.workloads = Some(workloads);
         self
     }
 
-    /// Who is told how a run goes; it goes before what `GATE_EVENTS` says.
+    /// Who is notified of a run's progress; overrides `GATE_EVENTS`.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
         self

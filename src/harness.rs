@@ -23,8 +23,8 @@
 //! A kill is what SIGKILL does to a process, as far as the server can see: every connection closes,
 //! nothing is aborted, nothing is released. The run's transaction stays open, its lock stays taken.
 //!
-//! It ends within about a minute, unless told otherwise: what is left of its kills then is left out. Progress
-//! goes to stderr, which `cargo test` shows at once.
+//! By default it ends within about a minute and skips any kills that are left then. Progress goes to stderr, which
+//! `cargo test` shows at once.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -113,7 +113,7 @@ impl fmt::Display for Survived {
     }
 }
 
-/// What went otherwise than in an uninterrupted run, or kept the harness from finding out.
+/// A difference from an uninterrupted run, or an error that prevented the comparison.
 #[derive(Debug, Error)]
 #[error("{0}")]
 pub struct Deviation(String);
@@ -150,14 +150,14 @@ impl Harness {
         self
     }
 
-    /// Kills at about so many boundaries; 40 unless told otherwise. They are spread evenly, and every kind of
+    /// Kills runs at about this many boundaries (40 by default). They are spread evenly, and every kind of
     /// boundary that a run reaches is among them.
     pub fn boundaries(mut self, most: usize) -> Self {
         self.boundaries = most;
         self
     }
 
-    /// Kills at so many random instants; 20 unless told otherwise.
+    /// Kills runs at this many random instants (20 by default).
     pub fn instants(mut self, instants: usize) -> Self {
         self.instants = instants;
         self
@@ -169,9 +169,9 @@ impl Harness {
         self
     }
 
-    /// Begins no kill that would end after this time, as far as those before it tell, except that runs are
-    /// killed at every kind of boundary at least once; 50 seconds unless told otherwise. On a slow machine, or with many documents, fewer runs are then killed
-    /// than [`boundaries`](Self::boundaries) and [`instants`](Self::instants) say.
+    /// Starts no kill that would probably end after this time (50 seconds by default), but kills runs at every kind of
+    /// boundary at least once. On a slow machine, or with many documents, fewer runs are then killed than
+    /// [`boundaries`](Self::boundaries) and [`instants`](Self::instants) say.
     pub fn within(mut self, time: Duration) -> Self {
         self.within = time;
         self

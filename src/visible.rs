@@ -80,8 +80,8 @@ impl Formatter for Visible {
         let mut rest = fragment;
         while let Some((at, character)) = rest.char_indices().find(|(_, c)| is_hidden(*c)) {
             CompactFormatter.write_string_fragment(writer, &rest[..at])?;
-            for upgrade in character.encode_utf16(&mut [0; 2]) {
-                write!(writer, "\\u{upgrade:04x}")?;
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                write!(writer, "\\u{unit:04x}")?;
             }
             rest = &rest[at + character.len_utf8()..];
         }

@@ -81,7 +81,7 @@ impl Condition {
         Condition { description, collection, filter, kind, skippable: false, asked, remedy: None }
     }
 
-    /// Why it cannot be asked.
+    /// What is wrong with its definition, if anything.
     pub(crate) fn mistake(&self) -> Option<String> {
         if let Some(mistake) = collection_mistake(&self.collection) {
             return Some(format!("condition \"{}\": {mistake}", self.description));
@@ -114,7 +114,7 @@ impl Condition {
         self
     }
 
-    /// An earlier upgrade may change its outcome: asked just before its own upgrade, not at the start.
+    /// Checks it just before its own upgrade, not at the start, because an earlier upgrade may change its outcome.
     pub fn after_earlier_upgrades(mut self) -> Self {
         self.asked = Asked::BeforeItsUpgrade;
         self

@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 ///
 /// An upgrade may compute a document several times, in a plan, in a retry and after a crash; a random
 /// `_id` would add it several times. The namespace keeps apart ids that are derived for different
-/// purposes from the same parts; the name of the collection is a good one. All that users may change
-/// meanwhile and that goes into the document belongs into the parts as well.
+/// purposes from the same parts; the collection's name is a good choice. Anything in the document
+/// that users may change in the meantime must be among the parts, too.
 ///
 /// The algorithm is part of the public interface and stays: the first 12 bytes of the SHA-256 of the BSON
 /// document `{ "0": namespace, "1": first part, "2": second part, … }`. The type of a part matters: the int
@@ -29,7 +29,7 @@ use sha2::{Digest, Sha256};
 /// assert_eq!(id.to_hex(), "8910700815ea54dcc33650bd");
 /// ```
 ///
-/// Unlike an ordinary ObjectId, it holds no time, and sorts anywhere.
+/// Unlike an ordinary ObjectId, it holds no timestamp, and its sort order means nothing.
 pub fn derived_object_id<'a>(
     namespace: &str,
     parts: impl IntoIterator<Item = impl Into<RawBsonRef<'a>>>,

@@ -72,8 +72,8 @@ impl<'a> Handle<'a> {
         }
     }
 
-    /// When the run began that applies the version: the same for all its steps and in every retry, and, where
-    /// it goes through the journal, in every run that resumes it.
+    /// When the run that applies the version began: the same for all its steps and in every retry, and, if the version
+    /// is journaled, in every run that resumes it.
     pub fn started(&self) -> DateTime {
         self.started
     }
@@ -88,7 +88,7 @@ impl<'a> Handle<'a> {
         Ok(collection.find_one(filter).session(&mut *self.session).await?)
     }
 
-    /// All documents that match; keep the filter narrow, for they are all held in memory.
+    /// All documents that match; keep the filter narrow, because they are all held in memory.
     pub async fn find(
         &mut self,
         collection: &str,

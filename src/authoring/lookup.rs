@@ -26,8 +26,8 @@ type Wanted = dyn Fn(&RawDocument, &mut Keys) + Send + Sync;
 /// everything else by its bytes, whatever the collation. NaN, undefined, arrays, documents and regular
 /// expressions find nothing, and an array that holds the value is not that value.
 ///
-/// Where a version goes in parts, documents are looked up while up to two earlier batches are written, and not
-/// again where a transaction is tried again: the edits do not follow a found document that changes meanwhile.
+/// If a version is applied in batches, documents are looked up while up to two earlier batches are being written, and
+/// are not looked up again when a transaction is retried: the edits do not reflect later changes to a found document.
 #[derive(derive_more::Debug)]
 #[debug("Lookup({name})")]
 pub struct Lookup {
@@ -236,7 +236,7 @@ struct Answers {
     /// cluster two may have the same place.
     several: Vec<Vec<(Place, usize)>>,
     held: Held,
-    /// The values to be asked for again, for they have several documents, whose order matters.
+    /// The values that have several documents: these are read again, because their order matters.
     again: Vec<Key>,
 }
 

@@ -5,9 +5,10 @@
 //! - `transform`, `seed`, `transaction`, `command`: one kind of step each. `condition`: what must hold before.
 //! - `edit`: what a transform does to one document. `lookup`: what it looks up for it.
 //! - `handle`: what the code of a transaction step may do.
-//! - `presence`: which collections a step needs and leaves. `step_error`: why a step refused.
+//! - `collections`: which collections a step needs and leaves. `step_error`: why a step refused.
 //! - `naming`: names that nothing can have. `derived`: ids that are the same at every run.
 
+pub(crate) mod collections;
 pub(crate) mod command;
 pub(crate) mod condition;
 pub(crate) mod derived;
@@ -15,7 +16,6 @@ pub(crate) mod edit;
 pub(crate) mod handle;
 pub(crate) mod lookup;
 pub(crate) mod naming;
-pub(crate) mod presence;
 pub(crate) mod seed;
 pub(crate) mod step;
 pub(crate) mod step_error;

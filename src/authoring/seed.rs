@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use mongodb::bson::{DateTime, Document, RawBsonRef, RawDocument, RawDocumentBuf};
 
+use crate::authoring::collections::Collections;
 use crate::authoring::edit::MAX_DOCUMENT_SIZE;
 use crate::authoring::naming::Name;
-use crate::authoring::presence::Presence;
 use crate::authoring::step_error::StepError;
 use crate::authoring::step_kind::StepKind;
 use crate::process::action::{ActionType, UpgradeAction};
@@ -141,11 +141,11 @@ impl StepKind for Seed {
         on(&["find", "insert"], &self.collection)
     }
 
-    fn foretell<'a>(&'a self, presence: &mut Presence<'a, '_>) {
-        presence.adds(&self.collection);
+    fn declare_collections<'a>(&'a self, collections: &mut Collections<'a, '_>) {
+        collections.adds(&self.collection);
     }
 
-    fn inexact(&self) -> Vec<UpgradeAction> {
+    fn unestimated_actions(&self) -> Vec<UpgradeAction> {
         vec![UpgradeAction::inexact(ActionType::Insert, &*self.collection, self.describe())]
     }
 }

@@ -2,10 +2,10 @@
 
 use derive_more::From;
 
+use crate::authoring::collections::Collections;
 use crate::authoring::command::kind::CommandKind;
 use crate::authoring::command::{Command, CreateIndex};
 use crate::authoring::naming::collection_mistake;
-use crate::authoring::presence::Presence;
 use crate::authoring::seed::Seed;
 use crate::authoring::step_kind::StepKind;
 use crate::authoring::transaction::Transaction;
@@ -72,16 +72,16 @@ impl Step {
         self.as_kind().privileges()
     }
 
-    pub(crate) fn foretell<'a>(&'a self, presence: &mut Presence<'a, '_>) {
-        self.as_kind().foretell(presence);
+    pub(crate) fn declare_collections<'a>(&'a self, collections: &mut Collections<'a, '_>) {
+        self.as_kind().declare_collections(collections);
     }
 
     pub(crate) fn needs_transactions(&self) -> bool {
         self.as_kind().needs_transactions()
     }
 
-    pub(crate) fn inexact(&self) -> Vec<UpgradeAction> {
-        self.as_kind().inexact()
+    pub(crate) fn unestimated_actions(&self) -> Vec<UpgradeAction> {
+        self.as_kind().unestimated_actions()
     }
 }
 

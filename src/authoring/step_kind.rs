@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use crate::authoring::presence::Presence;
+use crate::authoring::collections::Collections;
 use crate::process::action::UpgradeAction;
 use crate::server::privileges::Need;
 
@@ -37,8 +37,8 @@ pub(crate) trait StepKind: Debug {
 
     fn privileges(&self) -> Vec<Need>;
 
-    /// Says what it needs of the collections that are there, and what it leaves of them.
-    fn foretell<'a>(&'a self, presence: &mut Presence<'a, '_>);
+    /// Declares which collections it needs, adds and removes.
+    fn declare_collections<'a>(&'a self, collections: &mut Collections<'a, '_>);
 
     /// Whether it can be applied in a transaction only.
     fn needs_transactions(&self) -> bool {
@@ -46,5 +46,5 @@ pub(crate) trait StepKind: Debug {
     }
 
     /// What a plan says of it where its counts depend on what earlier steps leave.
-    fn inexact(&self) -> Vec<UpgradeAction>;
+    fn unestimated_actions(&self) -> Vec<UpgradeAction>;
 }

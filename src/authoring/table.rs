@@ -150,8 +150,8 @@ impl Upgrades {
         Ok(Upgrades { versions, oldest: None })
     }
 
-    /// Tells all versions when the run began that applies them; a journaled one, when the run began that
-    /// began the journal.
+    /// Sets when the run that applies the versions began; for a journaled version, when the run that began its journal
+    /// did.
     pub(crate) fn start(&self, began: DateTime, journaled: Option<(&str, DateTime)>) {
         for of_version in &self.versions {
             let version = of_version.version.to_string();
@@ -168,7 +168,7 @@ impl Upgrades {
         &self.versions
     }
 
-    /// The of_version of exactly this version.
+    /// The upgrades registered for exactly this version.
     pub(crate) fn of_version(&self, version: &Version) -> Option<&VersionUpgrade> {
         self.versions.iter().find(|of_version| of_version.version == *version)
     }

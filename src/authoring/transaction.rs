@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+use crate::authoring::collections::Collections;
 use crate::authoring::handle::Handle;
 use crate::authoring::naming::Name;
-use crate::authoring::presence::Presence;
 use crate::authoring::step_error::StepError;
 use crate::authoring::step_kind::StepKind;
 use crate::process::action::{ActionType, UpgradeAction};
@@ -66,15 +66,15 @@ impl StepKind for Transaction {
     }
 
     // what it finds missing it may create
-    fn foretell<'a>(&'a self, presence: &mut Presence<'a, '_>) {
-        self.collections.iter().for_each(|name| presence.adds(name));
+    fn declare_collections<'a>(&'a self, collections: &mut Collections<'a, '_>) {
+        self.collections.iter().for_each(|name| collections.adds(name));
     }
 
     fn needs_transactions(&self) -> bool {
         true
     }
 
-    fn inexact(&self) -> Vec<UpgradeAction> {
+    fn unestimated_actions(&self) -> Vec<UpgradeAction> {
         let collections = self.collections.join(", ");
         vec![UpgradeAction::inexact(ActionType::Update, collections, &*self.name)]
     }

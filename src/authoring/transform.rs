@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use mongodb::bson::{Document, RawDocument, doc};
 
+use crate::authoring::collections::Collections;
 use crate::authoring::edit::Edits;
 use crate::authoring::lookup::{Found, Lookup};
 use crate::authoring::naming::Name;
-use crate::authoring::presence::Presence;
 use crate::authoring::step_error::StepError;
 use crate::authoring::step_kind::StepKind;
 use crate::process::action::{ActionType, UpgradeAction};
@@ -95,15 +95,15 @@ impl Transform {
     }
 
     /// Whether what it inserts may be its own to transform.
-    pub(crate) fn meets_its_own(&self) -> bool {
+    pub(crate) fn inserts_into_itself(&self) -> bool {
         self.inserts_into.contains(&self.collection)
     }
 
     /// Names a collection that `edit` inserts into.
     ///
-    /// In the transform's own collection it meets what it inserted. A convergent one meets all of that, in
-    /// further passes where need be; another one only what sorts behind the documents of its batch, so give it an
-    /// `_id` that does. Documents that are added for ever are refused before the first write.
+    /// If that is its own collection, the transform also processes what it inserted: a convergent one all of it, in
+    /// further passes if necessary; any other only what sorts after the documents of its batch, so choose such an
+    /// `_id`. A transform that would never stop adding documents is refused before the first write.
     pub fn inserts_into(mut self, collection: impl Into<Cow<'static, str>>) -> Self {
         self.inserts_into.push(collection.into());
         self
@@ -228,19 +228,19 @@ impl StepKind for Transform {
         needs
     }
 
-    fn foretell<'a>(&'a self, presence: &mut Presence<'a, '_>) {
-        presence.works_on(&self.collection);
+    fn declare_collections<'a>(&'a self, collections: &mut Collections<'a, '_>) {
+        collections.requires(&self.collection);
         for lookup in &self.lookups {
-            presence.looks_up(&lookup.collection, &lookup.name);
+            collections.looks_up(&lookup.collection, &lookup.name);
         }
-        self.inserts_into.iter().for_each(|name| presence.adds(name));
+        self.inserts_into.iter().for_each(|name| collections.adds(name));
     }
 
     fn needs_transactions(&self) -> bool {
         !self.convergent
     }
 
-    fn inexact(&self) -> Vec<UpgradeAction> {
+    fn unestimated_actions(&self) -> Vec<UpgradeAction> {
         let action = |action_type, description| {
             UpgradeAction::inexact(action_type, &*self.collection, description)
         };

@@ -69,7 +69,7 @@ fn too_old(version: &Version, says: &str, terms: &Terms) -> Option<Failure> {
     ))
 }
 
-/// Where the history since the last word of the operator disagrees with the table of upgrades.
+/// The history since the operator's last declaration disagrees with the table of upgrades.
 fn disagreement(record: &Record, terms: &Terms) -> Option<Failure> {
     let history: Vec<&Entry> =
         record.history.iter().filter(|entry| entry.action != Action::Sweep).collect();
@@ -281,7 +281,7 @@ fn unknown_journal(journal: &Journal, record: &Record, terms: &Terms) -> Failure
     )
 }
 
-/// The order of upgrades is that of their versions: one that came later cannot go before one begun.
+/// The code has an upgrade of an earlier version than the one begun: upgrades must be applied in version order.
 fn overtaken_journal(journal: &Journal, record: &Record, earlier: &Version) -> Failure {
     Failure::new(
         Outcome::Incompatible,
@@ -305,7 +305,7 @@ fn discard(journal: Option<&str>) -> String {
     journal.map_or(String::new(), |id| format!(" and GATE_DISCARD_JOURNAL={id}"))
 }
 
-/// Who says so.
+/// The source of the version that a database last ran, with its verb.
 pub(super) fn says(observed: &Observed) -> String {
     match &observed.stamp {
         Some(stamp) if stamp.version().is_some() => {

@@ -34,10 +34,10 @@ impl Work<'_> {
             let mut in_one_transaction = self.in_one_transaction(upgrade, ONE_TRANSACTION).await;
             if let Err(RunError::Driver(error)) = &in_one_transaction
                 && errors::is_transient(error)
-                && !answer::held_by_others(error)
+                && !answer::is_contention(error)
                 && !answer::too_large(error)
             {
-                // there was no server: that is no reason to do it in parts
+                // the server was unavailable, which is no reason to go in batches
                 in_one_transaction = self.in_one_transaction(upgrade, PATIENCE).await;
             }
             match in_one_transaction {
@@ -46,7 +46,7 @@ impl Work<'_> {
                     return Ok(Applied { late: self.sweep(upgrade).await, ..applied });
                 }
                 Err(RunError::Driver(error))
-                    if answer::held_by_others(&error) || answer::too_large(&error) =>
+                    if answer::is_contention(&error) || answer::too_large(&error) =>
                 {
                     tracing::warn!(
                         error = answer::describe(&error),
@@ -105,7 +105,7 @@ impl Work<'_> {
     /// Sweeps for documents of the old shape, right after a version was applied in one transaction;
     /// returns how many it changed.
     ///
-    /// The version is applied whatever this comes to: what goes wrong is a warning and no more.
+    /// The version is applied whether or not this succeeds: a failure is only a warning.
     async fn sweep(&mut self, upgrade: &VersionUpgrade) -> u64 {
         let steps: Vec<&Step> = upgrade.steps().collect();
         let mut late = 0;

@@ -1,4 +1,4 @@
-//! Work on other threads that is given up with whoever waits for it.
+//! Work on other threads that is abandoned when its caller is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use tokio::task::JoinError;
 use crate::process::failure::Failure;
 use crate::server::stop::RunError;
 
-/// Told by a piece of work that nobody waits for any more.
+/// Tells a piece of work that nobody is waiting for it any more.
 #[derive(Default)]
 pub(crate) struct Abandoned(Arc<AtomicBool>);
 
@@ -22,8 +22,8 @@ impl Abandoned {
     }
 }
 
-/// Runs code on another thread than the run's: an author's code may take long for one document, and the lease is renewed,
-/// and a stop obeyed, only while it does not hold that thread.
+/// Runs code on a blocking thread: an author's code may take long for one document, and the run's own thread must stay
+/// free to renew the lease and to obey a stop.
 pub(crate) async fn aside<T: Send + 'static>(
     code: impl FnOnce(&Abandoned) -> Result<T, RunError> + Send + 'static,
 ) -> Result<T, RunError> {
@@ -46,7 +46,7 @@ pub(crate) async fn aside<T: Send + 'static>(
     joined(Some(ended))
 }
 
-/// What a task ended with; its panic is that of whoever waits for it.
+/// The result of a task; a panic in it is resumed in the caller.
 pub(crate) fn joined<T>(
     ended: Option<Result<Result<T, RunError>, JoinError>>,
 ) -> Result<T, RunError> {

@@ -1,4 +1,4 @@
-//! Asking conditions: what a collection holds, against what an upgrade says of it.
+//! Checks conditions against the database.
 
 use mongodb::bson::{Bson, Document, RawDocument, RawDocumentBuf, Timestamp, doc};
 
@@ -21,7 +21,7 @@ const NAMED: i64 = 10;
 /// How long an `_id` may be in a message, in bytes.
 const ID: usize = 80;
 
-/// Asks a condition of `upgrade`, of what a majority has once it has all that was written up to `since`.
+/// Checks a condition of `upgrade` against majority-committed data that includes everything written up to `since`.
 ///
 /// # Errors
 ///

@@ -17,7 +17,7 @@ use crate::server::connection::Server;
 use crate::server::retry::Retry;
 use crate::server::stop::{RunError, Stop};
 
-/// How long something is tried again after errors that may pass.
+/// How long an operation is retried after transient errors.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What every part of the engine needs, and none changes.
@@ -46,7 +46,7 @@ impl Context {
         self.checkpoints.reached(point).await;
     }
 
-    /// Does something, and again after errors that may pass.
+    /// Runs an operation, and retries it after transient errors.
     pub(crate) async fn retry<T>(
         &self,
         attempt: impl AsyncFnMut() -> Result<T, RunError>,

@@ -29,8 +29,8 @@ pub(crate) fn failed_step(
     failed(format!("{}: {what}", at(upgrade, step)), next)
 }
 
-/// An error of the server in a step's own work, with version, step and collections; what may pass, what
-/// others cause, and a missing privilege stay as they are.
+/// Adds version, step and collections to a server error in a step's own work. Transient errors, missing privileges and
+/// transactions that are too large are passed on unchanged.
 pub(crate) fn in_step(error: RunError, upgrade: &VersionUpgrade, step: &Step) -> RunError {
     match error {
         RunError::Driver(error)
@@ -53,19 +53,19 @@ pub(crate) fn closed(error: RunError, doing: &str) -> Failure {
     closed_as(error, doing, Outcome::NoServer)
 }
 
-/// The same in the preflight: an error of no known kind is the upgrades'.
+/// Like [`closed`], for the preflight: an unknown error is attributed to the upgrades.
 pub(crate) fn closed_in_preflight(error: RunError, doing: &str) -> Failure {
     closed_as(error, doing, Outcome::UpgradeFailed)
 }
 
-/// The same while `upgrades` were applied, where an error that passes was tried again for a long time.
+/// Like [`closed_in_preflight`], while `upgrades` are applied: a transient error has been retried for a long time.
 pub(crate) fn closed_applying(
     error: RunError,
     doing: &str,
     upgrades: &[&VersionUpgrade],
 ) -> Failure {
     match &error {
-        RunError::Driver(error) if answer::held_by_others(error) => {
+        RunError::Driver(error) if answer::is_contention(error) => {
             let mut collections: Vec<&str> = upgrades
                 .iter()
                 .flat_map(|upgrade| upgrade.steps())
@@ -105,7 +105,7 @@ fn closed_as(error: RunError, doing: &str, unknown: Outcome) -> Failure {
 /// a missing one where the feature compatibility version is below 4.4.
 const NOT_IN_A_TRANSACTION: i32 = 263;
 
-/// What only the server knows: a unique key, a validator.
+/// A write that the server rejected, for instance by a unique index or a validator.
 pub(crate) fn write_failure(
     error: &Document,
     upgrade: &VersionUpgrade,

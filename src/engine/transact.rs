@@ -1,5 +1,4 @@
-//! Transactions that commit data together with the record, exactly once, whatever happens to the
-//! answers.
+//! Transactions that commit data together with the record exactly once, even if replies are lost.
 
 use std::time::Duration;
 
@@ -163,8 +162,8 @@ async fn attempt<T>(
     }
 }
 
-/// Whether the server says that a commit, asked for the first time, took no effect. Any other error leaves
-/// it open: a write concern that cannot be met, for one, says nothing about the primary.
+/// Whether the server says that the first attempt to commit took no effect. Any other error leaves that open: an unmet
+/// write concern, for example, says nothing about the primary.
 fn is_refusal(error: &Error) -> bool {
     error.contains_label(TRANSIENT_TRANSACTION_ERROR)
 }

@@ -36,7 +36,7 @@ impl<'a> Work<'a> {
         self.stored.as_ref()
     }
 
-    /// What the report is to warn of; each once.
+    /// The warnings for the report; a second call returns none.
     pub(crate) fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
     }

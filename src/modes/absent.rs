@@ -1,5 +1,5 @@
-//! Says which collections that pending upgrades name do not exist: a plan as warnings, for the author who misspelt
-//! one; a run in its log alone, because a database may well never have had them.
+//! Reports collections that pending upgrades name but that do not exist: a plan as warnings, because a name may be
+//! misspelt; a run only in its log, because a database may never have had them.
 
 use std::collections::HashSet;
 

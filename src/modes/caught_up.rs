@@ -13,8 +13,8 @@ use crate::server::stop::RunError;
 const WAITING: &str = "waiting until a majority of the servers has the latest writes";
 
 impl Run<'_> {
-    /// The time up to which every majority read of the documents of `upgrades` has to see, once a majority
-    /// has all that was written up to then; `None` on a standalone.
+    /// Waits until everything written so far to the collections of `upgrades` is majority-committed; returns the time
+    /// that every later majority read of them must include, or `None` on a standalone.
     ///
     /// A write with the write concern 1, the default before MongoDB 5.0, is there before a majority has it.
     pub(super) async fn documents_caught_up(

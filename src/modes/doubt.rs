@@ -86,9 +86,9 @@ impl Run<'_> {
         Ok((self.store.observe(&self.lock.run_id).await?, decided))
     }
 
-    /// Sends a move of the record once more that no session can be asked about, as on a standalone: nobody
-    /// else could end a write that is still under way. Whichever arrives first takes effect, and the other
-    /// one finds the record elsewhere. False where it was not sent, because another run has the lock.
+    /// Sends a move of the record again if no session can be asked about it, as on a standalone, where a write in
+    /// progress cannot be ended. Whichever arrives first takes effect, and the other finds the record in another state.
+    /// False if it was not sent because another run has the lock.
     async fn send_again(&self, change: &Move) -> Result<bool, RunError> {
         let sending = async || -> Result<bool, RunError> {
             Ok(self.lock.renew().await? && {

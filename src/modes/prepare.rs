@@ -168,7 +168,8 @@ impl Run<'_> {
         needs
     }
 
-    /// Asks what can be asked before any write, of all `upgrades` but the `begun` that are journaled.
+    /// Checks the conditions that can be checked before any write, except of the first `begun` upgrades: journaled
+    /// ones.
     pub(super) async fn ask_first_conditions(
         &mut self,
         context: &Context,

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::decision::decide::Decision;
 use crate::engine::failing::closed;
 use crate::modes::run::{POLL, Quiesce, Run};
-use crate::modes::upgrade::{Under, Waiting};
+use crate::modes::upgrade::{LockedWork, Waiting};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::process::report::{WorkloadReport, WorkloadState};
@@ -230,8 +230,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Ends what stopping began, as the run ends, while it still holds the lock: restores where nothing
-    /// was committed, and gives back where that is this run's to do.
+    /// Starts workloads as the run ends, while it still holds the lock: restores them if nothing was committed, and
+    /// gives them back if that is this run's job.
     pub(super) async fn start_workloads(
         &mut self,
         ended: Result<String, Failure>,
@@ -272,7 +272,7 @@ impl Run<'_> {
         let state = if all { WorkloadState::Resumed } else { WorkloadState::Restored };
         let to_start = to_start(&quiesce, &remembered, |entry| all || entry.is_of(record));
         let failed = self.start_all(&quiesce, &mut remembered, to_start, state, deadline).await;
-        // what a later upgrade stopped and left is none of an earlier one, which the release gave back
+        // without an unfinished upgrade, what an earlier run stopped was given back by the release, and does not count
         let unfinished = record.is_some_and(|record| record.journal.is_some());
         let is_stopped = |entry: &Entry| {
             let mut stopped = self.report.workloads.iter();
@@ -472,7 +472,7 @@ impl Run<'_> {
             }
             self.check_workloads().await?;
             self.check_privileges(&[]).await?;
-            if let Some(message) = self.locked(&mut waiting, Under::Resume).await? {
+            if let Some(message) = self.locked(&mut waiting, LockedWork::Resume).await? {
                 self.wait_until_ready().await;
                 return Ok(message);
             }

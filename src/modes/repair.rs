@@ -8,7 +8,7 @@ use mongodb::bson::RawDocumentBuf;
 
 use crate::engine::failing::closed;
 use crate::modes::run::Run;
-use crate::modes::upgrade::{Under, Waiting};
+use crate::modes::upgrade::{LockedWork, Waiting};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::process::settings::Repair;
@@ -38,7 +38,7 @@ impl Run<'_> {
         self.check_privileges(&[]).await?;
         let mut waiting = Waiting::new(self.settings.lock_wait, self.deadline);
         let ended = loop {
-            match self.locked(&mut waiting, Under::Repair(repair)).await {
+            match self.locked(&mut waiting, LockedWork::Repair(repair)).await {
                 Ok(None) => {}
                 Ok(Some(message)) => break Ok(message),
                 Err(failure) => break Err(failure),

@@ -34,7 +34,7 @@ use crate::server::retry::{Retry, jittered};
 use crate::server::stop::{RunError, Stop, within};
 use crate::version::Version;
 
-/// How often a run that waits for another one reads again; halved and half as long again by chance.
+/// How often a run that waits for another one reads again, give or take half of it.
 pub(crate) const POLL: Duration = Duration::from_millis(400);
 
 /// How often a run that waits says so.
@@ -142,7 +142,7 @@ impl<'a> Run<'a> {
         Ok((observed, decision))
     }
 
-    /// What keeps a database without a record from ever having one there.
+    /// Why a record could never be stored in a database that has none.
     pub(super) async fn misplaced(&self) -> Option<Failure> {
         match self.stop.guard(self.store.misplaced()).await {
             Ok(misplaced) => misplaced,
@@ -242,7 +242,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Tells whoever is told how the run goes.
+    /// Notifies the observer, if there is one.
     pub(crate) fn tell(&self, reason: Occasion, tone: Tone, note: String) {
         if let Some(observer) = &self.observer {
             observer.tell(Notice { reason, tone, note });

@@ -58,8 +58,8 @@ impl Run<'_> {
         Ok(format!("{is}; {would}"))
     }
 
-    /// What mode `check` would say; where that could not be found out because nothing answers, or the run is to
-    /// end, neither can be said what is stored.
+    /// What mode `check` would say. If that cannot be determined, because no server answers or the run must stop,
+    /// neither can what is stored.
     async fn verdict(&mut self) -> Result<Verdict, Failure> {
         let checked = match self.settings.other_application.clone() {
             Some(failure) => Err(failure),
@@ -85,8 +85,7 @@ impl Run<'_> {
         }
     }
 
-    /// What the application keeps of its version; none where it keeps nothing, or that cannot be read, which the
-    /// verdict says.
+    /// The application's own version; `None` if it keeps none, or if it cannot be read, which the verdict then says.
     async fn stamp_status(&self) -> Option<StampStatus> {
         let place = self.store.names.stamp.as_ref()?;
         let read = self.ask("reading the stamp", || self.store.stamp(place, None)).await;

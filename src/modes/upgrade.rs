@@ -48,13 +48,13 @@ const DECISIONS: u32 = 20;
 /// What a run is doing when it applies upgrades.
 const UPGRADING: &str = "upgrading";
 
-/// What every run with pending upgrades says, for nothing stops old code meanwhile.
+/// The warning of a run with pending upgrades that does not stop old code.
 const LATE_WRITERS: &str = "code of an earlier version that is still running may go on writing \
                             documents of the old shape: stop it during upgrades";
 
 /// What is done under the lock.
 #[derive(Clone, Copy)]
-pub(super) enum Under<'a> {
+pub(super) enum LockedWork<'a> {
     Upgrade,
     Repair(&'a Repair),
     Resume,
@@ -137,7 +137,7 @@ impl Run<'_> {
                     }
                     // it is read again under the lock, and may be large
                     drop(observed);
-                    if let Some(ended) = self.locked(&mut waiting, Under::Upgrade).await? {
+                    if let Some(ended) = self.locked(&mut waiting, LockedWork::Upgrade).await? {
                         return Ok(ended);
                     }
                 }
@@ -153,7 +153,7 @@ impl Run<'_> {
                             .await);
                     }
                     drop(observed);
-                    if let Some(ended) = self.locked(&mut waiting, Under::Upgrade).await? {
+                    if let Some(ended) = self.locked(&mut waiting, LockedWork::Upgrade).await? {
                         return Ok(ended);
                     }
                 }
@@ -182,7 +182,7 @@ impl Run<'_> {
         if !self.has_stopped_workloads(observed, decision).await {
             return failure;
         }
-        match self.locked(waiting, Under::Refused(&failure)).await {
+        match self.locked(waiting, LockedWork::Refused(&failure)).await {
             Err(told) if told.outcome == failure.outcome => told,
             // whoever holds the lock takes care of the workloads
             Ok(_) | Err(_) => failure,
@@ -212,7 +212,7 @@ impl Run<'_> {
     pub(super) async fn locked(
         &mut self,
         waiting: &mut Waiting,
-        under: Under<'_>,
+        under: LockedWork<'_>,
     ) -> Result<Option<String>, Failure> {
         let context = self.context().await?;
         let mut session = self.session(&context).await?;
@@ -256,14 +256,14 @@ impl Run<'_> {
         context.checkpoints.reached(Point::Locked).await;
         let watch = context.quiesced.watch(self.lock.lease / 3, &self.stop);
         let ended = catch_panics(async {
-            if let Under::Upgrade | Under::Repair(_) = under {
+            if let LockedWork::Upgrade | LockedWork::Repair(_) = under {
                 self.remove_leftovers().await?;
             }
             match under {
-                Under::Upgrade => Box::pin(self.work(&context, &mut session)).await,
-                Under::Repair(repair) => self.repair(repair, session.as_mut()).await,
-                Under::Resume => self.check().await,
-                Under::Refused(failure) => Err(failure.clone()),
+                LockedWork::Upgrade => Box::pin(self.work(&context, &mut session)).await,
+                LockedWork::Repair(repair) => self.repair(repair, session.as_mut()).await,
+                LockedWork::Resume => self.check().await,
+                LockedWork::Refused(failure) => Err(failure.clone()),
             }
         });
         let ended = match ended.await {
@@ -318,7 +318,7 @@ impl Run<'_> {
         }
     }
 
-    /// Gives the lock up; tries again after any error, for it is the last thing to do.
+    /// Releases the lock; retries after any error, because nothing else is left to do.
     async fn release(&self, mut session: Option<ClientSession>) {
         let until = self.stop.time_left(Duration::from_millis(800), RELEASE);
         let released = within(Some(until), async {

@@ -1,4 +1,4 @@
-//! What a run is doing, told every few seconds by a thread of its own where nothing else is said.
+//! Logs what a run is doing, from a thread of its own, whenever nothing else was logged for some seconds.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

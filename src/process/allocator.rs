@@ -17,9 +17,9 @@ const THRESHOLD: &str = "MALLOC_MMAP_THRESHOLD_";
 /// twice as much as is needed.
 const GIVEN_BACK: &str = "glibc.malloc.mmap_threshold=262144";
 
-/// Starts the program once more, as the same process, where its environment does not say yet how glibc is to deal
-/// with large blocks: modes that work on documents are to stay within a pod's memory. Without glibc, or where that
-/// is not possible, all stays as it is. It takes 2 to 3 ms, which an image spares by setting the variable.
+/// Re-executes the program, as the same process, if its environment does not say yet how glibc should handle large
+/// blocks: modes that work on documents should stay within a pod's memory. Does nothing without glibc, or if that is
+/// not possible. It takes 2 to 3 ms, which an image saves by setting the variable.
 pub(crate) fn settle(mode: Option<Mode>) {
     if !cfg!(all(target_os = "linux", target_env = "gnu"))
         || !reads_documents(mode)

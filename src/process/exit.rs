@@ -66,7 +66,7 @@ impl Outcome {
         }
     }
 
-    /// Whether mode `wait` asks again after this: whatever another run, or time, may mend.
+    /// Whether mode `wait` asks again after this: another run, or time, may resolve it.
     pub fn waiting_can_help(self) -> bool {
         !matches!(
             self,

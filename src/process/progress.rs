@@ -100,7 +100,7 @@ impl Progress {
         }
     }
 
-    /// What matters most comes first, for a narrow terminal cuts off the rest.
+    /// What matters most comes first, because a narrow terminal cuts off the rest.
     fn bar(&self, rate: u64, eta_s: Option<u64>) -> String {
         let Progress { version, step, collection, documents, total, .. } = self;
         let done = (*documents as f64 / (*total).max(1) as f64).min(1.0);

@@ -36,8 +36,8 @@ pub struct Report {
     /// The recorded version after the run, as a majority of the server has it. Where a version is in
     /// doubt, it is the last one that is known.
     pub to: Option<String>,
-    /// The version of which a commit was sent that was not answered, so that it is not known what came
-    /// of it. It is neither among the applied versions nor among those that remain.
+    /// The version whose commit was sent but not confirmed, so that its outcome is unknown. It is neither among the
+    /// applied versions nor among those that remain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_doubt: Option<String>,
     /// Each version that was applied, or would be, in order.
@@ -87,7 +87,7 @@ pub struct UpgradeReport {
     /// they read; each has its preflight before its own first write.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub preflight_later: Vec<String>,
-    /// Documents that were found and changed after the last write, for old code had written them.
+    /// Documents that old code had written in the meantime, found and changed after the last write.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub late: Option<u64>,
     /// How long it took, in milliseconds.
@@ -139,7 +139,7 @@ pub struct WorkloadReport {
 pub enum WorkloadState {
     /// It was stopped, and stays so for what comes next.
     Stopped,
-    /// It was started again, for nothing was committed.
+    /// It was started again, because nothing was committed.
     Restored,
     /// It should have been started, and could not be.
     NotRestored,
@@ -155,7 +155,7 @@ impl Report {
         self.next = next;
     }
 
-    /// Where a run that may have written leaves the database, for its last words.
+    /// The state in which a run that may have written leaves the database, for its final message.
     pub(crate) fn standing(&self) -> String {
         let applied: Vec<&str> = self
             .upgrades

@@ -1,5 +1,5 @@
-//! The interface to those who are told, besides log and report, how a run goes: Kubernetes, or an
-//! application's own.
+//! The interface of those who are notified, besides log and report, of a run's progress: Kubernetes, or an
+//! application's own observer.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ pub trait Observer: fmt::Debug + Send + Sync {
     /// Takes note, without waiting for anything.
     fn tell(&self, notice: Notice);
 
-    /// Waits, a little while, until all notes have got where they belong: the last call of a run.
+    /// Waits briefly until all notices are delivered; the last call of a run.
     fn finish(&self) -> BoxFuture<'_, ()>;
 }
 

@@ -76,7 +76,8 @@ impl Quiesced {
                         }
                         return;
                     }
-                    // where nothing answers, nothing is started either; before a version moves it must
+                    // while nothing answers, nothing can be started either; but before a version moves there must be an
+                    // answer
                     Err(failure) => tracing::warn!(
                         reason = failure.message,
                         "whether old code runs could not be asked; asking again"

@@ -9,8 +9,8 @@ use crate::process::failure::Failure;
 
 /// What runs the application's old code, and how it is stopped and started.
 ///
-/// The run decides when, remembers the numbers in the database, and calls nothing but these. Each call
-/// must end by itself, within seconds, also where nothing answers; it may be given up half-way.
+/// The run decides when to stop and start them, and stores their replica counts in the database. Each call must return
+/// within seconds, even if nothing answers, and may be cancelled at any point.
 ///
 /// # Errors
 ///

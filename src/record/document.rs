@@ -243,8 +243,8 @@ impl Record {
         Record { journal: Some(journal), ..self.clone() }
     }
 
-    /// Whether the stamp says another version than this record. One that is to follow the record may be where it
-    /// was or where it goes.
+    /// Whether the stamp has another version than this record. If its write is pending, it may have the old value or
+    /// the new one.
     pub(crate) fn disagrees_with(&self, stamp: &Stamp) -> bool {
         let Some(version) = stamp.version() else { return false };
         let follows =

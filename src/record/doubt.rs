@@ -185,8 +185,8 @@ impl Sent {
         Sent { alone: Some(change.clone()), ..self }
     }
 
-    /// What may be sent again to learn its outcome. The server cannot be asked to decide it: it
-    /// takes effect once at most, because it starts from a state that it leaves.
+    /// What may be sent again to learn the outcome, if no session can be asked for it. That is safe: it takes effect at
+    /// most once, because it starts from a state that it leaves.
     pub(crate) fn again(&self) -> Option<&Move> {
         self.alone.as_deref()
     }

@@ -54,7 +54,7 @@ pub enum Action {
     Upgrade,
     /// Because nothing had to be done.
     AutoStamp,
-    /// Not at all: documents of the old shape were upgraded that old code had written since.
+    /// The version did not change: documents of the old shape, written since by old code, were upgraded.
     Sweep,
     /// Something that this code does not know; it says nothing about the documents.
     Other,

@@ -22,7 +22,7 @@ pub struct Journal {
     pub code_version: String,
     /// When it began.
     pub started: DateTime,
-    /// When the run began that began it: the time that the author's code sees, in every run.
+    /// When the run that began it started: the time that the author's code sees, in every run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_started: Option<DateTime>,
     /// The state of the record from which it began.
@@ -116,12 +116,12 @@ pub enum Pass {
 /// What follows a pass of a transform.
 pub(crate) struct Passes {
     pub(crate) sweeps: bool,
-    pub(crate) meets_its_own: bool,
+    pub(crate) inserts_into_itself: bool,
     /// How many documents the pass changed so far.
     pub(crate) changed: u64,
 }
 
-/// A place in a collection, by `_id`. A document of its own, for an `_id` may be null.
+/// A place in a collection, by `_id`; wrapped in a document, because an `_id` may be null.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Position {
     /// The last `_id` that was dealt with.
@@ -193,7 +193,8 @@ impl Journal {
             match self.pass {
                 Pass::First if passes.sweeps => self.pass = Pass::Late,
                 // what it added to its own collection may be behind it
-                Pass::Late if passes.meets_its_own && passes.changed + done.documents > 0 => {}
+                Pass::Late if passes.inserts_into_itself && passes.changed + done.documents > 0 => {
+                }
                 _ => self.next_step(),
             }
         }

@@ -86,11 +86,11 @@ pub(crate) fn is_no_lock(document: &RawDocument) -> bool {
 fn is_foreign(keys: impl IntoIterator<Item = String>) -> bool {
     let keys: Vec<String> = keys.into_iter().collect();
     !keys.iter().any(|key| key == "run_id")
-        && keys.iter().any(|key| !ANYBODYS.contains(&key.as_str()))
+        && keys.iter().any(|key| !AMBIGUOUS_FIELDS.contains(&key.as_str()))
 }
 
 /// The fields of which alone nobody can tell whether they are a lock's.
-const ANYBODYS: [&str; 2] = ["_id", "expires"];
+const AMBIGUOUS_FIELDS: [&str; 2] = ["_id", "expires"];
 
 impl Lock {
     fn documents(&self) -> mongodb::Collection<Document> {
@@ -103,9 +103,9 @@ impl Lock {
 
     /// Takes the lock if it is free, over, or already this run's.
     ///
-    /// An attempt whose answer was lost may be repeated: the lock is found to be this run's own. An answer
-    /// that was long under way, as behind a slow majority, may tell of a lease that is over and of a lock
-    /// that is another run's by now: it is asked for again.
+    /// An attempt whose reply was lost may be repeated: it finds the lock to be this run's own. A reply that took long,
+    /// for instance because of a slow majority, may be about a lease that has expired and a lock that another run has
+    /// by now: it is asked for again.
     pub(crate) async fn attempt(&self, session: Option<&Document>) -> Result<Attempt, Error> {
         loop {
             let asked = Instant::now();
@@ -139,7 +139,7 @@ impl Lock {
         };
         let renewed = doc! { "$mergeObjects": ["$$ROOT", { "expires": self.expires() }] };
         let keys = doc! { "$map": { "input": { "$objectToArray": "$$ROOT" }, "in": "$$this.k" } };
-        let others = doc! { "$setDifference": [keys, ANYBODYS.to_vec()] };
+        let others = doc! { "$setDifference": [keys, AMBIGUOUS_FIELDS.to_vec()] };
         let foreign = doc! { "$and": [
             { "$eq": [{ "$type": "$run_id" }, "missing"] },
             { "$ne": [others, []] },
@@ -251,8 +251,8 @@ impl Lock {
         }))
     }
 
-    /// Makes sure of the lease just before something is sent that has no fence. An answer that was long under way, as
-    /// where this run was paused, may tell of a lease that is over: it is asked again.
+    /// Verifies the lease just before something without a fence is sent. A reply that took long, for instance because
+    /// this run was paused, may be about a lease that has expired since: it is asked for again.
     pub(crate) async fn verify(&self, stop: &Stop) -> Result<(), RunError> {
         loop {
             let asked = Instant::now();

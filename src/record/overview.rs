@@ -173,7 +173,7 @@ fn unknown() -> String {
     "unknown".to_owned()
 }
 
-/// What a field says as text; none where there is none, or null.
+/// A field as text; `None` if it is missing or null.
 fn text(document: &RawDocument, name: &str) -> Option<String> {
     let fields = named(document, name);
     let field = fields.first().filter(|field| field.kind != raw::NULL)?;

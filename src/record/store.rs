@@ -273,7 +273,7 @@ impl Store {
     /// # Errors
     ///
     /// [`RunError::RecordMoved`] where the record is in neither state.
-    pub(crate) async fn settle_record(
+    pub(crate) async fn compare_and_set_record(
         &self,
         from: Option<&Record>,
         to: &Record,

@@ -50,8 +50,8 @@ fn version_text(element: &Element<'_>) -> String {
     }
 }
 
-/// What keeps a document from being read that has these fields: one that is repeated, of which others may read
-/// another one, or a name that nobody can write.
+/// Why a document with these fields cannot be read reliably: one of them is repeated, and other programs may read
+/// another occurrence, or a field's name is not UTF-8.
 pub(super) fn ambiguous(document: &RawDocument, fields: &[&str]) -> Option<String> {
     let Some(elements) = raw::elements(document.as_bytes()) else {
         return Some("its bytes cannot be read".to_owned());

@@ -33,16 +33,15 @@ pub(crate) fn message(error: &Error) -> Option<&str> {
     }
 }
 
-/// Whether a document could not be inserted because there is one with its `_id`, and not for the sake of
-/// another unique index.
+/// Whether a document could not be inserted because its `_id` exists already, and not because of another unique index.
 pub(crate) fn is_taken(error: &Error) -> bool {
     code(error) == Some(11000)
         && message(error).is_none_or(|message| message.contains("index: _id_"))
 }
 
-/// Whether others kept a transaction from a document: another one that has changed it, or the server,
-/// for it took too long.
-pub(crate) fn held_by_others(error: &Error) -> bool {
+/// Whether a transaction failed because of others: another one has changed a document, or the server ended this one
+/// because it took too long.
+pub(crate) fn is_contention(error: &Error) -> bool {
     matches!(code(error), Some(112 | 251))
 }
 
@@ -92,7 +91,7 @@ pub(crate) fn write_errors(answer: &Document) -> impl Iterator<Item = &Document>
         .filter_map(Bson::as_document)
 }
 
-/// An unconfirmed write is one that may be lost: the driver's error for it can be tried again.
+/// Fails if a write was not confirmed, and so may be lost; the error is one of those that are retried.
 pub(crate) fn fail_on_write_concern(answer: &Document) -> Result<(), Error> {
     match answer.get_document("writeConcernError") {
         Ok(_) => {

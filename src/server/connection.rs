@@ -125,7 +125,7 @@ impl Server {
 }
 
 /// The time of the last operation on the servers that hold a collection, by their own clock; `None` on a
-/// standalone. It is asked for with a query, for that reaches every shard.
+/// standalone. It is asked for with a query, because that reaches every shard.
 pub(crate) async fn operation_time(
     database: &Database,
     collection: &str,

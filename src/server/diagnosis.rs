@@ -9,8 +9,7 @@ use crate::process::failure::Failure;
 use crate::process::settings::Origin;
 use crate::server::answer::describe;
 
-/// The closed gate that a connection string means which the driver cannot use. The string of a `scheme` with
-/// a name for the DNS was complete before the DNS added to it.
+/// The failure if the driver cannot use the connection string. A `mongodb+srv` string was valid before DNS added to it.
 pub(crate) fn wrong_uri(error: &Error, scheme: Scheme) -> Failure {
     match error.kind.as_ref() {
         ErrorKind::DnsResolve { message, .. } => unresolved(message),
@@ -271,8 +270,7 @@ fn cause(topology: &str) -> (&'static str, &'static str) {
     )
 }
 
-/// A closed gate that names the connection string by where it comes from, and says what it has to do with a
-/// refused user.
+/// Adds to a failure where the connection string comes from and, for a refused user, what in it may be the cause.
 pub(crate) fn explained(mut failure: Failure, origin: &Origin) -> Failure {
     let about = [Outcome::NoServer, Outcome::NotAuthorised, Outcome::SettingWrong];
     if !about.contains(&failure.outcome) || origin.source.is_empty() {

@@ -352,8 +352,8 @@ pub(crate) fn server_errors_table() -> String {
     head.to_owned() + &lines
 }
 
-/// The closed gate that an error of the driver means, with what was being done and what an error of no
-/// known kind means then: [`Outcome::UpgradeFailed`] in an upgrade's own work, else [`Outcome::NoServer`].
+/// The failure for a driver error, with what was being done. `unknown` is the outcome of an error that is not known:
+/// [`Outcome::UpgradeFailed`] in an upgrade's own work, else [`Outcome::NoServer`].
 pub(crate) fn failure(error: &Error, doing: &str, unknown: Outcome) -> Failure {
     let text = describe(error);
     let no_server = |next: &str| Failure::new(Outcome::NoServer, format!("{doing}: {text}"), next);

@@ -27,8 +27,8 @@ pub(crate) async fn end(database: &Database, run_id: &str, own: &str, until: Ins
     }
 }
 
-/// The same of a run whose lock was taken over, and of its changes of indexes, validators and options as well: what
-/// is carried out late may undo what comes after it. Indexes that it builds go on; whoever needs them waits for them.
+/// Like [`end`], for a run whose lock was taken over; also ends its changes to indexes, validators and options, which
+/// could undo later ones. Index builds go on; whoever needs an index waits for it.
 pub(crate) async fn end_former(database: &Database, run_id: &str, own: &str, until: Instant) {
     let all: Vec<&str> = DOCUMENTS.iter().chain(DEFINITIONS).copied().collect();
     if end_all(database, run_id, own, &all, until).await == Ended::NotInTime {

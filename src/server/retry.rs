@@ -1,4 +1,4 @@
-//! Trying again after errors that may pass: one policy for all that ask a server.
+//! Retrying after transient errors: one policy for all server operations.
 
 use std::time::Duration;
 

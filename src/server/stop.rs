@@ -138,8 +138,8 @@ impl Stop {
         }
     }
 
-    /// Until when an operation may go on that a run does on its way out: for `usual`, but after a stop no
-    /// longer than `since_stop` after that. One budget for all of them, however slow each is.
+    /// The deadline of an operation with which a run cleans up: `usual` from now, but after a stop no later than
+    /// `since_stop` after that. All of them share this budget, however slow each is.
     pub(crate) fn time_left(&self, since_stop: Duration, usual: Duration) -> Instant {
         let now = Instant::now();
         match *self.0.borrow() {

@@ -71,7 +71,7 @@ fn own_key(member: &RawDocument, keys: &mut Keys) {
     }
 }
 
-/// Of all members with one address the first to join stays, of several the one with the lowest `_id`.
+/// Of all members with the same address, the first to join stays; on a tie, the one with the lowest `_id`.
 fn choose(member: &RawDocument, found: &Found, edits: &mut Edits) -> Result<(), StepError> {
     if member.get("merged_into")?.is_some() {
         return Ok(());

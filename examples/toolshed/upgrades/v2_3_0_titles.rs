@@ -30,7 +30,7 @@ pub fn upgrade() -> Upgrade {
                 .action(ActionType::Delete, "deleted", "Delete {n} event(s) of loans that are gone")
                 .convergent(),
         )
-        // made again under its name, with another key
+        // created again under the same name, with another key
         .step(Command::drop_index("loans", "by_code"))
         .step(Command::create_index("loans", "by_code", doc! { "code": 1, "out": -1 }))
 }

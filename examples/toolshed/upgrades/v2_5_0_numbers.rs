@@ -40,7 +40,7 @@ fn year(out: DateTime) -> Result<i32, StepError> {
     year.ok_or_else(|| StepError::refused("out is not in a year that can be written"))
 }
 
-/// The helper collection: of each loan only what its number depends on.
+/// Fills the helper collection: it holds only what the number of each loan depends on.
 fn remember_order(loan: &RawDocument, _: &Found, edits: &mut Edits) -> Result<(), StepError> {
     let (id, out) = (loan.get_object_id("_id")?, loan.get_datetime("out")?);
     edits.insert("loan_order", rawdoc! { "_id": id, "year": year(out)?, "out": out });

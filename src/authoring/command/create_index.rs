@@ -8,10 +8,12 @@ use mongodb::error::Error;
 use mongodb::options::{Collation, IndexOptions};
 use mongodb::{Database, IndexModel};
 
-use crate::authoring::command::kind::{CommandKind, Left, Probe, Scene, Subject, Unprobed};
+use crate::authoring::collections::Collections;
+use crate::authoring::command::kind::{
+    CommandKind, EndState, Probe, ProbeContext, ProbeError, Subject,
+};
 use crate::authoring::command::stored::{collection, index, indexes, is_same_index};
 use crate::authoring::naming::Name;
-use crate::authoring::presence::Presence;
 use crate::process::action::ActionType;
 use crate::server::privileges::{Need, on};
 
@@ -73,8 +75,8 @@ impl CommandKind for CreateIndex {
         Subject::Index { collection: &self.collection, name: self.name() }
     }
 
-    fn leaves(&self) -> Option<Left<'_>> {
-        Some(Left::Index(Some(&self.index)))
+    fn end_state(&self) -> Option<EndState<'_>> {
+        Some(EndState::Index(Some(&self.index)))
     }
 
     fn reports(&self) -> (ActionType, Document) {
@@ -94,11 +96,15 @@ impl CommandKind for CreateIndex {
         on(&["listIndexes", "createIndex"], &self.collection)
     }
 
-    fn foretell<'a>(&'a self, presence: &mut Presence<'a, '_>) {
-        presence.creates(&self.collection);
+    fn declare_collections<'a>(&'a self, collections: &mut Collections<'a, '_>) {
+        collections.creates(&self.collection);
     }
 
-    async fn probe(&self, on: &Scene<'_>, _begun: Option<&Document>) -> Result<Probe, Unprobed> {
+    async fn probe(
+        &self,
+        on: &ProbeContext<'_>,
+        _begun: Option<&Document>,
+    ) -> Result<Probe, ProbeError> {
         let Some(stored) = index(on.database, &self.collection, self.name()).await? else {
             return Ok(Probe::of(false));
         };
@@ -110,7 +116,7 @@ impl CommandKind for CreateIndex {
         let inherited = there.as_ref().and_then(|there| there.option("collation"));
         match is_same_index(&stored, &self.index, inherited) {
             true => Ok(Probe::Done),
-            false => Err(Unprobed::Conflict(
+            false => Err(ProbeError::Conflict(
                 "an index of that name with other keys or options is there".to_owned(),
                 "drop it, by hand or with a step before, or choose another name",
             )),
@@ -123,12 +129,12 @@ impl CommandKind for CreateIndex {
     }
 
     // an index that is being built is listed already: creating it again waits for it
-    fn is_listed_early(&self) -> bool {
+    fn may_be_in_progress(&self) -> bool {
         true
     }
 
     // the server has one of two indexes only that differ in their names alone
-    async fn twin(&self, database: &Database) -> Result<Option<String>, Error> {
+    async fn conflicting_index(&self, database: &Database) -> Result<Option<String>, Error> {
         let stored = indexes(database, &self.collection).await?;
         let twin = stored.iter().find(|stored| {
             !stored.contains_key("collation")

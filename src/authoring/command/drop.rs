@@ -5,10 +5,10 @@ use mongodb::Database;
 use mongodb::bson::{Document, doc};
 use mongodb::error::Error;
 
-use crate::authoring::command::kind::{CommandKind, Probe, Scene, Subject, Unprobed};
+use crate::authoring::collections::Collections;
+use crate::authoring::command::kind::{CommandKind, Probe, ProbeContext, ProbeError, Subject};
 use crate::authoring::command::stored::{UUID, collection, majority, uuid};
 use crate::authoring::naming::Name;
-use crate::authoring::presence::Presence;
 use crate::process::action::ActionType;
 use crate::server::privileges::{Need, everywhere, on};
 
@@ -42,12 +42,16 @@ impl CommandKind for Drop {
         needs
     }
 
-    fn foretell<'a>(&'a self, presence: &mut Presence<'a, '_>) {
-        presence.works_on(&self.collection);
-        presence.removes(&self.collection);
+    fn declare_collections<'a>(&'a self, collections: &mut Collections<'a, '_>) {
+        collections.requires(&self.collection);
+        collections.removes(&self.collection);
     }
 
-    async fn probe(&self, on: &Scene<'_>, begun: Option<&Document>) -> Result<Probe, Unprobed> {
+    async fn probe(
+        &self,
+        on: &ProbeContext<'_>,
+        begun: Option<&Document>,
+    ) -> Result<Probe, ProbeError> {
         let stored = collection(on.database, &self.collection).await?;
         Ok(match (stored, begun.and_then(|begun| begun.get(UUID))) {
             (None, _) => Probe::Done,

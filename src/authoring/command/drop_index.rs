@@ -5,10 +5,12 @@ use mongodb::Database;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::error::Error;
 
-use crate::authoring::command::kind::{CommandKind, Left, Probe, Scene, Subject, Unprobed};
+use crate::authoring::collections::Collections;
+use crate::authoring::command::kind::{
+    CommandKind, EndState, Probe, ProbeContext, ProbeError, Subject,
+};
 use crate::authoring::command::stored::{index_keys, indexes, majority};
 use crate::authoring::naming::Name;
-use crate::authoring::presence::Presence;
 use crate::process::action::ActionType;
 use crate::server::privileges::{Need, on};
 
@@ -36,8 +38,8 @@ impl CommandKind for DropIndex {
         Subject::Index { collection: &self.collection, name: &self.name }
     }
 
-    fn leaves(&self) -> Option<Left<'_>> {
-        Some(Left::Index(None))
+    fn end_state(&self) -> Option<EndState<'_>> {
+        Some(EndState::Index(None))
     }
 
     fn reports(&self) -> (ActionType, Document) {
@@ -58,11 +60,15 @@ impl CommandKind for DropIndex {
         on(&["listIndexes", "dropIndex"], &self.collection)
     }
 
-    fn foretell<'a>(&'a self, presence: &mut Presence<'a, '_>) {
-        presence.works_on(&self.collection);
+    fn declare_collections<'a>(&'a self, collections: &mut Collections<'a, '_>) {
+        collections.requires(&self.collection);
     }
 
-    async fn probe(&self, on: &Scene<'_>, begun: Option<&Document>) -> Result<Probe, Unprobed> {
+    async fn probe(
+        &self,
+        on: &ProbeContext<'_>,
+        begun: Option<&Document>,
+    ) -> Result<Probe, ProbeError> {
         let stored = indexes(on.database, &self.collection).await?;
         let named =
             |index: &&Document| index.get_str("name").is_ok_and(|stored| stored == self.name);
@@ -73,8 +79,8 @@ impl CommandKind for DropIndex {
             Some(begun) if *begun != keys => return Ok(Probe::Done),
             _ => {}
         }
-        // by its keys, where these name it alone: under its name there may be another one later, unless it is
-        // one with these keys and another name
+        // named by its keys if these are unambiguous, because another index may have its name later; not if the table
+        // later has an index with these keys and another name
         let plain = keys.iter().all(|(_, kind)| !matches!(kind, Bson::String(_)));
         let same = |index: &&Document| index.get_document("key").is_ok_and(|key| *key == keys);
         let alone = stored.iter().filter(same).count();

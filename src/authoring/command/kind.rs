@@ -8,7 +8,7 @@ use mongodb::bson::Document;
 use mongodb::error::Error;
 use mongodb::{Database, IndexModel};
 
-use crate::authoring::presence::Presence;
+use crate::authoring::collections::Collections;
 use crate::process::action::{ActionType, UpgradeAction};
 use crate::server::privileges::Need;
 
@@ -25,7 +25,7 @@ pub(crate) trait CommandKind: Debug + Send + Sync {
     fn subject(&self) -> Subject<'_>;
 
     /// What it leaves of its subject, where that alone decides what a later command of that subject finds.
-    fn leaves(&self) -> Option<Left<'_>> {
+    fn end_state(&self) -> Option<EndState<'_>> {
         None
     }
 
@@ -39,22 +39,26 @@ pub(crate) trait CommandKind: Debug + Send + Sync {
 
     fn privileges(&self) -> Vec<Need>;
 
-    /// Says what it needs of the collections that are there, and what it leaves of them.
-    fn foretell<'a>(&'a self, presence: &mut Presence<'a, '_>);
+    /// Declares which collections it needs, adds and removes.
+    fn declare_collections<'a>(&'a self, collections: &mut Collections<'a, '_>);
 
     /// Finds out whether it is done; for a command that was begun, by the identities that the journal holds.
-    async fn probe(&self, on: &Scene<'_>, begun: Option<&Document>) -> Result<Probe, Unprobed>;
+    async fn probe(
+        &self,
+        on: &ProbeContext<'_>,
+        begun: Option<&Document>,
+    ) -> Result<Probe, ProbeError>;
 
     /// Carries it out on what `identity` names.
     async fn send(&self, database: &Database, identity: &Document) -> Result<(), Error>;
 
     /// Whether a probe calls it done while the server still works on it.
-    fn is_listed_early(&self) -> bool {
+    fn may_be_in_progress(&self) -> bool {
         false
     }
 
     /// The name of an index that is there and keeps the server from creating this one.
-    async fn twin(&self, _database: &Database) -> Result<Option<String>, Error> {
+    async fn conflicting_index(&self, _database: &Database) -> Result<Option<String>, Error> {
         Ok(None)
     }
 }
@@ -79,14 +83,14 @@ pub(crate) enum Subject<'a> {
 }
 
 /// What a command leaves of its subject.
-pub(crate) enum Left<'a> {
+pub(crate) enum EndState<'a> {
     /// This index, or `None`.
     Index(Option<&'a IndexModel>),
     Validator(&'a Document),
 }
 
 /// Where a command is probed.
-pub(crate) struct Scene<'a> {
+pub(crate) struct ProbeContext<'a> {
     pub(crate) database: &'a Database,
     /// The indexes of its collection that this version or a later one creates.
     pub(crate) indexes: Vec<&'a IndexModel>,
@@ -111,7 +115,7 @@ impl Probe {
 
 /// Why a probe found nothing out.
 #[derive(From)]
-pub(crate) enum Unprobed {
+pub(crate) enum ProbeError {
     Driver(Error),
     /// What is there does not allow the command: why, and what to do next.
     #[from(skip)]
@@ -136,8 +140,8 @@ impl dyn CommandKind + '_ {
 
     /// The index that it creates, with its collection.
     pub(crate) fn index(&self) -> Option<(&str, &IndexModel)> {
-        match (self.subject(), self.leaves()) {
-            (Subject::Index { collection, .. }, Some(Left::Index(Some(index)))) => {
+        match (self.subject(), self.end_state()) {
+            (Subject::Index { collection, .. }, Some(EndState::Index(Some(index)))) => {
                 Some((collection, index))
             }
             _ => None,

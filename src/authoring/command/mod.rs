@@ -24,6 +24,7 @@ use mongodb::IndexModel;
 use mongodb::bson::Document;
 use mongodb::options::IndexOptions;
 
+use crate::authoring::collections::Collections;
 pub use crate::authoring::command::create_index::CreateIndex;
 use crate::authoring::command::drop::Drop;
 use crate::authoring::command::drop_index::DropIndex;
@@ -32,7 +33,6 @@ use crate::authoring::command::modify_index::ModifyIndex;
 use crate::authoring::command::rename::Rename;
 use crate::authoring::command::set_options::SetOptions;
 use crate::authoring::command::set_validator::SetValidator;
-use crate::authoring::presence::Presence;
 use crate::authoring::step_kind::StepKind;
 use crate::process::action::UpgradeAction;
 use crate::server::privileges::Need;
@@ -170,11 +170,11 @@ impl StepKind for Command {
         self.0.privileges()
     }
 
-    fn foretell<'a>(&'a self, presence: &mut Presence<'a, '_>) {
-        self.0.foretell(presence);
+    fn declare_collections<'a>(&'a self, collections: &mut Collections<'a, '_>) {
+        self.0.declare_collections(collections);
     }
 
-    fn inexact(&self) -> Vec<UpgradeAction> {
+    fn unestimated_actions(&self) -> Vec<UpgradeAction> {
         vec![self.0.action().detail("exact", false)]
     }
 }

@@ -5,12 +5,12 @@ use mongodb::Database;
 use mongodb::bson::{Document, doc};
 use mongodb::error::Error;
 
-use crate::authoring::command::kind::{CommandKind, Probe, Scene, Subject, Unprobed};
+use crate::authoring::collections::Collections;
+use crate::authoring::command::kind::{CommandKind, Probe, ProbeContext, ProbeError, Subject};
 use crate::authoring::command::stored::{
     has_options, index, majority, option_mistake, option_names,
 };
 use crate::authoring::naming::Name;
-use crate::authoring::presence::Presence;
 use crate::process::action::ActionType;
 use crate::server::privileges::{Need, on};
 
@@ -52,9 +52,13 @@ impl CommandKind for ModifyIndex {
     }
 
     // it fails by itself where there is none
-    fn foretell<'a>(&'a self, _presence: &mut Presence<'a, '_>) {}
+    fn declare_collections<'a>(&'a self, _presence: &mut Collections<'a, '_>) {}
 
-    async fn probe(&self, on: &Scene<'_>, _begun: Option<&Document>) -> Result<Probe, Unprobed> {
+    async fn probe(
+        &self,
+        on: &ProbeContext<'_>,
+        _begun: Option<&Document>,
+    ) -> Result<Probe, ProbeError> {
         let stored = index(on.database, &self.collection, &self.name).await?;
         Ok(match stored {
             Some(stored) => Probe::of(has_options(&stored, &self.options)),

@@ -5,10 +5,10 @@ use mongodb::Database;
 use mongodb::bson::{Document, doc};
 use mongodb::error::Error;
 
-use crate::authoring::command::kind::{CommandKind, Probe, Scene, Subject, Unprobed};
+use crate::authoring::collections::Collections;
+use crate::authoring::command::kind::{CommandKind, Probe, ProbeContext, ProbeError, Subject};
 use crate::authoring::command::stored::{UUID, collections, majority, uuid};
 use crate::authoring::naming::Name;
-use crate::authoring::presence::Presence;
 use crate::process::action::ActionType;
 use crate::server::privileges::{Need, everywhere};
 
@@ -49,17 +49,21 @@ impl CommandKind for Rename {
         vec![everywhere("renameCollectionSameDB"), everywhere("listCollections")]
     }
 
-    fn foretell<'a>(&'a self, presence: &mut Presence<'a, '_>) {
-        if !presence.has(&self.to) {
-            presence.works_on(&self.from);
+    fn declare_collections<'a>(&'a self, collections: &mut Collections<'a, '_>) {
+        if !collections.has(&self.to) {
+            collections.requires(&self.from);
         }
-        if presence.has(&self.from) {
-            presence.removes(&self.from);
-            presence.adds(&self.to);
+        if collections.has(&self.from) {
+            collections.removes(&self.from);
+            collections.adds(&self.to);
         }
     }
 
-    async fn probe(&self, on: &Scene<'_>, begun: Option<&Document>) -> Result<Probe, Unprobed> {
+    async fn probe(
+        &self,
+        on: &ProbeContext<'_>,
+        begun: Option<&Document>,
+    ) -> Result<Probe, ProbeError> {
         let (from, to) = (&*self.from, &*self.to);
         let stored = collections(on.database, &[from, to]).await?;
         let (source, target) = (stored.get(from), stored.get(to));
@@ -68,14 +72,14 @@ impl CommandKind for Rename {
         match (source, target, begun) {
             (_, Some(target), Some(uuid)) if target.uuid == *uuid => Ok(Probe::Done),
             (Some(source), None, Some(uuid)) if source.uuid == *uuid => todo(source.uuid.clone()),
-            (_, _, Some(_)) => Err(Unprobed::Conflict(
+            (_, _, Some(_)) => Err(ProbeError::Conflict(
                 format!("{from} is not the collection it was, or {to} is another"),
                 IN_THE_WAY,
             )),
             (None, _, None) => Ok(Probe::Done),
             (Some(source), None, None) => todo(source.uuid.clone()),
             (Some(_), Some(_), None) => {
-                Err(Unprobed::Conflict(format!("{from} and {to} are both there"), IN_THE_WAY))
+                Err(ProbeError::Conflict(format!("{from} and {to} are both there"), IN_THE_WAY))
             }
         }
     }

@@ -5,12 +5,12 @@ use mongodb::Database;
 use mongodb::bson::Document;
 use mongodb::error::Error;
 
-use crate::authoring::command::kind::{CommandKind, Probe, Scene, Subject, Unprobed};
+use crate::authoring::collections::Collections;
+use crate::authoring::command::kind::{CommandKind, Probe, ProbeContext, ProbeError, Subject};
 use crate::authoring::command::stored::{
     change_or_create, change_privileges, collection, has_options, option_mistake, option_names,
 };
 use crate::authoring::naming::Name;
-use crate::authoring::presence::Presence;
 use crate::process::action::ActionType;
 use crate::server::privileges::Need;
 
@@ -51,11 +51,15 @@ impl CommandKind for SetOptions {
         change_privileges(&self.collection)
     }
 
-    fn foretell<'a>(&'a self, presence: &mut Presence<'a, '_>) {
-        presence.creates(&self.collection);
+    fn declare_collections<'a>(&'a self, collections: &mut Collections<'a, '_>) {
+        collections.creates(&self.collection);
     }
 
-    async fn probe(&self, on: &Scene<'_>, _begun: Option<&Document>) -> Result<Probe, Unprobed> {
+    async fn probe(
+        &self,
+        on: &ProbeContext<'_>,
+        _begun: Option<&Document>,
+    ) -> Result<Probe, ProbeError> {
         let stored = collection(on.database, &self.collection).await?;
         let done = stored.is_some_and(|stored| has_options(&stored.options, &self.options));
         Ok(Probe::of(done))

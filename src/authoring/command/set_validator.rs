@@ -5,10 +5,12 @@ use mongodb::Database;
 use mongodb::bson::{Document, doc};
 use mongodb::error::Error;
 
-use crate::authoring::command::kind::{CommandKind, Left, Probe, Scene, Subject, Unprobed};
+use crate::authoring::collections::Collections;
+use crate::authoring::command::kind::{
+    CommandKind, EndState, Probe, ProbeContext, ProbeError, Subject,
+};
 use crate::authoring::command::stored::{change_or_create, change_privileges, collection};
 use crate::authoring::naming::Name;
-use crate::authoring::presence::Presence;
 use crate::process::action::ActionType;
 use crate::server::privileges::Need;
 
@@ -33,8 +35,8 @@ impl CommandKind for SetValidator {
         Subject::Validator { collection: &self.collection }
     }
 
-    fn leaves(&self) -> Option<Left<'_>> {
-        Some(Left::Validator(&self.validator))
+    fn end_state(&self) -> Option<EndState<'_>> {
+        Some(EndState::Validator(&self.validator))
     }
 
     fn reports(&self) -> (ActionType, Document) {
@@ -45,11 +47,15 @@ impl CommandKind for SetValidator {
         change_privileges(&self.collection)
     }
 
-    fn foretell<'a>(&'a self, presence: &mut Presence<'a, '_>) {
-        presence.creates(&self.collection);
+    fn declare_collections<'a>(&'a self, collections: &mut Collections<'a, '_>) {
+        collections.creates(&self.collection);
     }
 
-    async fn probe(&self, on: &Scene<'_>, _begun: Option<&Document>) -> Result<Probe, Unprobed> {
+    async fn probe(
+        &self,
+        on: &ProbeContext<'_>,
+        _begun: Option<&Document>,
+    ) -> Result<Probe, ProbeError> {
         let stored = collection(on.database, &self.collection).await?;
         // an empty validator is stored as none at all
         Ok(Probe::of(stored.is_some_and(|stored| {

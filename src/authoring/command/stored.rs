@@ -162,7 +162,7 @@ pub(super) fn has_options(stored: &Document, options: &Document) -> bool {
     options.iter().all(|(name, value)| has_option(stored, name, value))
 }
 
-/// Whether a collection or an index has an option, also where that goes without saying.
+/// Whether a collection or an index has an option, explicitly or by default.
 fn has_option(stored: &Document, name: &str, wanted: &Bson) -> bool {
     let usual = match name {
         "validationLevel" => Bson::from("strict"),

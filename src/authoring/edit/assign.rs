@@ -12,7 +12,7 @@ use super::error::EditError;
 use super::rewrite::{Place, rewrite};
 use super::tree::{Node, Tree, Wholes};
 
-/// How many steps of its search through a document cost the server little, whatever else would cost.
+/// Up to this many steps, the server's search through a document is cheap, whatever the alternative costs.
 pub(super) const CHEAP: usize = 100_000;
 
 /// How much of a document is known where its statement is made.
@@ -228,8 +228,8 @@ impl<'a> Assignments<'a> {
     }
 }
 
-/// Whether the server takes longer to find each edited element of a document or an array, which it does one by
-/// one from the first, than to take it as a whole.
+/// Whether setting a document or an array as a whole is faster for the server than finding each edited element, which
+/// it does by scanning from the first one.
 pub(super) fn is_costly(document: &RawDocument, tree: Tree<'_>) -> bool {
     if tree.wholes != Wholes::WhereCheaper {
         return true;
@@ -243,8 +243,8 @@ pub(super) fn is_costly(document: &RawDocument, tree: Tree<'_>) -> bool {
     tree.groups().count().saturating_mul(elements) > bytes
 }
 
-/// Whether the server takes a document that replaces this one as it is: it moves `_id` to the front, puts the
-/// time into empty timestamps, and sees operators in names with a dollar.
+/// Whether the server would store a replacement of this document unchanged: it moves `_id` to the front, fills empty
+/// timestamps with the time, and reads names with a dollar as operators.
 pub(super) fn is_replaceable(document: &RawDocument, tree: Tree<'_>) -> bool {
     let is_timestamp = |kind: u8| kind == ElementType::Timestamp as u8;
     let mut kinds = tree.order.iter().filter_map(|index| Some(tree.edits.value(*index)?.kind));

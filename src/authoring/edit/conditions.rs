@@ -90,8 +90,8 @@ impl Conditions<'_> {
         self.push(same.as_bytes());
     }
 
-    /// That it is equal and has as many bytes, so that no number in it has another type: by the server's own
-    /// measure, which is not everywhere that of its documents.
+    /// Requires that a value is equal and has the same size, so that no number in it has another type. The server
+    /// measures both, because its measure may differ from the size in the document.
     pub(super) fn same(&mut self, field: &str, value: Value<'_>) {
         let position = self.position();
         let size = |value: &str| rawdoc! { "$bsonSize": { "v": value } };

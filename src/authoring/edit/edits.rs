@@ -33,8 +33,8 @@ pub(crate) type Inserts = Vec<(Name, RawDocumentBuf)>;
 /// Numbers by counter.
 pub(crate) type Counts = Vec<(Name, u64)>;
 
-/// Where the path and the value of a change end; they begin where those of the one before it end. What
-/// has no value is unset.
+/// Where the path and the value of a change end in their buffers; they begin where those of the previous change end. A
+/// change without a value unsets its path.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Change {
     pub(super) path: usize,
@@ -47,10 +47,10 @@ impl Edits {
         Edits { started: Some(started), ..Edits::default() }
     }
 
-    /// When the run began that applies the version: the same for all its steps and documents, in every retry,
-    /// and, where it goes through the journal, in every run that resumes it.
+    /// When the run that applies the version began: the same for all its steps and documents, in every retry, and, if
+    /// the version is journaled, in every run that resumes it.
     ///
-    /// A plan sees its own start. Use this time, and no clock, for what an upgrade dates.
+    /// A plan sees its own start. Use this time, and never a clock, for any date that an upgrade writes.
     pub fn started(&self) -> DateTime {
         self.started.unwrap_or(DateTime::MIN)
     }
@@ -59,14 +59,14 @@ impl Edits {
     /// [`deletes`](crate::Transform::deletes). Documents may be added together with it, but nothing else may
     /// be edited in it.
     ///
-    /// It is deleted only as it was when it was read. Where the upgrade is not one transaction, documents to
-    /// add are added before it is deleted.
+    /// It is deleted only if it is still as it was read. If the upgrade is not one transaction, documents to add are
+    /// added before it is deleted.
     pub fn delete(&mut self) {
         self.deleted = true;
     }
 
-    /// Sets a field as `$set` does: what is there keeps its place, what is not is appended, missing
-    /// parents become documents, and an array is filled up with nulls.
+    /// Sets a field as `$set` does: an existing field keeps its position, a new one is appended, missing parents become
+    /// documents, and an array is padded with nulls.
     pub fn set(&mut self, path: impl Into<String>, value: impl BindRawBsonRef) {
         // its length, its type, an empty name, the value, and the end
         let value = RawDocumentBuf::from_iter([(cstr!(""), value)]);
@@ -112,10 +112,10 @@ impl Edits {
 
     /// Adds a document to a collection, together with the edits of this one.
     ///
-    /// The document brings an `_id` that is the same whenever it is computed from the same input, for
-    /// it may be computed again: the same document that is already there is left alone. One with that
-    /// `_id` and other contents ends the run. Where users may change the input meanwhile, derive the
-    /// `_id` from all that is inserted.
+    /// The document must have an `_id` that is the same whenever it is computed from the same input, because it may be
+    /// computed more than once: an identical document that already exists is left alone. One with that `_id` and other
+    /// contents ends the run. If users may change the input in the meantime, derive the `_id` from everything that is
+    /// inserted.
     pub fn insert(&mut self, collection: impl Into<Cow<'static, str>>, document: RawDocumentBuf) {
         self.inserts.push((collection.into(), document));
     }
@@ -139,7 +139,7 @@ impl Edits {
         self.counts.iter().map(|(counter, n)| (&**counter, *n))
     }
 
-    /// The counters that were counted, repeated where one was several times.
+    /// The counters that were counted.
     pub(crate) fn counters(&self) -> impl Iterator<Item = &str> {
         self.counts.iter().map(|(counter, _)| &**counter)
     }

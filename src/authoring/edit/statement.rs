@@ -17,7 +17,7 @@ use super::tree::{Tree, Wholes, path_order};
 use crate::authoring::naming::Name;
 
 impl Edits {
-    /// Whether the server would make of the document what it is already, and nothing besides.
+    /// Whether the edits change nothing: the document stays as it is, and nothing is added or deleted.
     pub(crate) fn leave_as_it_is(&self, document: &RawDocument) -> bool {
         let same = |changes: Changes<'_>| {
             changes.apply(document).is_ok_and(|after| after == document.as_bytes())
@@ -102,7 +102,7 @@ impl Changes<'_> {
     ) -> Result<RawDocumentBuf, EditError> {
         let id = id(document)?;
         let q = match id {
-            // What can be no operator is named by itself: the server finds it on a shorter way.
+            // a value that cannot be mistaken for an operator is given directly: the server finds it faster
             RawBsonRef::ObjectId(_)
             | RawBsonRef::String(_)
             | RawBsonRef::Int32(_)
@@ -119,15 +119,14 @@ impl Changes<'_> {
         })
     }
 
-    /// The same, for a document in which each field that the edits touch has the value it has here.
+    /// Like `statement`, but it matches only if every field that the edits touch still has the value that it has here.
     ///
-    /// A field is named down to where its path ends, is missing, or meets an array, which is then
-    /// compared as a whole; as is what is set as a whole. Values are the same when they have the same type
-    /// and compare as equal without any collation; inside arrays and documents the server takes 1 for 1.0
-    /// and a string for a symbol, where they have the same size or are not set as a whole. Where a collection
-    /// has a collation, an `_id` with a string is found without an index.
+    /// A path is compared down to its end, to where it is missing, or to the first array, which is compared as a whole;
+    /// so is everything that is set as a whole. Values are the same if they have the same type and are equal without a
+    /// collation. Inside arrays and documents the server treats 1 as 1.0 and a string as a symbol, if they have the
+    /// same size or are not set as a whole. If a collection has a collation, a string `_id` is found without an index.
     ///
-    /// `None` if it would be larger than a statement may be; `after` is what the document becomes.
+    /// `None` if it would exceed the size of a statement; `after` is the document after the edits.
     pub(crate) fn guarded_statement(
         &self,
         document: &RawDocument,
@@ -163,8 +162,8 @@ pub(crate) fn deletion(document: &RawDocument) -> Result<RawDocumentBuf, EditErr
     Ok(rawdoc! { "q": { "_id": { "$eq": id(document)? } }, "limit": 1 })
 }
 
-/// The same, for a document of which all that was read is as it is here: these top-level fields, or
-/// without any the whole document.
+/// Like [`deletion`], but it matches only if everything that was read is unchanged: these top-level fields, or the
+/// whole document if there are none.
 pub(crate) fn guarded_deletion(
     document: &RawDocument,
     fields: &[Name],

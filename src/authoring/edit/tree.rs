@@ -81,7 +81,7 @@ impl<'a> Tree<'a> {
         })
     }
 
-    /// The edits of a name; searched first at `next`, which a search in the order of the edits moves on.
+    /// The edits of a name. Looks at `next` first, which advances while names are searched in the order of the edits.
     pub(super) fn find(self, name: &str, next: &mut usize) -> Option<Group<'a>> {
         let is_next = self.order.get(*next).is_some_and(|index| self.part(*index) == name);
         if !is_next {

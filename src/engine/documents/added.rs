@@ -26,7 +26,7 @@ const REMEMBERED: usize = 500_000;
 #[derive(Default)]
 pub(crate) struct Added {
     hasher: RandomState,
-    /// By collection and `_id`, what the document holds; by their hashes, for there may be very many.
+    /// The hash of each document's contents, by hashes of its collection and `_id`: there may be very many.
     seen: HashMap<[u64; 2], u64>,
 }
 
@@ -113,7 +113,7 @@ pub(crate) async fn find_taken(
     collections: impl Fn(&str) -> bool,
 ) -> Result<(), RunError> {
     for (collection, additions) in by_collection(upgrade, transform, edited)? {
-        // one that is there may be on its way out, where the transform also deletes
+        // if the transform also deletes, an existing document may be about to be deleted
         if !collections(collection) || (collection == transform.collection && transform.deletes) {
             continue;
         }

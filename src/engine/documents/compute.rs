@@ -109,7 +109,7 @@ pub(crate) async fn compute_in(
     Ok(computed)
 }
 
-/// Gives the transform those of its outputs that ask for more than was looked up.
+/// Verifies the outputs that need further look-ups, by giving them to the transform again.
 pub(crate) async fn verify_all(
     database: &Database,
     mut session: Option<&mut ClientSession>,
@@ -212,7 +212,7 @@ fn checked(
             let reason = "it deletes the document, which the transform does not say with deletes()";
             return Err(StepError::refused(reason));
         }
-        (true, Purpose::PreflightFor) => None,
+        (true, Purpose::Preflight) => None,
         (true, Purpose::Write) => Some(deletion(document)?),
         (true, Purpose::Guarded) => Some(guarded_deletion(document, &transform.fields)?),
     };
@@ -232,7 +232,7 @@ fn checked(
             }
             let becomes = RawDocumentBuf::from_bytes(bytes)?;
             let statement = match purpose {
-                Purpose::PreflightFor => None,
+                Purpose::Preflight => None,
                 Purpose::Write => Some(changes.statement(document, extent)?),
                 Purpose::Guarded => {
                     let statement = changes.guarded_statement(document, extent, &becomes)?;

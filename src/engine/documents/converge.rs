@@ -1,5 +1,5 @@
-//! Making sure that a convergent transform leaves its own output alone: it is to be run over documents
-//! again, for late writers and on servers without transactions.
+//! Verifies that a convergent transform leaves its own output alone, since it may run over documents again: to catch
+//! late writers, and on servers without transactions.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -24,8 +24,8 @@ pub(crate) enum Sizes {
 /// that their `_id`s fit in one command.
 pub(crate) const TRANSACTION_BYTES: usize = 12 * 1024 * 1024;
 
-/// Under these names, which no author gives to a counter, it is counted what no counter counted:
-/// documents changed, deleted and added.
+/// The names under which changed, deleted and added documents are counted if no counter of the author's counted them.
+/// No author would choose them.
 pub(crate) const CHANGED: &str = "(changed)";
 
 pub(crate) const DELETED: &str = "(deleted)";
@@ -41,7 +41,7 @@ pub(crate) enum Purpose {
     /// To be written in a transaction.
     Write,
     /// To find out beforehand whether it could be.
-    PreflightFor,
+    Preflight,
     /// To be written outside transactions, or to find out whether it could be.
     Guarded,
 }
@@ -50,7 +50,7 @@ impl Purpose {
     /// How a batch is read to find out whether it could be written on such a server.
     pub(crate) fn of_preflight(deployment: Deployment) -> Self {
         match deployment {
-            Deployment::WithTransactions => Purpose::PreflightFor,
+            Deployment::WithTransactions => Purpose::Preflight,
             Deployment::Standalone => Purpose::Guarded,
         }
     }
@@ -100,8 +100,8 @@ pub(crate) struct Effect {
 }
 
 impl Batch {
-    /// The first documents of the batch, as many as one transaction may change that was tried so often
-    /// before, and the `_id` after which the next batch begins then.
+    /// The first documents of the batch, as many as one transaction may change after `tried` failed attempts, and the
+    /// `_id` after which the next batch then begins.
     pub(crate) fn part(&self, tried: u32) -> (&[Edited], Option<Bson>) {
         let most = self.edited.len().checked_shr(tried).unwrap_or_default();
         let mut bytes = 0;

@@ -51,7 +51,7 @@ enum Place<'a> {
     Greatest,
 }
 
-/// The queries for the batch after `after`; each is for where those before it found nothing.
+/// The queries for the batch after `after`; each is sent only if those before it found nothing.
 pub(crate) fn finds(
     transform: &Transform,
     after: Option<&Bson>,
@@ -90,8 +90,7 @@ fn find(transform: &Transform, place: Place<'_>, limit: usize, read: In, sizes: 
     let but = |id: Bson| doc! { "$and": [{ "_id": id }, transform.filter.clone()] };
     let filter = match place {
         Place::Start => transform.filter.clone(),
-        // The lower bound is inclusive. The server leaves its document out, for it alone might fill
-        // the answer.
+        // The lower bound is inclusive, but its document alone might fill the reply: the server excludes it.
         Place::After(after) => but(doc! { "$ne": after }.into()),
         Place::Greatest => but(Bson::MaxKey),
     };

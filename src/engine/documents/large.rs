@@ -39,7 +39,7 @@ pub(crate) enum Collation {
 /// How such an edit ended.
 pub(crate) enum Exchange {
     Made,
-    /// The document is not what was read, or it is not known: it is to be read again.
+    /// The document has changed since it was read, or it is unknown whether it has: it must be read again.
     Missed,
     /// The server refused it, and nothing was written.
     Refused(RunError),
@@ -83,8 +83,8 @@ pub(crate) async fn check(
     Ok(Collation::Checked)
 }
 
-/// Whether a collection that holds documents has a default collation. To ask for it by name takes a privilege of its
-/// own; how strings compare there does not.
+/// Whether a non-empty collection has a default collation. Listing its options needs a privilege of its own; comparing
+/// strings in it does not.
 async fn has_collation(context: &Context, transform: &Transform) -> Result<bool, RunError> {
     // without any, these two ways to write one letter differ; the server must not compare them beforehand
     let letter = doc! { "$cond": [{ "$eq": [{ "$type": "$_id" }, "missing"] }, "", "e\u{301}"] };

@@ -121,8 +121,8 @@ pub(crate) async fn insert(
     Ok(done(missing.len() as u64))
 }
 
-/// The same outside transactions. A document that somebody else inserts meanwhile is there. Nothing fences what is
-/// inserted: a later version may have deleted the document, so the lease is verified just before.
+/// Like [`insert`], outside transactions. A document that somebody else inserts in the meantime counts as present. An
+/// insert has no fence, and a later version may have deleted the document, so the lease is verified just before.
 pub(crate) async fn insert_guarded(
     context: &Context,
     upgrade: &VersionUpgrade,

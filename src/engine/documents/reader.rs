@@ -194,14 +194,14 @@ impl<'a> Reader<'a> {
         Ok(batch)
     }
 
-    /// A transform that adds documents to its own collection must meet them; and after a batch that was
-    /// far too large, nothing is read before it is taken.
+    /// Whether the next batch is read ahead: not if the transform adds documents to its own collection, which it must
+    /// see, nor after a batch that was far too large, before that is taken.
     fn reads_ahead(&self) -> bool {
-        !self.oversized && self.besides.is_some() && !self.transform.meets_its_own()
+        !self.oversized && self.besides.is_some() && !self.transform.inserts_into_itself()
     }
 
-    /// The batch, once the transform was given those of its outputs that ask for more than was looked up, and
-    /// it is noted for the next batches what comes with a document; and whether it has all documents.
+    /// Verifies the outputs that need further look-ups and updates how many bytes come with a document; returns the
+    /// batch, and whether it has all documents.
     async fn weighed(&mut self, computed: Computed) -> Result<(Batch, bool), RunError> {
         let Computed { mut batch, rest, found } = computed;
         let outputs = std::mem::take(&mut batch.outputs);

@@ -68,7 +68,7 @@ pub(crate) async fn write_prefetched(
             edited.push(then);
             return Ok(Flow::On);
         }
-        // here one is gone, or not what it was; those behind it may all be
+        // one document is gone or has changed; all those after it may still be unchanged
         let rest = rest.get_or_insert_with(|| {
             let later = prefetched[edited.len()..].iter();
             later.map(|then| (then.document.as_bytes(), then)).collect()

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use crate::authoring::presence::Presence;
+use crate::authoring::collections::Collections;
 use crate::authoring::table::VersionUpgrade;
 use crate::version::Version;
 
@@ -53,7 +53,7 @@ pub(crate) fn absent(
                 let parts = [Some(format!("step \"{}\"", step.name())), part];
                 note(parts.into_iter().flatten().collect::<Vec<_>>().join(", "), collection, so);
             };
-            step.foretell(&mut Presence::new(&mut existing, &mut missed));
+            step.declare_collections(&mut Collections::new(&mut existing, &mut missed));
         }
     }
     absent

@@ -15,7 +15,7 @@ use crate::engine::documents::edited::{self, Edited, Sizes, id_bytes};
 use crate::engine::documents::find::{self, In};
 use crate::engine::documents::missing;
 use crate::engine::preflight::estimate::Known;
-use crate::engine::preflight::scan::{Tally, all_of};
+use crate::engine::preflight::scan::{EstimateBuilder, all_of};
 use crate::engine::preflight::unstored::{self, Made};
 use crate::process::progress::Progress;
 use crate::server::stop::RunError;
@@ -64,7 +64,7 @@ impl<'a> Chain<'a> {
             links.push(match step {
                 Step::Transform(link)
                     if link.collection == own
-                        && !link.meets_its_own()
+                        && !link.inserts_into_itself()
                         && (link.convergent
                             || !begun.is_some_and(|begun| std::ptr::eq(*step, begun)))
                         && !earlier[..position]
@@ -73,7 +73,7 @@ impl<'a> Chain<'a> {
                 {
                     Link::Transform(upgrade, link)
                 }
-                // it is to find what is there without it
+                // which of its documents are missing can be read from the database only if no earlier step deletes any
                 Step::Seed(seed) if !links.iter().any(deletes) => Link::Seed(upgrade, seed),
                 _ => return None,
             });
@@ -92,7 +92,7 @@ impl<'a> Chain<'a> {
         let collection = &self.transform.collection;
         let all = all_of(context, self.transform).await?;
         let mut progress = Progress::new(&self.upgrade.version, "preflight", collection, all);
-        let mut tally = Tally::default();
+        let mut tally = EstimateBuilder::default();
         // as whole documents: each step reads other fields
         let whole = Transform::new(collection.clone(), |_, _, _| Ok(()));
         let (mut after, mut limit) = (None, DOCUMENTS / 10);
@@ -121,7 +121,7 @@ impl<'a> Chain<'a> {
         }
         progress.finish();
         // what it adds for itself to transform is verified, but not counted
-        Ok((!self.transform.meets_its_own()).then(|| tally.known(context)))
+        Ok((!self.transform.inserts_into_itself()).then(|| tally.known(context)))
     }
 
     /// Takes documents through the links from this position on, and through the transform: fewer at a time where
@@ -132,7 +132,7 @@ impl<'a> Chain<'a> {
         documents: Vec<RawDocumentBuf>,
         position: usize,
         since: Option<Timestamp>,
-        tally: &mut Tally,
+        tally: &mut EstimateBuilder,
     ) -> Result<Option<()>, RunError> {
         let mut left = vec![(position, documents)];
         while let Some((position, mut documents)) = left.pop() {

@@ -1,5 +1,5 @@
-//! Documents that a transform adds to its own collection. It meets them there, so they are followed before
-//! anything is written: they must be ones that it can transform, and that at some time add no more.
+//! Documents that a transform adds to its own collection. It processes them in turn, so they are checked
+//! before anything is written: it must be able to transform them, and must stop adding new ones at some point.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -21,8 +21,8 @@ use crate::server::stop::RunError;
 /// there are no more than a hundred.
 const GENERATIONS: usize = 300;
 
-/// How many added documents are taken at a time: many at first, and few further on, so that what branches for
-/// ever is followed downwards.
+/// How many added documents are processed at a time: many in the first generation and few in later ones, so that
+/// endless branching is followed depth first.
 const AT_A_TIME: (usize, usize) = (512, 4);
 
 /// Added documents that are to be followed.
@@ -38,8 +38,8 @@ struct Generation {
 ///
 /// # Errors
 ///
-/// What a convergent transform refuses of it, or would change once more: it is met in the last pass at the
-/// latest. Of others too: it adds documents for ever.
+/// A convergent transform refuses one of these documents, or would change it again: it reaches them in the last pass at
+/// the latest. Any transform: it would never stop adding documents.
 pub(crate) async fn follow(
     context: &Context,
     upgrade: &VersionUpgrade,

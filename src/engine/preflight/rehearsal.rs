@@ -48,15 +48,15 @@ pub(super) async fn rehearse_into(
             Err(RunError::Driver(error)) if answer::too_large(&error) => return Ok(()),
             Err(RunError::Driver(error)) if errors::is_transient(&error) && tries < 5 => tries += 1,
             // others write to these documents all the time: nothing is known of the steps, then
-            Err(RunError::Driver(error)) if answer::held_by_others(&error) => return Ok(()),
+            Err(RunError::Driver(error)) if answer::is_contention(&error) => return Ok(()),
             Err(error) => return Err(error),
         }
         context.stop.sleep(Duration::from_millis(50) * tries).await?;
     }
 }
 
-/// The steps to rehearse: those that nothing is known of yet, and those whose results they read; none
-/// that builds on a rename or a drop, which no transaction can do.
+/// The steps to rehearse: those whose outcome is unknown, and those whose results they read; none that depends on a
+/// rename or a drop, which cannot run in a transaction.
 fn rehearsed(
     steps: &[(&VersionUpgrade, &Step, usize)],
     finished: usize,

@@ -38,7 +38,7 @@ pub(crate) async fn scan(
     let purpose = Purpose::of_preflight(context.server.deployment);
     let mut reader =
         Reader::new(context, upgrade, transform, purpose, after).since(since).verifying();
-    let mut tally = Tally::default();
+    let mut tally = EstimateBuilder::default();
     let all = all_of(context, transform).await?;
     let mut progress = Progress::new(&upgrade.version, "preflight", &transform.collection, all);
     loop {
@@ -55,14 +55,14 @@ pub(crate) async fn scan(
 
 /// What a preflight of a transform has found so far.
 #[derive(Default)]
-pub(crate) struct Tally {
+pub(crate) struct EstimateBuilder {
     known: Known,
     largest: usize,
     added: Added,
     collation: Collation,
 }
 
-impl Tally {
+impl EstimateBuilder {
     /// Takes what was computed of some documents.
     ///
     /// # Errors
@@ -86,7 +86,7 @@ impl Tally {
             self.largest = self.largest.max(edited.bytes());
         }
         find_taken(context, upgrade, transform, edited, since, settled).await?;
-        match transform.meets_its_own() {
+        match transform.inserts_into_itself() {
             true => descendants::follow(context, upgrade, transform, edited, since).await,
             false => Ok(()),
         }

@@ -113,8 +113,8 @@ fn parts(documents: &[RawDocumentBuf]) -> Vec<&[RawDocumentBuf]> {
     parts
 }
 
-/// The query that takes documents through the filter and the projection of a transform. It is one on the
-/// transform's own collection, whose collation it thereby has, and puts the documents in the place of one of it.
+/// The aggregation that applies a transform's filter and projection to these documents. It runs on the transform's own
+/// collection, so that its collation applies, and replaces one document of it by these.
 fn aggregate(
     transform: &Transform,
     documents: &[RawDocumentBuf],

@@ -14,7 +14,7 @@ use crate::engine::failing::{at, in_step};
 use crate::engine::preflight::chain::Chain;
 use crate::engine::preflight::estimate::{Estimate, Finding, Known, Later};
 use crate::engine::preflight::rehearsal::rehearse_into;
-use crate::engine::steps::kind::{Extent, Scouting};
+use crate::engine::steps::kind::{Extent, PreflightContext};
 use crate::engine::steps::work_of;
 use crate::record::journal::Journal;
 use crate::server::connection::Deployment;
@@ -70,7 +70,7 @@ pub(crate) async fn preflight(
                 let earlier =
                     steps[finished..index].iter().map(|(_, earlier, _)| *earlier).collect();
                 let written = &written;
-                let on = Scouting { context, upgrade, begun, since, earlier, written };
+                let on = PreflightContext { context, upgrade, begun, since, earlier, written };
                 let known = work_of(step).preflight(&on).await;
                 known.map_err(|error| in_step(error, upgrade, step))?
             }
@@ -81,10 +81,11 @@ pub(crate) async fn preflight(
         }
         written.extend(step.writes());
     }
-    // what adds documents for ever must not be rehearsed
+    // a step that would never stop adding documents must not be rehearsed
     let begun = journal.and_then(|_| steps.get(finished)).map(|(_, step, _)| *step);
     let left = &steps[finished..];
-    follow_chains(context, left, begun, &mut findings[finished..], since, meets_its_own).await?;
+    follow_chains(context, left, begun, &mut findings[finished..], since, inserts_into_itself)
+        .await?;
     let rehearse = match (purpose, upgrades) {
         (PreflightFor::Plan, _) => true,
         // the one transaction of a single version is a rehearsal itself
@@ -103,7 +104,7 @@ pub(crate) async fn preflight(
     let verified = matches!((purpose, upgrades), (PreflightFor::Upgrade, [upgrade])
         if journal.is_none() && fits_one_transaction(context, upgrade, &findings).await?);
     if !verified {
-        let others = |step: &Step| !meets_its_own(step);
+        let others = |step: &Step| !inserts_into_itself(step);
         follow_chains(context, left, begun, &mut findings[finished..], since, others).await?;
     }
     let mut estimates = Vec::new();
@@ -115,7 +116,7 @@ pub(crate) async fn preflight(
             Some(known) => {
                 Finding { actions: work_of(step).actions(&known.done), known: Some(known.clone()) }
             }
-            None => Finding { actions: step.inexact(), known: None },
+            None => Finding { actions: step.unestimated_actions(), known: None },
         });
         let fits_one_transaction = fits_one_transaction(context, upgrade, own).await?;
         let unknown = own.iter().any(Option::is_none);
@@ -132,12 +133,12 @@ pub(crate) async fn preflight(
 }
 
 /// Whether a step adds documents to the collection that it transforms.
-fn meets_its_own(step: &Step) -> bool {
-    matches!(step, Step::Transform(step) if step.meets_its_own())
+fn inserts_into_itself(step: &Step) -> bool {
+    matches!(step, Step::Transform(step) if step.inserts_into_itself())
 }
 
-/// Computes those steps that nothing is known of yet, where the documents that they find can be computed from those
-/// that are stored.
+/// Computes the steps whose outcome is still unknown, if the documents that they will find can be computed from the
+/// stored ones.
 async fn follow_chains(
     context: &Context,
     steps: &[(&VersionUpgrade, &Step, usize)],
@@ -160,8 +161,8 @@ async fn follow_chains(
     Ok(())
 }
 
-/// The steps of a version of which nothing is known yet, for an earlier one of it changes what they read: each with
-/// that one.
+/// The steps of a version whose outcome is unknown so far because an earlier step of the version changes what they
+/// read, each with that earlier step.
 fn later(upgrade: &VersionUpgrade, findings: &[Option<Known>]) -> Vec<Later> {
     let steps: Vec<&Step> = upgrade.steps().collect();
     let unknown = findings.iter().enumerate().filter(|(_, known)| known.is_none());

@@ -5,13 +5,15 @@ use mongodb::ClientSession;
 use mongodb::bson::{Document, serialize_to_document};
 
 use crate::authoring::command::Command;
-use crate::authoring::command::kind::{CommandKind, Left, Probe, Scene, Subject, Unprobed};
+use crate::authoring::command::kind::{
+    CommandKind, EndState, Probe, ProbeContext, ProbeError, Subject,
+};
 use crate::authoring::step::Step;
 use crate::authoring::table::VersionUpgrade;
 use crate::engine::context::Context;
 use crate::engine::failing::{at, failed};
 use crate::engine::preflight::estimate::{Estimate, Known};
-use crate::engine::steps::kind::{Extent, Scouting, StepWork};
+use crate::engine::steps::kind::{Extent, PreflightContext, StepWork};
 use crate::engine::work::Work;
 use crate::process::checkpoint::Point;
 use crate::process::failure::Failure;
@@ -22,15 +24,15 @@ use crate::server::{answer, compatibility};
 
 #[async_trait(?Send)]
 impl StepWork for Command {
-    async fn preflight(&self, on: &Scouting<'_>) -> Result<Option<Known>, RunError> {
+    async fn preflight(&self, on: &PreflightContext<'_>) -> Result<Option<Known>, RunError> {
         let command = self.as_kind();
         let identity = on.begun.and_then(|journal| journal.command.as_ref());
-        let todo = match predicted(on, command)? {
+        let todo = match outcome_of_earlier(on, command)? {
             Some(todo) => Some(todo),
             None => {
                 let probe = probe(on.context, on.upgrade, command, identity).await?;
                 let done = matches!(probe, Probe::Done);
-                let depends = on.earlier.iter().any(|step| bears_on(step, command, done));
+                let depends = on.earlier.iter().any(|step| may_affect(step, command, done));
                 if !depends && matches!(probe, Probe::Missing) {
                     return Err(missing(on.upgrade, command));
                 }
@@ -38,7 +40,7 @@ impl StepWork for Command {
             }
         };
         if todo == Some(true) && identity.is_none() {
-            check_twin(on, command).await?;
+            check_conflicting_index(on, command).await?;
         }
         Ok(todo.map(|todo| Known { done: done(command, todo), ..Known::default() }))
     }
@@ -97,9 +99,8 @@ fn done(command: &dyn CommandKind, ours: bool) -> Done {
     Done { actions, ..Done::default() }
 }
 
-/// Whether what an earlier step does may change what a command finds to do, which is nothing so far
-/// where it is `done`.
-fn bears_on(earlier: &Step, command: &dyn CommandKind, done: bool) -> bool {
+/// Whether an earlier step may change what a command has to do; `done` says that so far there is nothing to do.
+fn may_affect(earlier: &Step, command: &dyn CommandKind, done: bool) -> bool {
     let touches = |names: &[&str]| command.collections().iter().any(|name| names.contains(name));
     if earlier.gone().is_some() {
         return touches(&earlier.changes());
@@ -117,11 +118,14 @@ fn bears_on(earlier: &Step, command: &dyn CommandKind, done: bool) -> bool {
 /// # Errors
 ///
 /// An earlier step creates an index of that name with other keys or options, and none drops it.
-fn predicted(on: &Scouting<'_>, command: &dyn CommandKind) -> Result<Option<bool>, RunError> {
-    let Some(wanted) = command.leaves() else { return Ok(None) };
+fn outcome_of_earlier(
+    on: &PreflightContext<'_>,
+    command: &dyn CommandKind,
+) -> Result<Option<bool>, RunError> {
+    let Some(wanted) = command.end_state() else { return Ok(None) };
     let before = on.earlier.iter().rev().find_map(|step| {
         let before = step.command().filter(|before| before.subject() == command.subject())?;
-        before.leaves()
+        before.end_state()
     });
     let same = |one, other| {
         let plain = |index| serialize_to_document(index).unwrap_or_default();
@@ -129,7 +133,9 @@ fn predicted(on: &Scouting<'_>, command: &dyn CommandKind) -> Result<Option<bool
     };
     Ok(Some(match (before, wanted) {
         (None, _) => return Ok(None),
-        (Some(Left::Index(Some(before))), Left::Index(Some(index))) if !same(before, index) => {
+        (Some(EndState::Index(Some(before))), EndState::Index(Some(index)))
+            if !same(before, index) =>
+        {
             return Err(conflict(
                 on.upgrade,
                 command,
@@ -137,22 +143,28 @@ fn predicted(on: &Scouting<'_>, command: &dyn CommandKind) -> Result<Option<bool
                 "drop that one with a step between them",
             ));
         }
-        (Some(Left::Index(before)), Left::Index(index)) => before.is_some() != index.is_some(),
-        (Some(Left::Validator(before)), Left::Validator(validator)) => before != validator,
+        (Some(EndState::Index(before)), EndState::Index(index)) => {
+            before.is_some() != index.is_some()
+        }
+        (Some(EndState::Validator(before)), EndState::Validator(validator)) => before != validator,
         _ => return Ok(None),
     }))
 }
 
 /// Makes sure that the index to be created is not there under another name, unless an earlier step drops
 /// that one.
-async fn check_twin(on: &Scouting<'_>, command: &dyn CommandKind) -> Result<(), RunError> {
+async fn check_conflicting_index(
+    on: &PreflightContext<'_>,
+    command: &dyn CommandKind,
+) -> Result<(), RunError> {
     let (context, collection) = (on.context, command.collections()[0]);
-    let asking = || context.stop.guard(command.twin(context.database()));
+    let asking = || context.stop.guard(command.conflicting_index(context.database()));
     let Some(twin) = context.retry(async || asking().await).await? else { return Ok(()) };
     let subject = Subject::Index { collection, name: &twin };
     let drops = |step: &&Step| {
         step.command().is_some_and(|earlier| {
-            earlier.subject() == subject && matches!(earlier.leaves(), Some(Left::Index(None)))
+            earlier.subject() == subject
+                && matches!(earlier.end_state(), Some(EndState::Index(None)))
         })
     };
     if on.earlier.iter().any(drops) {
@@ -174,11 +186,11 @@ async fn probe(
     identity: Option<&Document>,
 ) -> Result<Probe, RunError> {
     let indexes = upgrade.indexes_from_here(command.collections()[0]).collect();
-    let on = Scene { database: context.database(), indexes };
+    let on = ProbeContext { database: context.database(), indexes };
     let probing = async || {
         command.probe(&on, identity).await.map_err(|unprobed| match unprobed {
-            Unprobed::Driver(error) => RunError::Driver(error),
-            Unprobed::Conflict(reason, next) => conflict(upgrade, command, &reason, next),
+            ProbeError::Driver(error) => RunError::Driver(error),
+            ProbeError::Conflict(reason, next) => conflict(upgrade, command, &reason, next),
         })
     };
     context.retry(async || context.stop.guard(probing()).await).await
@@ -191,7 +203,7 @@ async fn redo(
     command: &dyn CommandKind,
     identity: &Document,
 ) -> Result<(), RunError> {
-    if !command.is_listed_early()
+    if !command.may_be_in_progress()
         && let Probe::Done = probe(context, upgrade, command, Some(identity)).await?
     {
         return Ok(());

@@ -19,12 +19,13 @@ use crate::server::stop::RunError;
 /// How a kind of step is done.
 #[async_trait(?Send)]
 pub(crate) trait StepWork: StepKind {
-    /// Finds out what the step would do, where no earlier step changes what it reads. `None` if only doing it tells.
+    /// Determines what the step would do, given that no earlier step changes what it reads. `None` if only running it
+    /// can tell.
     ///
     /// # Errors
     ///
     /// What would make the step fail, as far as it can be told before any write.
-    async fn preflight(&self, on: &Scouting<'_>) -> Result<Option<Known>, RunError>;
+    async fn preflight(&self, on: &PreflightContext<'_>) -> Result<Option<Known>, RunError>;
 
     /// How much it changes at most, where its preflight did not tell.
     async fn extent(&self, context: &Context, upgrade: &VersionUpgrade)
@@ -47,8 +48,8 @@ pub(crate) trait StepWork: StepKind {
         estimate: &Estimate,
     ) -> Result<(), RunError>;
 
-    /// Once more, right after the version was applied in one transaction, for what old code wrote meanwhile; `later`
-    /// are the steps after it. Returns how many documents it changed.
+    /// Runs the step again right after its version was applied in one transaction, to catch what old code wrote in the
+    /// meantime; `later` are the steps after it. Returns how many documents it changed.
     async fn sweep(
         &self,
         _work: &mut Work<'_>,
@@ -65,7 +66,7 @@ pub(crate) trait StepWork: StepKind {
 }
 
 /// What the preflight of a step knows.
-pub(crate) struct Scouting<'a> {
+pub(crate) struct PreflightContext<'a> {
     pub(crate) context: &'a Context,
     pub(crate) upgrade: &'a VersionUpgrade,
     /// The journal, where it stands at this step.

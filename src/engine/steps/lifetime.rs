@@ -66,7 +66,7 @@ impl Lifetime {
     }
 }
 
-/// How long the server lets a transaction live; what it does without being told where it does not say.
+/// How long the server lets a transaction live; its default if it does not say.
 async fn limit(context: &Context) -> Option<Duration> {
     let name = "transactionLifetimeLimitSeconds";
     let ask = doc! { "getParameter": 1, name: 1 };

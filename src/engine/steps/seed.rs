@@ -9,7 +9,7 @@ use crate::authoring::table::VersionUpgrade;
 use crate::engine::context::Context;
 use crate::engine::documents::missing::{INSERTED, insert, insert_guarded, parts, scan};
 use crate::engine::preflight::estimate::{Estimate, Known};
-use crate::engine::steps::kind::{Extent, Scouting, StepWork};
+use crate::engine::steps::kind::{Extent, PreflightContext, StepWork};
 use crate::engine::transact::{PATIENCE, commit_with_record};
 use crate::engine::work::{Work, base};
 use crate::process::action::{ActionType, UpgradeAction};
@@ -19,7 +19,7 @@ use crate::server::stop::RunError;
 
 #[async_trait(?Send)]
 impl StepWork for Seed {
-    async fn preflight(&self, on: &Scouting<'_>) -> Result<Option<Known>, RunError> {
+    async fn preflight(&self, on: &PreflightContext<'_>) -> Result<Option<Known>, RunError> {
         let (done, bytes) = scan(on.context, on.upgrade, self).await?;
         Ok(Some(Known { done, bytes, small: false }))
     }

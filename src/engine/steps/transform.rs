@@ -22,7 +22,7 @@ use crate::engine::documents::write;
 use crate::engine::failing::{at, closed, failed};
 use crate::engine::preflight::estimate::{Estimate, Known};
 use crate::engine::preflight::scan::{all_of, scan};
-use crate::engine::steps::kind::{Extent, Scouting, StepWork};
+use crate::engine::steps::kind::{Extent, PreflightContext, StepWork};
 use crate::engine::transact::{PATIENCE, commit_with_record};
 use crate::engine::work::{Work, base, needed};
 use crate::process::action::{ActionType, UpgradeAction};
@@ -42,11 +42,11 @@ const REREADS: u32 = 200;
 
 #[async_trait(?Send)]
 impl StepWork for Transform {
-    async fn preflight(&self, on: &Scouting<'_>) -> Result<Option<Known>, RunError> {
+    async fn preflight(&self, on: &PreflightContext<'_>) -> Result<Option<Known>, RunError> {
         let settled = |name: &str| !on.written.contains(name);
         let scanned = scan(on.context, on.upgrade, self, on.begun, on.since, settled).await?;
         // what it adds for itself to transform is not there yet
-        Ok((!self.meets_its_own()).then_some(scanned))
+        Ok((!self.inserts_into_itself()).then_some(scanned))
     }
 
     async fn extent(
@@ -80,7 +80,7 @@ impl StepWork for Transform {
                 return Ok(None);
             }
             // what it added to its own collection may be behind it
-            let again = self.convergent && self.meets_its_own() && done.documents > before;
+            let again = self.convergent && self.inserts_into_itself() && done.documents > before;
             if after.is_none() && !again {
                 return Ok(Some(done));
             }
@@ -138,7 +138,7 @@ impl StepWork for Transform {
 
 /// Sweeps right after the version was applied in one transaction; returns how many documents it changed.
 ///
-/// The version is applied whatever this comes to: what goes wrong is a warning and no more.
+/// The version is applied whether or not this succeeds: a failure is only a warning.
 async fn sweep_or_warn(
     work: &mut Work<'_>,
     upgrade: &VersionUpgrade,
@@ -192,7 +192,7 @@ async fn sweep(
             after = last;
         }
         if after.is_none() {
-            if !transform.meets_its_own() || *late == before {
+            if !transform.inserts_into_itself() || *late == before {
                 return Ok(());
             }
             // what it added to its own collection may be behind it
@@ -229,7 +229,7 @@ async fn in_batches(
     // what depends on earlier steps is computed and verified before its own first write; by a run that
     // resumes it, as it is written
     let known = estimate.knows(step);
-    let verified = known || (begins && !transform.meets_its_own());
+    let verified = known || (begins && !transform.inserts_into_itself());
     let mut reader = if verified { reader } else { reader.verifying() };
     reader.refresh().await?;
     if !known && begins {
@@ -238,7 +238,7 @@ async fn in_batches(
     }
     let mut progress =
         Progress::new(&upgrade.version, &upgrade.description(), &transform.collection, documents);
-    // what the pass under way changed so far; of one that is gone on with, perhaps something
+    // what the current pass has changed so far; a resumed pass may have changed something already
     let mut changed_in_pass = u64::from(!begins);
     loop {
         let journal = work.journal()?;
@@ -255,7 +255,7 @@ async fn in_batches(
             reader.refresh().await?;
         }
         let (changed, last) = match (&work.session, pass) {
-            (Some(_), Pass::First) if !transform.meets_its_own() => {
+            (Some(_), Pass::First) if !transform.inserts_into_itself() => {
                 after =
                     prefetched_batches(work, upgrade, transform, after, &mut reader, &mut progress)
                         .await?;
@@ -334,7 +334,7 @@ async fn prefetched_batches(
     };
     let writing = async {
         while let Some(batch) = prefetched.recv().await {
-            // what was wrong with this one comes after what is right before it
+            // the batches before a failed one are written first
             let (batch, moved) = (batch?, past(context, transform, 0));
             let (changed, last) =
                 batch_in_transaction(work, upgrade, transform, &batch, moved).await?;
@@ -384,8 +384,8 @@ async fn batch_in_transaction(
     .await
 }
 
-/// One batch on a standalone: each edit onto what it was computed from, then its place in the journal; after
-/// so many documents that the pass changed.
+/// One batch on a standalone: makes each edit only on the document that it was computed from, then moves the journal.
+/// `changed` is how many documents the pass has changed so far.
 async fn batch_guarded(
     work: &mut Work<'_>,
     upgrade: &VersionUpgrade,
@@ -428,14 +428,18 @@ fn not_swept(upgrade: &VersionUpgrade, transform: &Transform, reason: &str) -> S
 
 /// Whether a transform is run once more for late writers.
 fn sweeps(context: &Context, transform: &Transform) -> bool {
-    transform.convergent && (transform.meets_its_own() || context.checkpoints.sweeps())
+    transform.convergent && (transform.inserts_into_itself() || context.checkpoints.sweeps())
 }
 
 fn passes(context: &Context, transform: &Transform, changed: u64) -> Passes {
-    Passes { sweeps: sweeps(context, transform), meets_its_own: transform.meets_its_own(), changed }
+    Passes {
+        sweeps: sweeps(context, transform),
+        inserts_into_itself: transform.inserts_into_itself(),
+        changed,
+    }
 }
 
-/// What a batch makes of the record: the journal moves past it, after so many documents that the pass changed.
+/// The record after a batch: its journal moves past it. `changed` is how many documents the pass has changed so far.
 fn past(
     context: &Context,
     transform: &Transform,

@@ -22,7 +22,7 @@ const SOON: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 ///
-/// [`Outcome::NoServer`] where it is missing or empty, for something may fill it, else
+/// [`Outcome::NoServer`] if it is missing or empty, because something may still fill it, else
 /// [`Outcome::SettingWrong`].
 pub(super) fn read(path: &str, origin: Option<&str>) -> Result<String, Failure> {
     // what looks like an address with a password is not repeated

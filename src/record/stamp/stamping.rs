@@ -175,7 +175,7 @@ impl Store {
                 self.compare_and_set_in_steps(from, to, &change, run_id, stop).await
             }
             (stamp, session) => {
-                self.settle_record(from, to, run_id, stop, stamp.as_ref(), session).await
+                self.compare_and_set_record(from, to, run_id, stop, stamp.as_ref(), session).await
             }
         }
     }
@@ -197,7 +197,7 @@ impl Store {
             return Err(RunError::RecordMoved);
         }
         let moved = to.stamping_along(write.stamping());
-        self.settle_record(from, &moved, run_id, stop, None, None).await?;
+        self.compare_and_set_record(from, &moved, run_id, stop, None, None).await?;
         self.finish_stamp(&moved, run_id, stop).await
     }
 
@@ -222,6 +222,6 @@ impl Store {
         }
         tracing::info!(stamp = stamping.to, collection = place.collection, "stamp written");
         let done = record.stamping_along(None);
-        self.settle_record(Some(record), &done, run_id, stop, None, None).await
+        self.compare_and_set_record(Some(record), &done, run_id, stop, None, None).await
     }
 }

@@ -1,20 +1,20 @@
-//! Which collections there are as step after step is applied, and which of them a step misses.
+//! Which collections exist as the steps are applied one after another, and which ones a step needs but does not find.
 
 use std::collections::HashSet;
 
 /// The collections that are there when a step begins. The step says what it needs of them and what it leaves.
-pub(crate) struct Presence<'a, 'b> {
+pub(crate) struct Collections<'a, 'b> {
     there: &'b mut HashSet<&'a str>,
     /// What is missed: a collection, a part of the step where it is not the step itself, and what follows.
     missed: &'b mut dyn FnMut(&'a str, Option<String>, &'static str),
 }
 
-impl<'a, 'b> Presence<'a, 'b> {
+impl<'a, 'b> Collections<'a, 'b> {
     pub(crate) fn new(
         there: &'b mut HashSet<&'a str>,
         missed: &'b mut dyn FnMut(&'a str, Option<String>, &'static str),
     ) -> Self {
-        Presence { there, missed }
+        Collections { there, missed }
     }
 
     pub(crate) fn has(&self, collection: &str) -> bool {
@@ -30,7 +30,7 @@ impl<'a, 'b> Presence<'a, 'b> {
     }
 
     /// The step works on what is in a collection.
-    pub(crate) fn works_on(&mut self, collection: &'a str) {
+    pub(crate) fn requires(&mut self, collection: &'a str) {
         self.misses(collection, None, "nothing to do there");
     }
 
