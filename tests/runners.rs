@@ -351,6 +351,8 @@ async fn a_runner_stopped_beyond_its_lease_applies_nothing_when_it_wakes() {
         first.signal("CONT");
         let first = first.wait().await;
         assert!([Some(0), Some(21)].contains(&first.code), "{first}");
+        // what it is told
+        assert_code(&gate(&database.uri).run().await, 0);
         assert_eq!(written(&database).await, after, "{first}\n{second}");
         assert_eq!(count(&database, "counters", doc! { "n": 1 }).await, 100, "{first}\n{second}");
         assert_eq!(history(&record(&database).await), ["initialise 0.7.0", "upgrade 0.8.0"]);

@@ -151,7 +151,8 @@ impl Workloads for Stage {
                 workload.replicas = state.replicas;
                 workload.ready = state.replicas;
                 workload.pods = [pods, state.stuck.clone()].concat();
-                workload.freed_by = state.stuck.first().map(|pod| format!("delete {pod}"));
+                let ordered = state.stuck.iter().find(|pod| pod.starts_with("db"));
+                workload.freed_by = ordered.map(|pod| format!("delete {pod}"));
                 workload
             }))
         })
@@ -391,12 +392,18 @@ async fn old_code_that_comes_back_in_the_middle_ends_the_run_and_the_next_one_fi
 
 #[tokio::test]
 async fn pods_that_do_not_stop_in_time_restore_and_say_what_frees_them() {
-    let (database, stage) = (old(2).await, Stage::with(|state| state.stuck = vec!["db-0".into()]));
-    let report = run(&database, &stage, &[("GATE_QUIESCE_TIMEOUT", "300ms")]).await;
-    assert_code(&report, 23);
-    assert_says(&report, &["did not stop within 300ms", "db-0", "free it by: delete db-0"]);
-    assert_eq!(stage.state().scaled, [0, 3]);
-    assert_eq!((old_shaped(&database).await, remembered(&database).await), (2, vec![]));
+    for (pod, says) in [("db-0", "free it by: delete db-0"), ("web-9", "GATE_QUIESCE_TIMEOUT")] {
+        let (database, stage) = (old(2).await, Stage::with(|state| state.stuck = vec![pod.into()]));
+        let report = run(&database, &stage, &[("GATE_QUIESCE_TIMEOUT", "300ms")]).await;
+        assert_code(&report, 23);
+        assert_says(&report, &["did not stop within 300ms", pod, says]);
+        assert_eq!(stage.state().scaled, [0, 3]);
+        assert_eq!((old_shaped(&database).await, remembered(&database).await), (2, vec![]));
+        // somebody deletes it
+        stage.change(|state| state.stuck.clear());
+        assert_code(&run(&database, &stage, &[]).await, 0);
+        assert_eq!(old_shaped(&database).await, 0);
+    }
 }
 
 /// Runs until the old code is stopped, and is gone then as after SIGKILL.

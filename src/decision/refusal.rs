@@ -201,8 +201,9 @@ pub(super) fn unreadable_stamp(stamp: &Stamp, record: Option<&Record>) -> Option
 /// Where something else moved the record or the stamp, and not the other.
 pub(super) fn other_stamp(record: &Record, stamp: &Stamp, terms: &Terms) -> Option<Failure> {
     let stamped = stamp.version().filter(|_| record.disagrees_with(stamp))?;
+    // this code cannot record what it does not reach
     let deploy = match stamped > terms.code {
-        true => format!("deploy {stamped} or later; or "),
+        true => format!(" (if it is {stamped}, deploy {stamped} or later first)"),
         false => String::new(),
     };
     Some(Failure::new(
@@ -213,7 +214,7 @@ pub(super) fn other_stamp(record: &Record, stamp: &Stamp, terms: &Terms) -> Opti
             record.text, stamp.place
         ),
         format!(
-            "{deploy}find out which of the two the documents are at, then set GATE_MODE=record, \
+            "find out which of the two the documents are at{deploy}, then set GATE_MODE=record, \
              GATE_RECORD_VERSION to it and GATE_EXPECT_VERSION={}{}: that writes both",
             record.text,
             discard(record.journal_id())
@@ -256,8 +257,8 @@ fn moved_beneath(journal: &Journal, record: &Record) -> Failure {
             record.history.len()
         ),
         format!(
-            "find out what the documents are like, then set GATE_MODE=record, GATE_RECORD_VERSION, \
-             GATE_EXPECT_VERSION={}{}",
+            "find out which version the documents are at, then set GATE_MODE=record, \
+             GATE_RECORD_VERSION to it, GATE_EXPECT_VERSION={}{}",
             record.text,
             discard(Some(&journal.id))
         ),
@@ -273,7 +274,7 @@ fn unknown_journal(journal: &Journal, record: &Record, terms: &Terms) -> Failure
         ),
         format!(
             "run {} again to finish it, or restore a backup; to give it up set GATE_MODE=record, \
-             GATE_RECORD_VERSION, GATE_EXPECT_VERSION={}{}",
+             GATE_RECORD_VERSION to the version that the documents are at, GATE_EXPECT_VERSION={}{}",
             journal.code_version,
             record.text,
             discard(Some(&journal.id))
@@ -292,7 +293,8 @@ fn overtaken_journal(journal: &Journal, record: &Record, earlier: &Version) -> F
         ),
         format!(
             "deploy code whose first upgrade after {} is that of {}, to finish it; to give it up set \
-             GATE_MODE=record, GATE_RECORD_VERSION, GATE_EXPECT_VERSION={}{}",
+             GATE_MODE=record, GATE_RECORD_VERSION to the version that the documents are at, \
+             GATE_EXPECT_VERSION={}{}",
             record.text,
             journal.version,
             record.text,

@@ -96,7 +96,7 @@ fn closed_as(error: RunError, doing: &str, unknown: Outcome) -> Failure {
         RunError::RecordMoved => Failure::new(
             Outcome::Locked,
             "the record was changed by another run at the same time",
-            "run it again: it reads the record and decides anew",
+            "run it again: it starts from the record as it is then",
         ),
     }
 }

@@ -158,7 +158,7 @@ impl Run<'_> {
             sent.question()
         );
         let next = format!(
-            "once {answering} answers, run it again: it reads what became of the commit and goes on from \
+            "once {answering} answers, run it again: it reads whether the commit took effect, and goes on from \
              there (GATE_MODE=check only reads it); until then start nothing that uses this database"
         );
         failure.next = match failure.outcome {

@@ -448,8 +448,8 @@ impl Run<'_> {
         let Some(quiesce) = self.quiesce.clone() else {
             return Err(Failure::new(
                 Outcome::SettingWrong,
-                "mode resume gives workloads back, and GATE_QUIESCE names none",
-                "set GATE_QUIESCE to the workloads that the upgrade stopped, or drop mode resume",
+                "mode resume restores the replicas of workloads, and GATE_QUIESCE names none",
+                "set GATE_QUIESCE to the workloads that the upgrade stopped; if it stopped none, mode resume is not needed",
             ));
         };
         let mut waiting = Waiting::new(self.settings.lock_wait, self.deadline);
@@ -543,7 +543,8 @@ fn not_stopped(left: &[Workload], timeout: Duration) -> Failure {
     let pods: Vec<String> = left.iter().map(left_of).collect();
     let freed: Vec<&str> = left.iter().filter_map(|w| w.freed_by.as_deref()).collect();
     let next = match freed.as_slice() {
-        [] => "see by kubectl describe what keeps these pods from stopping, then run it again"
+        [] => "kubectl describe pod shows what keeps these pods from stopping: delete them, or increase \
+               GATE_QUIESCE_TIMEOUT, then run it again"
             .to_owned(),
         freed => format!("free it by: {}; then run it again", freed.join("; ")),
     };

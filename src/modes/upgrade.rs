@@ -392,7 +392,7 @@ impl Run<'_> {
             match acted {
                 Ok(()) => {}
                 Err(RunError::RecordMoved) => {
-                    tracing::warn!("the record was changed by something else; deciding anew");
+                    tracing::warn!("the record was changed by something else; deciding again");
                     self.stop
                         .sleep(jittered(POLL))
                         .await

@@ -209,14 +209,16 @@ fn cause(topology: &str) -> (&'static str, &'static str) {
         return (
             "the server ends the connection once TLS is set up, as one does that asks its clients for a \
              certificate",
-            "name a file with certificate and key with the option tlsCertificateKeyFile in the \
-             connection string; the server's log says why it closed the connection",
+            "name a file with a certificate that the server trusts, and its key, with the option \
+             tlsCertificateKeyFile in the connection string; the server's log says why it closed the \
+             connection",
         );
     }
     if says("fatal alert") {
         return (
             "the server refuses TLS with this client: it does not accept its certificate or its version",
-            "check the option tlsCertificateKeyFile in the connection string, and the server's log",
+            "check that the server allows TLS 1.2 or 1.3, and the option tlsCertificateKeyFile in the \
+             connection string; the server's log says why it refused",
         );
     }
     if says("tls handshake eof") || says("corrupt message") || says("InvalidContentType") {

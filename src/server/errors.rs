@@ -97,7 +97,7 @@ const TABLE: &[Row] = &[
         &[(13, "Unauthorized"), (31, "RoleNotFound")],
         NotAuthorised,
         Anywhere,
-        "the server refused it for want of authentication or a privilege",
+        "the server refused it: authentication or a privilege is missing",
         "put a user into the connection string that has the least role of docs/mongodb.md",
     ),
     row(

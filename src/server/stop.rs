@@ -226,7 +226,7 @@ impl Reason {
             Reason::LeaseLost => Failure::new(
                 Outcome::Locked,
                 "this run lost its lock to another one and stopped",
-                "run it again: it waits for the other run and then decides anew",
+                "run it again: it waits for the other run, and then does what is left to do",
             ),
             Reason::NotRenewed => Failure::new(
                 Outcome::NoServer,

@@ -116,10 +116,10 @@ impl CommandKind for CreateIndex {
         let inherited = there.as_ref().and_then(|there| there.option("collation"));
         match is_same_index(&stored, &self.index, inherited) {
             true => Ok(Probe::Done),
-            false => Err(ProbeError::Conflict(
-                "an index of that name with other keys or options is there".to_owned(),
-                "drop it, by hand or with a step before, or choose another name",
-            )),
+            false => Err(ProbeError::Conflict {
+                reason: "an index of that name with other keys or options is there".to_owned(),
+                next: "drop it, by hand or with a step before, or choose another name",
+            }),
         }
     }
 

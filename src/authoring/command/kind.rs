@@ -119,7 +119,10 @@ pub(crate) enum ProbeError {
     Driver(Error),
     /// What is there does not allow the command: why, and what to do next.
     #[from(skip)]
-    Conflict(String, &'static str),
+    Conflict {
+        reason: String,
+        next: &'static str,
+    },
 }
 
 impl dyn CommandKind + '_ {

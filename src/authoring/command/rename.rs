@@ -72,14 +72,15 @@ impl CommandKind for Rename {
         match (source, target, begun) {
             (_, Some(target), Some(uuid)) if target.uuid == *uuid => Ok(Probe::Done),
             (Some(source), None, Some(uuid)) if source.uuid == *uuid => todo(source.uuid.clone()),
-            (_, _, Some(_)) => Err(ProbeError::Conflict(
-                format!("{from} is not the collection it was, or {to} is another"),
-                IN_THE_WAY,
-            )),
+            (_, _, Some(_)) => Err(ProbeError::Conflict {
+                reason: format!("{from} is not the collection it was, or {to} is another"),
+                next: IN_THE_WAY,
+            }),
             (None, _, None) => Ok(Probe::Done),
             (Some(source), None, None) => todo(source.uuid.clone()),
             (Some(_), Some(_), None) => {
-                Err(ProbeError::Conflict(format!("{from} and {to} are both there"), IN_THE_WAY))
+                let reason = format!("{from} and {to} are both there");
+                Err(ProbeError::Conflict { reason, next: IN_THE_WAY })
             }
         }
     }

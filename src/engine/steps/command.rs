@@ -190,7 +190,7 @@ async fn probe(
     let probing = async || {
         command.probe(&on, identity).await.map_err(|unprobed| match unprobed {
             ProbeError::Driver(error) => RunError::Driver(error),
-            ProbeError::Conflict(reason, next) => conflict(upgrade, command, &reason, next),
+            ProbeError::Conflict { reason, next } => conflict(upgrade, command, &reason, next),
         })
     };
     context.retry(async || context.stop.guard(probing()).await).await

@@ -50,7 +50,7 @@ impl Settings {
             {
                 return Err(wrong(
                     format!("the argument says {named}, but {MODE} is set to another mode"),
-                    format!("leave one of the two out, or let {MODE} say {named} as well"),
+                    format!("leave out one of the two, or set {MODE} to {named} as well"),
                 )
                 .into());
             }
@@ -355,7 +355,7 @@ fn needs_cluster(settings: &Settings) -> Result<(), Failure> {
     }
     Err(wrong(
         format!(
-            "{name} is set, but this is no pod of a Kubernetes cluster: {IN_CLUSTER} is not set"
+            "{name} is set, but the gate does not run in a pod of a Kubernetes cluster ({IN_CLUSTER} is not set)"
         ),
         format!("unset {name}, or run the gate in a pod"),
     ))

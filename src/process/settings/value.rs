@@ -113,7 +113,7 @@ fn has_known_units(text: &str) -> bool {
 pub(super) fn short_duration(name: &str, text: &str) -> Result<Duration, Failure> {
     match duration(name, text)? {
         duration if duration < Duration::from_millis(100) => Err(wrong(
-            format!("{name} is {}, in which nothing can happen", shown(text)),
+            format!("{name} is {}, which is too short", shown(text)),
             format!("set {name} to 100ms or more, as in 30s"),
         )),
         duration if duration > Duration::from_secs(60 * 60) => Err(wrong(
@@ -128,7 +128,7 @@ pub(super) fn short_duration(name: &str, text: &str) -> Result<Duration, Failure
 pub(super) fn count(name: &str, text: &str, most: usize) -> Result<usize, Failure> {
     text.parse().ok().filter(|count| (1..=most).contains(count)).ok_or_else(|| {
         wrong(
-            format!("{name} is {}, which is no whole number from 1 to {most}", shown(text)),
+            format!("{name} is {}, which is not a whole number from 1 to {most}", shown(text)),
             format!("set {name} to a number from 1 to {most}"),
         )
     })
@@ -140,7 +140,7 @@ pub(super) fn log(text: &str) -> Result<Targets, Failure> {
     let has_level = |part: &str| part.contains('=') || is_level(part.trim());
     Targets::from_str(text).ok().filter(|_| text.split(',').all(has_level)).ok_or_else(|| {
         wrong(
-            format!("GATE_LOG is {}, which is no level", shown(text)),
+            format!("GATE_LOG is {}, which is not a log level", shown(text)),
             "set GATE_LOG to error, warn, info, debug, trace or off, or by module, as in \
              info,upgrade_gate=debug",
         )
@@ -201,8 +201,11 @@ fn workload(text: &str) -> Result<WorkloadName, &'static str> {
 pub(super) fn object_name(name: &str, text: Option<String>) -> Result<Option<String>, Failure> {
     match text {
         Some(text) if !is_object_name(&text) => Err(wrong(
-            format!("{name} is {}, which no object of Kubernetes is called", shown(&text)),
-            format!("set {name} by the downward API"),
+            format!(
+                "{name} is {}, which cannot be the name of an object in Kubernetes",
+                shown(&text)
+            ),
+            format!("let the downward API set {name}, as the chart does, or unset it"),
         )),
         text => Ok(text),
     }
