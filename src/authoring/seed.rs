@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mongodb::bson::{DateTime, Document, RawBsonRef, RawDocument, RawDocumentBuf};
 
 use crate::authoring::collections::Collections;
-use crate::authoring::edit::MAX_DOCUMENT_SIZE;
+use crate::authoring::edit::{MAX_DOCUMENT_SIZE, is_too_deep};
 use crate::authoring::naming::Name;
 use crate::authoring::step_error::StepError;
 use crate::authoring::step_kind::StepKind;
@@ -164,6 +164,9 @@ fn encoded(
         if document.as_bytes().len() > MAX_DOCUMENT_SIZE {
             return Err(wrong("exceeds 16 MiB"));
         }
+        if is_too_deep(&document) {
+            return Err(wrong("nests deeper than the server can store"));
+        }
         match document.get("_id") {
             Ok(Some(
                 RawBsonRef::Array(_) | RawBsonRef::RegularExpression(_) | RawBsonRef::Undefined,
@@ -206,6 +209,11 @@ mod tests {
 
     use super::*;
 
+    /// A document with so many levels.
+    fn nested(levels: usize) -> Document {
+        (1..levels).fold(doc! { "_id": 1 }, |inner, _| doc! { "_id": 1, "a": inner })
+    }
+
     #[test]
     fn documents_that_the_server_could_not_take_are_a_mistake_and_contents_are_not_told() {
         let regex = Regex { pattern: cstr!("a").into(), options: cstr!("").into() };
@@ -217,10 +225,12 @@ mod tests {
             (vec![doc! { "_id": "a" }, doc! { "_id": "a", "secret": 1 }], "_id of another"),
             (vec![doc! { "_id": "a", "b\0c": 1 }], "BSON"),
             (vec![doc! { "_id": 1, "a": "x".repeat(MAX_DOCUMENT_SIZE) }], "16 MiB"),
+            (vec![nested(182)], "nests deeper"),
         ] {
             let mistake = Seed::new("roles", documents).own_mistake().unwrap();
             assert!(mistake.contains(what) && !mistake.contains("secret"), "{mistake}");
         }
+        assert_eq!(Seed::new("roles", [nested(180)]).own_mistake(), None);
         let fine = [doc! { "_id": 1 }, doc! { "_id": "1" }, doc! { "_id": { "a": 1 } }];
         assert_eq!(Seed::new("roles", fine).own_mistake(), None);
     }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use mongodb::bson::raw::{BindRawBsonRef, cstr};
 use mongodb::bson::{DateTime, RawBsonRef, RawDocument, RawDocumentBuf};
 
-use super::element::{MAX_DOCUMENT_SIZE, MAX_STORED_DEPTH, TOO_DEEP, Value, id, nests_beyond};
+use super::element::{MAX_DOCUMENT_SIZE, TOO_DEEP, Value, id, is_too_deep};
 use super::error::EditError;
 use crate::authoring::naming::Name;
 
@@ -202,7 +202,7 @@ impl<'a> Insert<'a> {
         if document.as_bytes().len() > MAX_DOCUMENT_SIZE {
             return Err(EditError::new("", "an inserted document exceeds 16 MiB"));
         }
-        if nests_beyond(MAX_STORED_DEPTH, document.as_bytes()) {
+        if is_too_deep(document) {
             return Err(EditError::new("", TOO_DEEP));
         }
         Ok(Insert { collection, document })

@@ -28,6 +28,11 @@ impl Value<'_> {
     }
 }
 
+/// Whether documents and arrays are nested deeper than the server can store.
+pub(crate) fn is_too_deep(document: &RawDocument) -> bool {
+    nests_beyond(MAX_STORED_DEPTH, document.as_bytes())
+}
+
 /// Whether documents and arrays are nested deeper than so many levels.
 pub(super) fn nests_beyond(levels: usize, bytes: &[u8]) -> bool {
     let Ok(document) = RawDocument::from_bytes(bytes) else { return false };

@@ -21,7 +21,7 @@ mod tree;
 pub(crate) use assign::Extent;
 pub use edits::Edits;
 pub(crate) use edits::{Counts, Inserts};
-pub(crate) use element::MAX_DOCUMENT_SIZE;
+pub(crate) use element::{MAX_DOCUMENT_SIZE, is_too_deep};
 pub(crate) use error::EditError;
 pub(crate) use statement::{deletion, guarded_deletion};
 pub(crate) use touched::{CHANGED, PURPOSE, Touched, stored_id};
