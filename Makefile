@@ -65,8 +65,9 @@ check: ## format, lints, documentation, licences
 		echo "make check: cargo-deny is not installed, so dependencies and licences were not checked"; \
 	fi
 
-readme: ## update the generated tables of README, guide and chart
+readme: setup ## update the generated tables of README, guide and chart, and the pictures of the program
 	UPDATE=1 $(CARGO) test --locked --lib --test readme --test chart its_generated
+	UPDATE=1 $(CARGO) test --locked --test operator the_guides_pictures
 
 # Node's packages go into the cache, not beside their list.
 pictures: ## read the drawings of README and guide with mermaid's own parser; needs Node

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use mongodb::Database;
+use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, Document, doc};
 use serde_json::Value;
 use support::{Gate, Server, db_hash, fixture};
@@ -16,8 +17,6 @@ type Unexpected = String;
 
 /// Entries of `relationships` to look at, by the item's `item_id` and their position.
 const ENTRIES: [(&str, usize); 3] = [("x.y_z-1", 0), ("cell-002", 0), ("by-both", 0)];
-
-const WIDTH: usize = 78;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -46,23 +45,27 @@ async fn story() -> Result<String, Unexpected> {
     println!("\n$ export GATE_MONGODB_URI='{uri}'");
 
     tell("May the new code start? Nobody has said yet what this database is.");
-    datalab.runs(&[("GATE_MODE", "check")], 11).await?;
+    datalab.runs(&[], "check", 11).await?;
 
     tell("It last ran 0.6.0. The operator says so.");
     let from = ("GATE_FROM_VERSION", "0.6.0");
-    datalab.runs(&[("GATE_MODE", "check"), from], 10).await?;
+    datalab.runs(&[from], "check", 10).await?;
 
     tell("What would the upgrade do?");
-    let plan = datalab.runs(&[("GATE_MODE", "plan"), from], 10).await?;
+    let plan = datalab.runs(&[from], "plan", 10).await?;
     same("the database after check and plan", db_hash(&database).await, loaded)?;
 
     tell("Do it.");
-    let upgrade = datalab.runs(&[("GATE_MODE", "upgrade"), from], 0).await?;
+    let upgrade = datalab.runs(&[from], "upgrade", 0).await?;
     let actions = |report: &Value| report["upgrades"][0]["actions"].clone();
     same("what the upgrade reports", actions(&upgrade), actions(&plan))?;
 
     tell("May the new code start now? The database says itself where it is.");
-    datalab.runs(&[("GATE_MODE", "check")], 0).await?;
+    datalab.runs(&[], "check", 0).await?;
+
+    tell("How did it get there?");
+    let status = datalab.runs(&[], "status", 0).await?;
+    same("what is recorded", status["status"]["recorded"].as_str(), Some("0.8.0"))?;
 
     tell("Three of the documents, before and after: found, gone, and named by refcode already.");
     let after = entries(&database).await?;
@@ -91,34 +94,29 @@ struct Operator {
 }
 
 impl Operator {
-    /// Runs the gate, shows command and report, and returns the report of the expected exit code.
-    async fn runs(&self, settings: &[(&str, &str)], code: i32) -> Result<Value, Unexpected> {
+    /// Runs the gate, shows the command and what the program says of it, and returns the report of the expected
+    /// exit code.
+    async fn runs(
+        &self,
+        settings: &[(&str, &str)],
+        mode: &str,
+        code: i32,
+    ) -> Result<Value, Unexpected> {
         let typed: Vec<_> =
-            settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        println!("\n$ {} datalab-upgrade", typed.join(" "));
-        let mut gate = self.gate.clone();
+            settings.iter().map(|(name, value)| format!("{name}={value} ")).collect();
+        println!("\n$ {}datalab-upgrade {mode}", typed.concat());
+        let file = std::env::temp_dir().join(format!("upgrade-gate-{}", ObjectId::new()));
+        let mut gate = self.gate.clone().arg(mode).set("GATE_REPORT_FORMAT", "text");
+        gate = gate.set("GATE_REPORT_FILE", file.to_string_lossy());
         for (name, value) in settings {
             gate = gate.set(name, *value);
         }
         let run = gate.run().await;
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        show("  ", &text(&run.report["message"]));
-        for upgrade in run.report["upgrades"].as_array().into_iter().flatten() {
-            let (version, state) = (text(&upgrade["version"]), text(&upgrade["state"]));
-            show("  ", &format!("{version} {state}: {}", text(&upgrade["description"])));
-            for action in upgrade["actions"].as_array().into_iter().flatten() {
-                show("    - ", &text(&action["description"]));
-            }
-        }
-        for warning in run.report["warnings"].as_array().into_iter().flatten() {
-            show("  warning: ", &text(warning));
-        }
-        if let Some(next) = run.report["next"].as_str() {
-            show("  next: ", next);
-        }
-        println!("  exit {} ({})", run.code.unwrap_or(-1), text(&run.report["outcome"]));
+        print!("{}", run.stdout);
+        let report = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
+        std::fs::remove_file(&file).map_err(|error| error.to_string())?;
         if run.code == Some(code) {
-            Ok(run.report)
+            serde_json::from_str(&report).map_err(|error| error.to_string())
         } else {
             Err(format!("expected exit {code}, but the gate ended so:\n{run}"))
         }
@@ -171,18 +169,4 @@ fn same<T: PartialEq + std::fmt::Debug>(what: &str, is: T, was: T) -> Result<(),
 
 fn tell(text: &str) {
     println!("\n# {text}");
-}
-
-/// Prints a text in lines that a terminal can hold; `head` stands before the first.
-fn show(head: &str, text: &str) {
-    let mut line = head.to_owned();
-    let indent = " ".repeat(head.len());
-    for word in text.split(' ') {
-        if line.trim().len() > head.trim().len() && line.len() + word.len() > WIDTH {
-            println!("{}", line.trim_end());
-            line.clone_from(&indent);
-        }
-        line += &format!("{word} ");
-    }
-    println!("{}", line.trim_end());
 }

@@ -197,7 +197,11 @@ impl Telling<'_> {
                 if !both || self.log_format == Some(LogFormat::Json) {
                     tell_end(report);
                 }
-                let text = if terminal { text::as_typed(&text, self.program) } else { text };
+                let text = match terminal {
+                    // set apart from the log
+                    true => format!("\n{}", text::as_typed(&text, self.program)),
+                    false => text,
+                };
                 let mut stdout = io::stdout().lock();
                 let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
             }

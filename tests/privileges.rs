@@ -110,9 +110,13 @@ async fn who_only_asks_needs_to_read_the_record_only() {
     fixture::load(&server.client().await.database("datalabvue")).await;
     let gate = datalab(&server, &role).await;
     assert_eq!(gate.run().await.code, Some(0));
-    for mode in ["check", "wait"] {
+    for mode in ["check", "wait", "status"] {
         let run = datalab(&server, &role[..1]).await.mode(mode).run().await;
         assert_eq!(run.code, Some(0), "{run}");
+        if mode == "status" {
+            assert_eq!(run.report["status"]["history"][0]["action"], "upgrade", "{run}");
+            assert_eq!(run.report["status"]["check"]["exit_code"], 0, "{run}");
+        }
         let run = datalab(&server, &[]).await.mode(mode).run().await;
         assert_eq!(run.code, Some(17), "{run}");
     }

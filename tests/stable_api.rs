@@ -417,7 +417,7 @@ async fn everything(server: &Server, app: &str, transactions: bool) {
     }
     let database = filled(server, app).await;
     let gate = scenario(&database.uri, "0.8.0", "0.8.0=move_field").set("GATE_TIMEOUT", "0s");
-    for mode in ["check", "wait", "upgrade"] {
+    for mode in ["check", "wait", "status", "upgrade"] {
         assert_ran(&gate.clone().mode(mode).run().await);
     }
     let repair = gate.mode("record").set("GATE_EXPECT_VERSION", "0.8.0");

@@ -219,8 +219,12 @@ impl Text {
             );
         }
         if let Some(late) = upgrade.late {
-            self.line(1, format!("late: {} that old code had written meanwhile", documents(late)));
+            self.late(1, late);
         }
+    }
+
+    fn late(&mut self, depth: usize, late: u64) {
+        self.line(depth, format!("written meanwhile by old code: {}", documents(late)));
     }
 
     fn actions(&mut self, depth: usize, actions: &[UpgradeAction]) {
@@ -369,7 +373,7 @@ impl Text {
             (upgrades, did) => self.line(2, format!("{upgrades}: {did}")),
         }
         if let Some(late) = entry.late {
-            self.line(2, format!("late: {} that old code had written meanwhile", documents(late)));
+            self.late(2, late);
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod guide;
 mod mongod;
 pub mod proxy;
 mod server;
+pub mod terminal;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
