@@ -161,14 +161,20 @@ fn normalised(text: &str) -> String {
             && ["ms", "us", "s", "m"].contains(&&bare[number.len()..]);
         match () {
             // a duration may have several parts
-            () if is_duration && normal.ends_with("<time> ") => {}
+            () if is_duration && normal.ends_with("<time> ") => {
+                normal.pop();
+                normal += &format!("{}{space}", &word[bare.len()..]);
+            }
+            () if word.starts_with("duration_ms=") => {
+                normal += &format!("duration_ms=<time>{space}")
+            }
             () if is_duration => normal += &format!("<time>{}{space}", &word[bare.len()..]),
             () if is_time => normal += &format!("<date>{}{space}", &word[bare.len()..]),
             () if is_id => normal += &format!("<id>{}{space}", &word[bare.len()..]),
             () => normal += &format!("{word}{space}"),
         }
     }
-    normal.replace("<time> <time>", "<time>")
+    normal
 }
 
 #[tokio::test]
@@ -182,10 +188,10 @@ async fn at_a_terminal_of_any_width_the_report_is_text_and_names_the_next_comman
             ("GATE_FROM_VERSION", "0.6.0".to_owned()),
             ("HOSTNAME", "lab".to_owned()),
         ]);
-        let run = |columns, arguments: &[&str], settings: &BTreeMap<&str, String>| {
-            at_terminal(columns, Path::new(DATALAB), arguments, settings)
+        let run = async |columns, arguments: &[&str], settings: &BTreeMap<&str, String>| {
+            at_terminal(columns, Path::new(DATALAB), arguments, settings).await
         };
-        let wide = run(200, &["plan"], &settings);
+        let wide = run(200, &["plan"], &settings).await;
         assert_eq!(wide.code, 10, "{wide:?}");
         let report = wide.report();
         assert!(report.starts_with("\ndatalab 0.8.0, mode plan, database "), "{wide:?}");
@@ -194,14 +200,14 @@ async fn at_a_terminal_of_any_width_the_report_is_text_and_names_the_next_comman
         // the outcome is said once
         assert!(!wide.output.contains("gate closed"), "{wide:?}");
         assert!(wide.output.contains("\x1b[32m"), "the log is coloured: {wide:?}");
-        let narrow = run(20, &["plan"], &settings);
+        let narrow = run(20, &["plan"], &settings).await;
         assert_eq!(normalised(&narrow.report()), normalised(&report));
         settings.insert("NO_COLOR", "1".to_owned());
-        let plain = run(80, &["plan"], &settings);
+        let plain = run(80, &["plan"], &settings).await;
         assert!(!plain.output.contains("\x1b[32m"), "{plain:?}");
         // for programs
         settings.insert("GATE_REPORT_FORMAT", "json".to_owned());
-        let json = run(80, &["plan"], &settings);
+        let json = run(80, &["plan"], &settings).await;
         let (_, line) = json.output.split_once("{\"app\":").unwrap();
         let line = format!("{{\"app\":{}", line.lines().next().unwrap());
         assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["exit_code"], 10);
@@ -210,7 +216,7 @@ async fn at_a_terminal_of_any_width_the_report_is_text_and_names_the_next_comman
         settings.insert("GATE_REPORT_FORMAT", "text".to_owned());
         for (arguments, mode) in [(&["plan", "plan"][..], ""), (&["plan"], "upgrade")] {
             settings.insert("GATE_MODE", mode.to_owned());
-            let wrong = run(80, arguments, &settings);
+            let wrong = run(80, arguments, &settings).await;
             assert_eq!(wrong.code, 16, "{wrong:?}");
             assert!(wrong.report().contains("closed (exit 16, setting_wrong): the "), "{wrong:?}");
         }
@@ -505,7 +511,7 @@ async fn the_guides_pictures_are_what_the_program_says() {
             let typed: String =
                 set.iter().map(|(name, value)| format!("{name}={value} ")).collect();
             settings.extend(set.iter().map(|(name, value)| (*name, (*value).to_owned())));
-            let ran = at_terminal(COLUMNS, Path::new(DATALAB), &[mode], &settings);
+            let ran = at_terminal(COLUMNS, Path::new(DATALAB), &[mode], &settings).await;
             let typed = format!("{typed}datalab-upgrade {mode}");
             shown.push(Shown { typed, output: ran.output });
         }

@@ -30,25 +30,25 @@ impl Typed {
 }
 
 /// Runs a program at a terminal of so many columns, with no other environment than this.
-pub fn at_terminal(
+pub async fn at_terminal(
     columns: u32,
     program: &Path,
     arguments: &[&str],
     settings: &BTreeMap<&str, String>,
 ) -> Typed {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let ran = Command::new("python3")
+    let mut command = Command::new("python3");
+    command
         .args([TOOL, "run", &columns.to_string()])
         .arg(program)
         .args(arguments)
         .env_clear()
-        .env("PATH", path)
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .env("TERM", "xterm-256color")
         .envs(settings)
         .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .unwrap();
+        .stderr(Stdio::inherit());
+    // the test's own clients go on meanwhile
+    let ran = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     assert!(ran.status.success(), "tests/tools/terminal failed");
     serde_json::from_slice(&ran.stdout).unwrap()
 }
