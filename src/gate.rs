@@ -346,7 +346,9 @@ impl Gate {
         };
         let doubt = Doubt::new(settings.connect_timeout, deadline);
         let store = Store { database, direct, names: self.names.clone(), doubt };
-        let quiesce = self.workloads.clone().map(|workloads| Quiesce {
+        // a sweep stops nothing, and so has nothing to give back
+        let workloads = self.workloads.clone().filter(|_| settings.mode != Mode::Sweep);
+        let quiesce = workloads.map(|workloads| Quiesce {
             memory: Memory::new(&store.database, &self.names),
             quiesced: Quiesced::new(workloads.clone()),
             workloads,
@@ -364,6 +366,7 @@ impl Gate {
             deadline,
             activity: Activity::default(),
             took_lock: false,
+            transactions: true,
             started: false,
             quiesce,
             unanswered: Default::default(),
@@ -376,6 +379,7 @@ impl Gate {
             Mode::Plan => Box::pin(run.plan()).await,
             Mode::Status => Box::pin(run.status()).await,
             Mode::Upgrade => Box::pin(run.upgrade()).await,
+            Mode::Sweep => Box::pin(run.sweep()).await,
             Mode::Record => run.record().await,
             Mode::Resume => Box::pin(run.resume_workloads()).await,
         };

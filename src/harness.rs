@@ -548,10 +548,17 @@ async fn kept(database: &Database) -> Result<BTreeMap<String, Vec<Document>>, De
 fn forget_runs(record: &mut Document) {
     if let Ok(history) = record.get_array_mut("history") {
         for entry in history.iter_mut().filter_map(Bson::as_document_mut) {
-            for key in ["timestamp", "run_id", "host", "duration_ms", "actions", "late"] {
+            for key in
+                ["documents", "timestamp", "run_id", "host", "duration_ms", "actions", "late"]
+            {
                 entry.remove(key);
             }
         }
+        // a killed sweep leaves the entry of what it did
+        let is_sweep = |entry: &Bson| {
+            entry.as_document().is_some_and(|e| e.get_str("action").is_ok_and(|it| it == "sweep"))
+        };
+        history.dedup_by(|next, entry| is_sweep(next) && is_sweep(entry));
     }
 }
 

@@ -53,7 +53,7 @@ pub use process::action::{ActionType, UpgradeAction};
 pub use process::exit::Outcome;
 pub use process::failure::Failure;
 pub use process::report::{
-    Report, Unfinished, UpgradeReport, UpgradeState, WorkloadReport, WorkloadState,
+    NotSwept, Report, Unfinished, UpgradeReport, UpgradeState, WorkloadReport, WorkloadState,
 };
 pub use process::settings::Settings;
 pub use quiesce::observer::{Notice, Observer, Occasion, Tone};

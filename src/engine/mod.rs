@@ -8,6 +8,7 @@
 //! - `documents`: the documents of a transform on their way: found, looked up, computed, written.
 //! - `apply`: a version. `work`: the session and the stored record of a run. `transact`: a transaction that moves the
 //!   record.
+//! - `sweep`: convergent steps of applied versions, once more.
 //! - `condition`: conditions on a server. `context`: what every part needs. `author`: what is said when the author's
 //!   code refuses. `failing`: why an upgrade failed. `background`: work on other threads.
 
@@ -20,5 +21,6 @@ pub(crate) mod documents;
 pub(crate) mod failing;
 pub(crate) mod preflight;
 pub(crate) mod steps;
+pub(crate) mod sweep;
 pub(crate) mod transact;
 pub(crate) mod work;

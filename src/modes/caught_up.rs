@@ -7,6 +7,7 @@ use crate::authoring::table::VersionUpgrade;
 use crate::modes::run::Run;
 use crate::process::failure::Failure;
 use crate::server::connection;
+use crate::server::privileges::Need;
 use crate::server::stop::RunError;
 
 /// What a run is doing that waits so.
@@ -28,11 +29,20 @@ impl Run<'_> {
             let steps = upgrade.steps().filter(|step| step.command().is_none());
             collections.extend(steps.flat_map(|step| step.reads()));
         }
+        self.collections_caught_up(collections, &self.plan_needs(upgrades)).await
+    }
+
+    /// The same for the documents of these collections, which take these privileges to read.
+    pub(super) async fn collections_caught_up(
+        &self,
+        mut collections: Vec<&str>,
+        needs: &[Need],
+    ) -> Result<Option<Timestamp>, Failure> {
         collections.sort_unstable();
         collections.dedup();
         match self.caught_up(&collections).await {
             Ok(since) => Ok(since),
-            Err(error) => Err(self.explain(error, WAITING, &self.plan_needs(upgrades)).await),
+            Err(error) => Err(self.explain(error, WAITING, needs).await),
         }
     }
 

@@ -4,6 +4,7 @@
 //! - `upgrade`: mode `upgrade`; `prepare` makes sure of everything before its first write, `absent` warns of collections
 //!   that are not there, `caught_up` waits until a majority has what was written before. `doubt`: what is said of a
 //!   commit that was not answered.
+//! - `sweep`: mode `sweep`.
 //! - `status`: mode `status`. `repair`: mode `record`. `quiesce`: stopping workloads and giving them back, and mode `resume`.
 
 mod absent;
@@ -14,4 +15,5 @@ mod quiesce;
 mod repair;
 pub(crate) mod run;
 mod status;
+mod sweep;
 mod upgrade;

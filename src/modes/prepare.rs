@@ -197,7 +197,7 @@ impl Run<'_> {
         self.ask_conditions(context, upgrade, later, since).await
     }
 
-    async fn ask_conditions(
+    pub(super) async fn ask_conditions(
         &mut self,
         context: &Context,
         upgrade: &VersionUpgrade,

@@ -89,6 +89,8 @@ pub(crate) struct Run<'a> {
     pub(crate) activity: Activity,
     /// Whether the run held the lock, and so may have written.
     pub(crate) took_lock: bool,
+    /// Whether the server has transactions, once that is known.
+    pub(crate) transactions: bool,
     /// Whether it began to apply upgrades.
     pub(crate) started: bool,
     pub(crate) report: &'a mut Report,

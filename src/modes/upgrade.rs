@@ -11,6 +11,7 @@ use crate::engine::context::Context;
 use crate::engine::failing::{closed, closed_applying, closed_in_preflight};
 use crate::engine::preflight::estimate::Estimate;
 use crate::engine::preflight::versions::{PreflightFor, preflight};
+use crate::engine::sweep::Selection;
 use crate::engine::work::Work;
 use crate::modes::run::{POLL, PREFLIGHT, Run, SAY, lock_held};
 use crate::process::checkpoint::Point;
@@ -43,7 +44,7 @@ const STANDING: Duration = Duration::from_millis(400);
 const STAGED: Duration = Duration::from_millis(700);
 
 /// How often a run decides again because the record moved under it.
-const DECISIONS: u32 = 20;
+pub(super) const DECISIONS: u32 = 20;
 
 /// What a run is doing when it applies upgrades.
 const UPGRADING: &str = "upgrading";
@@ -56,6 +57,7 @@ const LATE_WRITERS: &str = "code of an earlier version that is still running may
 #[derive(Clone, Copy)]
 pub(super) enum LockedWork<'a> {
     Upgrade,
+    Sweep(&'a Selection<'a>),
     Repair(&'a Repair),
     Resume,
     /// Nothing but giving back what an earlier run stopped: this one ends with a failure.
@@ -115,13 +117,18 @@ impl Run<'_> {
 
     /// Where the database stands, read once more: another run may have taken over.
     async fn standing(&mut self) -> String {
-        let until = self.stop.time_left(Duration::from_secs(1), STANDING);
         // without an answer, what the run knows stands: every commit was answered
-        if let Some(Ok(observed)) = within(Some(until), self.store.observe(&self.lock.run_id)).await
-        {
-            self.note_recorded(&observed.recorded);
-        }
+        self.standing_record().await;
         self.report.standing()
+    }
+
+    /// What is recorded, read once more as a run fails; none without an answer.
+    pub(super) async fn standing_record(&mut self) -> Option<Recorded> {
+        let until = self.stop.time_left(Duration::from_secs(1), STANDING);
+        let observing = self.store.observe(&self.lock.run_id);
+        let observed = within(Some(until), observing).await?.ok()?;
+        self.note_recorded(&observed.recorded);
+        Some(observed.recorded)
     }
 
     async fn decide_and_upgrade(&mut self) -> Result<String, Failure> {
@@ -256,11 +263,14 @@ impl Run<'_> {
         context.checkpoints.reached(Point::Locked).await;
         let watch = context.quiesced.watch(self.lock.lease / 3, &self.stop);
         let ended = catch_panics(async {
-            if let LockedWork::Upgrade | LockedWork::Repair(_) = under {
+            if let LockedWork::Upgrade | LockedWork::Sweep(_) | LockedWork::Repair(_) = under {
                 self.remove_leftovers().await?;
             }
             match under {
                 LockedWork::Upgrade => Box::pin(self.work(&context, &mut session)).await,
+                LockedWork::Sweep(selection) => {
+                    Box::pin(self.sweep_locked(&context, &mut session, selection)).await
+                }
                 LockedWork::Repair(repair) => self.repair(repair, session.as_mut()).await,
                 LockedWork::Resume => self.check().await,
                 LockedWork::Refused(failure) => Err(failure.clone()),

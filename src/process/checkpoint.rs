@@ -17,6 +17,8 @@ pub enum Point {
     Staged,
     /// A transaction is committed; on a standalone, its edits are written.
     Committed,
+    /// The entry of mode `sweep` is stored on a standalone, and nothing that it is to count is written.
+    SweepNoted,
     /// A batch's edits are written on a standalone, and its place in the journal is not.
     Edited,
     /// A command is about to be sent.

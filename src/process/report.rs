@@ -42,6 +42,12 @@ pub struct Report {
     pub in_doubt: Option<String>,
     /// Each version that was applied, or would be, in order.
     pub upgrades: Vec<UpgradeReport>,
+    /// In mode `sweep`: how many documents were changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swept: Option<u64>,
+    /// In mode `sweep`: the steps that were not run once more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_swept: Vec<NotSwept>,
     /// The versions whose upgrades remain.
     pub remaining: Vec<String>,
     /// The upgrade that is unfinished.
@@ -104,6 +110,22 @@ pub enum UpgradeState {
     Planned,
     /// They are in the database, with the record.
     Applied,
+    /// They were in the database before, and their convergent steps were run once more.
+    Swept,
+}
+
+/// What a report says of a step that mode `sweep` does not run.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct NotSwept {
+    /// The version of its upgrade.
+    pub version: String,
+    /// The step.
+    pub step: String,
+    /// The collections that it writes to.
+    pub collection: String,
+    /// Why it is not run.
+    pub reason: String,
 }
 
 /// What a report says of an unfinished upgrade.
@@ -157,6 +179,11 @@ impl Report {
 
     /// The state in which a run that may have written leaves the database, for its final message.
     pub(crate) fn standing(&self) -> String {
+        match self.swept {
+            Some(0) => return String::new(),
+            Some(n) => return format!("{n} document(s) swept before that stay so"),
+            None => {}
+        }
         let applied: Vec<&str> = self
             .upgrades
             .iter()
@@ -204,6 +231,7 @@ impl Report {
             upgrade.actions.clear();
         }
         short.warnings.clear();
+        short.not_swept.clear();
         let keeps_upgrades = short.to_json();
         if fits(&keeps_upgrades) {
             return keeps_upgrades;

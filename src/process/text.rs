@@ -10,7 +10,7 @@ use mongodb::bson::Bson;
 use crate::process::action::UpgradeAction;
 use crate::process::exit::Outcome;
 use crate::process::report::{
-    Report, Unfinished, UpgradeReport, UpgradeState, WorkloadReport, WorkloadState,
+    NotSwept, Report, Unfinished, UpgradeReport, UpgradeState, WorkloadReport, WorkloadState,
 };
 use crate::process::status::{
     HistoryEntry, LockStatus, Status, StepState, StoppedWorkload, UnfinishedStatus, Verdict,
@@ -162,6 +162,15 @@ impl Text {
         if !report.upgrades.is_empty() {
             self.blank();
         }
+        if !report.not_swept.is_empty() {
+            self.line(0, "not swept:");
+        }
+        for NotSwept { version, step, collection, reason } in &report.not_swept {
+            self.line(1, format!("- {version}, step \"{step}\" ({collection}): {reason}"));
+        }
+        if let Some(n) = report.swept {
+            self.line(0, format!("swept: {}", documents(n)));
+        }
         if !report.remaining.is_empty() {
             self.line(0, format!("remaining: {}", report.remaining.join(", ")));
         }
@@ -198,6 +207,7 @@ impl Text {
             }
             (UpgradeState::Applied, None) => "applied".to_owned(),
             (UpgradeState::Applied, Some(ms)) => format!("applied in {}", duration(ms)),
+            (UpgradeState::Swept, _) => "swept".to_owned(),
         };
         self.line(0, format!("{version} {state}: {description}"));
         self.actions(1, actions);

@@ -160,6 +160,9 @@ impl Sent {
             (None, Some(journal)) => (&journal.version, Change::Begin(journal.clone())),
             (Some(_), Some(journal)) => (&journal.version, Change::Part(journal.clone())),
             (Some(_), None) => (&to.text, Change::Apply),
+            (None, None) if from.is_some_and(|from| sweeps(from, to)) => {
+                (&to.text, Change::Sweep(to.clone()))
+            }
             (None, None) if from.is_some_and(|from| from.stamping().is_some()) && !moves => {
                 (&to.text, Change::Stamped(to.clone()))
             }
@@ -264,6 +267,9 @@ impl Sent {
             Change::Record => format!("whether {version} was recorded"),
             Change::Begin(_) => format!("whether the upgrade to {version} has begun"),
             Change::Part(_) => format!("whether the last batch or step of {version} was applied"),
+            Change::Sweep(ref to) if is_sweep(to) => {
+                "whether the last documents of the sweep were changed".to_owned()
+            }
             Change::Sweep(_) => {
                 format!(
                     "whether documents written during the upgrade to {version} were upgraded too"
@@ -276,4 +282,15 @@ impl Sent {
             }
         }
     }
+}
+
+/// Whether a record's newest entry is of mode `sweep`.
+fn is_sweep(record: &Record) -> bool {
+    record.history.last().is_some_and(|entry| entry.action == Action::Sweep)
+}
+
+/// Whether mode `sweep` moves the record between two states.
+fn sweeps(from: &Record, to: &Record) -> bool {
+    let changes = from.text == to.text && from.history != to.history;
+    changes && (is_sweep(to) || is_sweep(from))
 }

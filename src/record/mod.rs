@@ -6,6 +6,7 @@
 //! - `store`: reads the record and moves it from one state to the next. `doubt`: the outcome of a move that
 //!   was not answered.
 //! - `lock`: the lease in the document next to the record.
+//! - `swept`: the entry of mode `sweep`.
 //! - `staged`: old values of an edit under way, where one statement cannot hold them.
 //! - `remembered`: which workloads were stopped, and how many replicas each had.
 //! - `stamp`: the version that an application keeps in a document of its own.
@@ -27,5 +28,6 @@ pub(crate) mod staged;
 pub(crate) mod stamp;
 pub(crate) mod store;
 pub(crate) mod stored;
+pub(crate) mod swept;
 #[cfg(test)]
 mod tests;

@@ -59,9 +59,16 @@ impl Move {
             Some(new) => {
                 update.insert("$push", doc! { "history": { "$each": entries(new) } });
             }
-            None => {
-                set.insert("history", entries(&to.history));
-            }
+            None => match (from.history.split_last(), to.history.split_last()) {
+                (Some((_, before)), Some((newest, rest))) if before == rest => {
+                    let newest = entries(std::slice::from_ref(newest));
+                    let place = format!("history.{}", rest.len());
+                    newest.into_iter().for_each(|newest| _ = set.insert(&place, newest));
+                }
+                _ => {
+                    set.insert("history", entries(&to.history));
+                }
+            },
         }
         match (&from.journal, journal) {
             (_, Some(journal)) => {

@@ -19,6 +19,7 @@ use crate::record::journal::*;
 use crate::record::moves::*;
 use crate::record::names::*;
 use crate::record::stamp::stamped::*;
+use crate::record::swept::*;
 use crate::version::Version;
 
 fn version(text: &str) -> Version {
@@ -413,7 +414,9 @@ fn a_record_that_stays_is_an_update_all_the_same() {
 
 #[test]
 fn a_capped_history_is_set_whole() {
-    let entries = vec!["auto_stamp 0.8.0"; HISTORY_ENTRIES];
+    let entries: Vec<String> =
+        (0..HISTORY_ENTRIES).map(|n| format!("auto_stamp 0.8.{n}")).collect();
+    let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
     let from = readable(&stored("0.8.0", &entries));
     let to = from.stamped(&version("0.9.0"), &writer());
     let (filter, update) = update(&from, &to);
@@ -645,7 +648,38 @@ fn late_documents_are_added_to_the_newest_entry() {
     assert_eq!(newest.get_i64("late").unwrap(), 5);
     assert_eq!(late.history[0], record.history[0]);
     let (_, update) = update(&record, &late);
-    assert!(update.get_document("$set").unwrap().contains_key("history"));
+    let newest = doc! { "history.1": newest };
+    assert_eq!(update, doc! { "$set": newest }, "and the others are not sent again");
+}
+
+#[test]
+fn a_sweep_grows_one_entry_that_says_nothing_of_the_floor() {
+    let (names, writer) = (names(), writer());
+    let python = ["initialise 0.7.0", "upgrade 0.8.0a3", "auto_stamp v0.8.0"];
+    let record = readable(&stored("v0.8.0", &python));
+    let swept = |documents| Swept { documents, actions: applied(1).actions, duration_ms: 3 };
+    let once = record.swept(&writer, &swept(2));
+    assert_eq!(texts(&once)[3..], ["Sweep 0.8.0"]);
+    assert_eq!((&once.text, once.floor()), (&record.text, record.floor()));
+    let newest = Document::try_from(&once.history[3].document).unwrap();
+    assert_eq!(newest.get_str("version").unwrap(), "v0.8.0", "as it is stored");
+    assert_eq!(newest.get_str("floor").unwrap(), "0.8.0-alpha.3");
+    assert_eq!(newest.get_i64("documents").unwrap(), 2);
+    let Move::Update { update, .. } = Move::between(Some(&record), &once, &names).unwrap() else {
+        panic!("an insert")
+    };
+    assert_eq!(update.keys().collect::<Vec<_>>(), ["$push"]);
+
+    let twice = once.swept(&writer, &swept(5));
+    assert_eq!(twice.history.len(), 4);
+    assert_eq!((twice.swept_by("run"), twice.swept_by("another")), (5, 0));
+    assert!(!twice.is_state(&once));
+    assert_eq!(twice.without_sweep(&writer), Some(record.clone()));
+    assert_eq!(record.without_sweep(&writer), None);
+    // another run's is another entry
+    let other = Writer { run_id: "other".to_owned(), ..writer.clone() };
+    assert_eq!(twice.swept(&other, &swept(1)).history.len(), 5);
+    assert_eq!(twice.without_sweep(&other), None);
 }
 
 #[test]

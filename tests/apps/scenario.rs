@@ -196,6 +196,32 @@ fn upgrade(version: &str, name: &str) -> Upgrade {
                 .action(ActionType::Update, "pinned", "Pin {n} owner(s)")
                 .convergent(),
         ),
+        // renames a field of people, which owners are looked up by
+        "same_people" => new("move old_name to name in people").step(
+            Transform::new("people", |person, _, edits| {
+                if let Some(name) = get(person, "old_name")? {
+                    edits.set("name", name);
+                    edits.unset("old_name");
+                }
+                Ok(())
+            })
+            .named("same people")
+            .filter(doc! { "old_name": { "$exists": true } })
+            .convergent(),
+        ),
+        // the other way round: what this leaves is the old shape to move_field
+        "back" => new("move b back to a in things").step(
+            Transform::new("things", |thing, _, edits| {
+                if let Some(b) = get(thing, "b")? {
+                    edits.set("a", b);
+                    edits.unset("b");
+                }
+                Ok(())
+            })
+            .named("back")
+            .filter(doc! { "b": { "$exists": true } })
+            .convergent(),
+        ),
         // an author's code that takes long for one document
         "ponder" => new("think about things").step(
             Transform::new("things", |_, _, edits| {

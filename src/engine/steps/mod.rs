@@ -8,7 +8,7 @@ pub(crate) mod kind;
 pub(crate) mod lifetime;
 mod seed;
 mod transaction;
-mod transform;
+pub(crate) mod transform;
 
 use crate::authoring::step::Step;
 use crate::engine::steps::kind::StepWork;

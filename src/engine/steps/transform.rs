@@ -454,7 +454,7 @@ fn past(
 
 /// Edits one batch outside transactions, until no document of it needs an edit any more; `done` is what
 /// was written, also where this fails.
-async fn edit_guarded(
+pub(crate) async fn edit_guarded(
     context: &Context,
     upgrade: &VersionUpgrade,
     transform: &Transform,

@@ -93,6 +93,8 @@ pub enum Mode {
     Plan,
     /// Says what is stored.
     Status,
+    /// Upgrades what old code has written since the upgrade.
+    Sweep,
     /// Repairs the record.
     Record,
     /// Gives the workloads that an upgrade stopped their replicas back.

@@ -336,6 +336,10 @@ fn check_scope(name: &str, mode: Option<Mode>) -> Result<(), Failure> {
             format!("{name} has no meaning in mode {mode}, only in {}", table::in_modes(modes)),
             format!("unset {name} or change GATE_MODE"),
         )),
+        (Scope::Except(modes), Some(mode)) if modes.contains(&mode) => Err(wrong(
+            format!("{name} has no meaning in mode {mode}"),
+            format!("unset {name} or change GATE_MODE"),
+        )),
         _ => Ok(()),
     }
 }

@@ -36,6 +36,8 @@ pub enum Scope {
     Always,
     /// Runs in one of these modes.
     Only(&'static [Mode]),
+    /// Runs in any other mode than these.
+    Except(&'static [Mode]),
 }
 
 /// The table, and the texts that are read by it: a field is the setting of its name, and has a text if the
@@ -65,8 +67,10 @@ settings! {
     mode: String = always("GATE_MODE", Value("upgrade"),
         "`upgrade`: bring the database up to date, then open; `check`: say whether it is open; \
          `wait`: check until it is open; `plan`: list what an upgrade would do; `status`: say \
-         what is stored and what `check` would say, and exit 0; `record`: repair the record; `resume`: where it is open, give stopped workloads their replicas back. Only \
-         `upgrade` and `record` write to the application's data and the record"),
+         what is stored and what `check` would say, and exit 0; `sweep`: upgrade what old code has \
+         written since the upgrade; `record`: repair the record; `resume`: where it is open, give \
+         stopped workloads their replicas back. Only `upgrade`, `sweep` and `record` write to the \
+         application's data and the record"),
     initialise: String = always("GATE_INITIALISE", Value("no"),
         "`fresh`: record the code version in an unrecorded database that holds no documents"),
     from_version: Option<String> = always("GATE_FROM_VERSION", Words(""),
@@ -113,7 +117,7 @@ settings! {
         "id of the unfinished upgrade to give up, as exits 12 and 14 print it"),
     events: String = always("GATE_EVENTS", Value("false"),
         "`true`: tell the gate's Kubernetes Job, or else its pod, by Events how the run goes"),
-    quiesce: Option<String> = always("GATE_QUIESCE", Words("off"),
+    quiesce: Option<String> = except(&[Mode::Sweep], "GATE_QUIESCE", Words("off"),
         "workloads of the gate's namespace to stop while upgrades are applied, as in \
          `deployment/web,statefulset/worker`; `resume` gives their replicas back"),
     quiesce_timeout: String = always("GATE_QUIESCE_TIMEOUT", Value("2m"),
@@ -139,6 +143,15 @@ const fn always(name: &'static str, default: Fallback, meaning: &'static str) ->
     Setting { name, default, scope: Scope::Always, meaning }
 }
 
+const fn except(
+    modes: &'static [Mode],
+    name: &'static str,
+    default: Fallback,
+    meaning: &'static str,
+) -> Setting {
+    Setting { name, default, scope: Scope::Except(modes), meaning }
+}
+
 const fn only(
     modes: &'static [Mode],
     name: &'static str,
@@ -154,6 +167,7 @@ impl Setting {
         match self.scope {
             Scope::Always => self.meaning.into(),
             Scope::Only(modes) => format!("{} ({} only)", self.meaning, in_modes(modes)),
+            Scope::Except(modes) => format!("{} (not in {})", self.meaning, in_modes(modes)),
         }
     }
 }

@@ -308,7 +308,7 @@ fn every_mode_is_read_and_displayed_alike() {
     }
     assert_says(
         &refused(&[("GATE_MODE", "upgrdae")]),
-        &["\"upgrdae\"", "upgrade or check or wait or plan or ", "the nearest is upgrade"],
+        &["\"upgrdae\"", "plan or status or sweep or record or resume", "the nearest is upgrade"],
     );
     assert!(!refused(&[("GATE_MODE", "xyz")]).contains("nearest"));
 }
