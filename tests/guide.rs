@@ -86,6 +86,48 @@ async fn an_existing_database_is_asked_planned_and_upgraded() {
     operator.runs("record", 16);
 }
 
+/// The texts between backticks.
+fn quoted(page: &str) -> impl Iterator<Item = &str> {
+    page.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+#[tokio::test]
+async fn the_page_for_when_something_goes_wrong_has_the_programs_words() {
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/exit-codes.md")).unwrap();
+    let file = |name: &str| fs::read_to_string(Path::new(ROOT).join(name)).unwrap();
+    let (settings, values) = (file("docs/settings.md"), file("charts/upgrade-gate/README.md"));
+    let own =
+        ["hooks.", "image.", "serviceAccount.", "nodeSelector", "tolerations", "extraVolumes"];
+    for text in quoted(&page) {
+        for name in text.split(|c: char| !c.is_ascii_uppercase() && c != '_') {
+            let known = !name.starts_with("GATE_") || settings.contains(&format!("`{name}`"));
+            assert!(known, "{name} is not a setting");
+        }
+        let known =
+            !own.iter().any(|own| text.starts_with(own)) || values.contains(&format!("`{text}`"));
+        assert!(known, "{text} is not a value of the chart");
+    }
+
+    // what the terminal shows, and what a log's last line has
+    let server = Server::shared().await;
+    let database = server.database().await;
+    let operator = Operator::new(&database, server).await;
+    let closed = operator.run("GATE_REPORT_FORMAT=text GATE_LOG_FORMAT=json datalab-upgrade");
+    assert_eq!(closed.code, Some(11), "{}", closed.all);
+    assert!(page.contains("`closed (exit 13, condition_failed): …`") && page.contains("`next: …`"));
+    assert!(closed.all.contains("closed (exit 11, unrecorded): "), "{}", closed.all);
+    assert!(closed.all.contains("\nnext: "), "{}", closed.all);
+    let last = closed.all.lines().rfind(|line| line.starts_with('{')).unwrap();
+    let last: Value = serde_json::from_str(last).unwrap();
+    for field in ["reason", "next"] {
+        assert!(page.contains(&format!("`{field}`")) && last[field].is_string(), "{last}");
+    }
+    let untouched = db_hash(&database).await;
+    let status = operator.runs("status", 0);
+    assert_eq!(status["mode"], "status", "{status}");
+    assert_eq!(db_hash(&database).await, untouched);
+}
+
 /// Stands in for `mongodump` and `mongorestore --drop`, of all collections or of all but one.
 async fn restore(database: &Database, backup: &Backup, but: Option<&str>) {
     for (name, documents) in backup {

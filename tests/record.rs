@@ -452,6 +452,31 @@ async fn an_unfinished_upgrade_is_given_up_only_by_its_name() {
     assert_code(&unknown().run().await, 0);
 }
 
+/// As `docs/exit-codes.md` tells it: what it does, and the way out of it.
+#[tokio::test]
+async fn an_older_python_server_that_restarts_over_an_unfinished_upgrade_is_15_and_repaired() {
+    // a server of the recorded version stamps as well as one between it and the upgrade
+    for stamped in ["0.7.0", "0.7.5"] {
+        let (database, id) = interrupted().await;
+        python_stamps(&database, &[&format!("auto_stamp {stamped}")]);
+        let before = db_hash(&database).await;
+        for mode in MODES {
+            let run = scenario(&database, "0.8.0", "0.8.0=same_key").mode(mode).run().await;
+            assert_code(&run, 15);
+            let expect = format!("GATE_EXPECT_VERSION={stamped}");
+            let discard = format!("GATE_DISCARD_JOURNAL={id}");
+            assert_says(&run, &["something else wrote to it", &expect, &discard]);
+        }
+        assert_eq!(before, db_hash(&database).await);
+
+        let repair = repair(&database, "0.8.0", "0.8.0=same_key", stamped, "0.7.0");
+        assert_code(&repair.set("GATE_DISCARD_JOURNAL", &id).run().await, 10);
+        database.collection::<Document>("things").drop_index("unique_key_1").await.unwrap();
+        assert_code(&scenario(&database, "0.8.0", "0.8.0=same_key").run().await, 0);
+        assert_eq!(python_stamps(&database, &[]).version, "0.8.0");
+    }
+}
+
 #[tokio::test]
 async fn a_journal_that_cannot_be_read_is_given_up_too() {
     let interrupted = interrupted().await.0;

@@ -272,7 +272,7 @@ async fn a_stamp_that_says_nothing_closes_the_gate_and_is_replaced_only_where_it
                 assert_both(&database, "0.8.0", "0.8.0").await;
             } else {
                 assert_code(&run, 15);
-                says(&run, &["as a text"]);
+                says(&run, &["as text"]);
                 assert_eq!(db_hash(&database).await, before);
             }
         }

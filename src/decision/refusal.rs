@@ -187,7 +187,7 @@ pub(super) fn unreadable_stamp(stamp: &Stamp, record: Option<&Record>) -> Option
             discard(record.journal_id()),
         ),
         None => format!(
-            "let one document of {} have {}, with the application's version as a text",
+            "make one document of {} have the field {}, with the application's version as text",
             place.collection, place.field
         ),
     };

@@ -126,7 +126,7 @@ async fn none_at_all(asking: &Asking<'_>) -> Result<Option<Found>, RunError> {
         true => format!("{name} holds no document"),
         false => format!("no document in {name} is as it asks"),
     };
-    Ok(Some(Found { what, remedy: format!("see to it that {name} holds one") }))
+    Ok(Some(Found { what, remedy: format!("add such a document to {name}") }))
 }
 
 async fn sharing(asking: &Asking<'_>, fields: &[Name]) -> Result<Option<Found>, RunError> {

@@ -178,7 +178,7 @@ impl Run<'_> {
                     "{place}, where the application keeps its version, cannot be written: {reason}"
                 ),
                 format!(
-                    "let one document of {} have {}, with the application's version as a text",
+                    "make one document of {} have the field {}, with the application's version as text",
                     place.collection, place.field
                 ),
             ));

@@ -96,7 +96,7 @@ fn unresolved(said: &str) -> Failure {
     } else if said.contains("TXT") {
         closed(
             format!("the TXT record of {SRV_NAME} cannot be used: {said}"),
-            "leave one TXT record there, of authSource, replicaSet and loadBalanced alone, or write \
+            "keep one TXT record there, with authSource, replicaSet and loadBalanced only, or write \
              mongodb:// with all members into the connection string",
         )
     } else if let Some((_, code)) = said.split_once("error response: ") {
@@ -207,7 +207,7 @@ fn cause(topology: &str) -> (&'static str, &'static str) {
     }
     if says("CertificateRequired") || says("without sending TLS close_notify") {
         return (
-            "the server ends the connection once TLS is set up, as one does that asks its clients for a \
+            "the server ends the connection once TLS is set up, as a server that asks its clients for a \
              certificate",
             "name a file with a certificate that the server trusts, and its key, with the option \
              tlsCertificateKeyFile in the connection string; the server's log says why it closed the \
@@ -230,7 +230,7 @@ fn cause(topology: &str) -> (&'static str, &'static str) {
     }
     if says("unexpected end of file") || says("Connection reset") {
         return (
-            "the server closes the connection, as one does that requires TLS",
+            "the server closes the connection, as a server that requires TLS does",
             "if the server requires TLS, set the option tls=true in the connection string; else see its \
              log",
         );

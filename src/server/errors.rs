@@ -205,7 +205,7 @@ const TABLE: &[Row] = &[
         NoServer,
         Anywhere,
         "the replica set is not ready, or was never initiated",
-        "see rs.status(), run rs.initiate() once if the set is new, then run it again",
+        "check rs.status(); if the set is new, run rs.initiate() once; then run it again",
     ),
     row(
         &[

@@ -7,8 +7,8 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use super::command::{Output, Running, repository, required};
-use super::gate::{chart, datalab, image, scenario};
-use super::runner::{BOTH, Scenario, scenario};
+use super::gate::{chart, datalab, image, merged, scenario};
+use super::runner::{BOTH, FOUR, Scenario, scenario};
 use super::support::fixture;
 use super::support::guide::{URI, commands};
 use super::world::World;
@@ -18,6 +18,7 @@ pub fn scenarios() -> Vec<Scenario> {
         scenario!(BOTH, an_application_is_gated_as_the_guide_shows),
         scenario!(BOTH, a_release_beside_datalab_upgrades_it),
         scenario!(BOTH, a_job_of_the_chart_is_ended_by_its_label),
+        scenario!(FOUR, what_keeps_the_gate_from_starting_is_shown_by_one_command),
     ]
 }
 
@@ -161,6 +162,28 @@ async fn a_job_of_the_chart_is_ended_by_its_label(world: &World) {
         of.collect::<Vec<_>>()
     };
     assert_eq!(jobs().await.len(), 2);
+    let closed = operator.run(&commands("why-closed")).await.ok();
+    closed.says("my-app-").says(r#""exit_code":11"#).says("the database has no recorded version");
     operator.run(&commands("end-the-job")).await.ok();
     assert_eq!(jobs().await, ["another"]);
+}
+
+/// A Job without a pod, and one whose container does not start: helm only says that the Job failed.
+async fn what_keeps_the_gate_from_starting_is_shown_by_one_command(world: &World) {
+    let operator = Operator::new(world);
+    let soon = merged(datalab(), json!({ "hooks": { "timeout": "15s" } }));
+    let shown = async |values: Value, reason: &str| {
+        world.upgrade("my-app", &chart(), &merged(soon.clone(), values), &[]).await.failed();
+        operator.run(&commands("why-no-pod")).await.ok().says(reason);
+    };
+    world.kubectl(&["create", "quota", "none", "--hard=pods=0"]).await;
+    shown(json!({}), "exceeded quota").await;
+    world.kubectl(&["delete", "quota", "none"]).await;
+    let account = json!({ "create": false, "name": "nowhere" });
+    let account = json!({ "hooks": { "serviceAccount": account } });
+    shown(account, "serviceaccount \"nowhere\" not found").await;
+    let image = json!({ "image": { "repository": "127.0.0.1:1/nothing", "pullPolicy": "Always" } });
+    shown(image, "Failed to pull image").await;
+    // the gate runs again, and says for itself why it is closed
+    world.upgrade("my-app", &chart(), &datalab(), &[]).await.failed().says(r#""exit_code":11"#);
 }

@@ -162,7 +162,7 @@ fn cases() -> Vec<(&'static str, u8, Vec<Upgrade>, Then)> {
             ),
         ),
         (
-            "see to it that {name} holds one",
+            "add such a document to {name}",
             13,
             admin(),
             Then::Command(

@@ -29,7 +29,7 @@ pub const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("check the name server that", "srv.rs", "a_name_that_the_dns_knows_leads_to_the_database"),
     ("correct its TXT and SRV records", "srv.rs", "a_name_that_the_dns_knows_leads_to_the_database"),
     ("correct the name in the connection string", "srv.rs", "a_name_that_the_dns_knows_leads_to_the_database"),
-    ("leave one TXT record there", "srv.rs", "a_name_that_the_dns_knows_leads_to_the_database"),
+    ("keep one TXT record there", "srv.rs", "a_name_that_the_dns_knows_leads_to_the_database"),
     ("name hosts of the same domain in its SRV records", "srv.rs", "a_name_that_the_dns_knows_leads_to_the_database"),
     ("name one in /etc/resolv.conf", "srv.rs", "a_name_that_the_dns_knows_leads_to_the_database"),
     // old code that is stopped

@@ -44,7 +44,7 @@ fn errors() -> Vec<Case> {
         error("use MongoDB 4.4 or later, and not a server that only resembles it", 18, 59),
         error("check the network between the servers, then run it again", 20, 6),
         error(
-            "see rs.status(), run rs.initiate() once if the set is new, then run it again",
+            "check rs.status(); if the set is new, run rs.initiate() once; then run it again",
             20,
             94,
         ),

@@ -155,7 +155,7 @@ fn values() -> Vec<Case> {
             vec![Arguments(&[])],
         ),
         opens(
-            "set {name} to text",
+            "set {name} to text in UTF-8",
             vec![Shell("GATE_LOG=$(printf '\\377')")],
             vec![Shell("GATE_LOG=debug")],
         ),
@@ -293,7 +293,7 @@ fn files() -> Vec<Case> {
             vec![Set(FILE, "{folder}/right")],
         ),
         file(
-            "mount the secret there, readable for this user",
+            "mount the Secret there so that the user of this program can read it",
             vec![Set(FILE, "{folder}/right/uri")],
             16,
             vec![Set(FILE, "{folder}/right")],
@@ -317,7 +317,7 @@ fn files() -> Vec<Case> {
             right(),
         ),
         file(
-            "leave the connection string in it, in one line, and nothing else",
+            "keep only the connection string in it, on one line",
             vec![File("uri", "{uri}\n{uri}\n")],
             16,
             right(),

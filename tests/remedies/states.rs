@@ -348,7 +348,7 @@ fn stamps() -> Vec<Case> {
             ],
         ),
         case(
-            "let one document of {} have {}, with the application's version as a text",
+            "make one document of {} have the field {}, with the application's version as text",
             Both,
             [
                 up_to_date(),

@@ -67,7 +67,7 @@ pub(super) fn read(path: &str, origin: Option<&str>) -> Result<String, Failure> 
         Err(Unread::Error(error)) => {
             return refused(
                 format!("cannot be read: {error}"),
-                "mount the secret there, readable for this user",
+                "mount the Secret there so that the user of this program can read it",
             );
         }
         Err(Unread::Pipe) => {
@@ -106,7 +106,7 @@ pub(super) fn read(path: &str, origin: Option<&str>) -> Result<String, Failure> 
         "" => not_yet("empty"),
         text if text.contains(['\n', '\r']) => refused(
             "holds several lines".to_owned(),
-            "leave the connection string in it, in one line, and nothing else",
+            "keep only the connection string in it, on one line",
         ),
         text => Ok(text.to_owned()),
     }

@@ -298,7 +298,10 @@ fn utf8(
         match value.into_string() {
             Ok(value) => texts.push((name, value)),
             Err(_) if name.starts_with(PREFIX) => {
-                return Err(wrong(format!("{name} is not UTF-8"), format!("set {name} to text")));
+                return Err(wrong(
+                    format!("{name} is not UTF-8"),
+                    format!("set {name} to text in UTF-8"),
+                ));
             }
             Err(_) => {}
         }
