@@ -883,7 +883,7 @@ mod tests {
         at("0.9.0", DONE).stamped("0.8.0").held().from("0.9.9").decides("closed 12");
         let says = ["version in settings", "cannot be read", "GATE_RECORD_VERSION to 0.9.0"];
         at("0.9.0", DONE).stamped("latest").closes(Outcome::RecordUnreadable, &says);
-        at("0.9.0", DONE).stamped(9).closes(Outcome::RecordUnreadable, &["a number", "as a text"]);
+        at("0.9.0", DONE).stamped(9).closes(Outcome::RecordUnreadable, &["a number", "as text"]);
         unrecorded().stamped("latest").held().decides("closed 15");
     }
 

@@ -43,18 +43,18 @@ pub(crate) fn refused(
     place: &str,
 ) -> RunError {
     let reason = match error {
-        // no server has seen it: an insert of nothing, an update without operators
-        StepError::Driver(error)
-            if matches!(error.kind.as_ref(), DriverErrorKind::InvalidArgument { .. }) =>
-        {
-            return failed_step(
-                upgrade,
-                step,
-                &format!("{place}: the driver refuses what the step asks for: {}", invalid(&error)),
-                "correct the code of the step, deploy it, then run it again",
-            );
-        }
-        StepError::Driver(error) => return RunError::Driver(error),
+        // no server has seen an invalid argument: an insert of nothing, an update without operators
+        StepError::Driver(error) => match error.kind.as_ref() {
+            DriverErrorKind::InvalidArgument { message, .. } => {
+                return failed_step(
+                    upgrade,
+                    step,
+                    &format!("{place}: the driver refuses what the step asks for: {message}"),
+                    "correct the code of the step, deploy it, then run it again",
+                );
+            }
+            _ => return RunError::Driver(error),
+        },
         StepError::Refused(reason) => reason,
         StepError::Bson(error) => unreadable(&error),
     };
@@ -64,14 +64,6 @@ pub(crate) fn refused(
         &format!("{place}: {reason}"),
         "correct what it names, or deploy code whose upgrade can deal with it, then run it again",
     )
-}
-
-/// What the driver says of arguments that it refuses: fixed texts of its own.
-fn invalid(error: &mongodb::error::Error) -> String {
-    match error.kind.as_ref() {
-        DriverErrorKind::InvalidArgument { message, .. } => message.clone(),
-        _ => String::new(),
-    }
 }
 
 /// The closed gate of a panic.

@@ -155,7 +155,7 @@ impl Run<'_> {
             self.stop.sleep(PAUSE * unanswered).await.map_err(repairing)?;
         }
         tracing::info!(recorded = %repair.version, replaced = repair.expect, "record repaired");
-        if let Recorded::Readable(record) = &self.observe_record().await?.recorded {
+        if let Some(record) = self.observe_record().await?.recorded.record() {
             let finish = self.store.finish_stamp(record, &self.lock.run_id, &self.stop);
             finish.await.map_err(repairing)?;
         }

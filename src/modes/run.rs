@@ -121,10 +121,7 @@ impl<'a> Run<'a> {
             Err(error) => return Err(self.explain_reading(error).await),
         };
         self.note_recorded(&observed.recorded);
-        let journal = match &observed.recorded {
-            Recorded::Readable(record) => record.journal.as_ref(),
-            _ => None,
-        };
+        let journal = observed.recorded.journal();
         let journaled = journal.map(|journal| (journal.version.as_str(), journal.run_started()));
         self.upgrades.start(self.began, journaled);
         if observed.recorded == Recorded::Absent
@@ -224,10 +221,7 @@ impl<'a> Run<'a> {
             Recorded::Unreadable(unreadable) => Some(unreadable.text.clone()),
         };
         self.report.to = text;
-        let journal = match recorded {
-            Recorded::Readable(record) => record.journal.as_ref(),
-            _ => None,
-        };
+        let journal = recorded.journal();
         self.report.unfinished = journal.map(|journal| Unfinished {
             version: journal.version.clone(),
             journal: journal.id.clone(),
@@ -314,10 +308,10 @@ impl<'a> Run<'a> {
                 Err(pending(&versions))
             }
             Decision::Resume { version } => {
-                let recorded = match &observed.recorded {
-                    Recorded::Readable(record) => record.version.clone(),
-                    _ => version.clone(),
-                };
+                let recorded = observed
+                    .recorded
+                    .record()
+                    .map_or(version.clone(), |record| record.version.clone());
                 let rest = self.upgrades.between(&recorded, self.code);
                 self.report.remaining =
                     rest.iter().map(|upgrade| upgrade.version.to_string()).collect();
@@ -421,10 +415,7 @@ impl<'a> Run<'a> {
         let (observed, decision) = self.observe_and_decide().await?;
         self.report.from.clone_from(&self.report.to);
         let upgrades = self.upgrades_of(&observed, &decision);
-        let journal = match &observed.recorded {
-            Recorded::Readable(record) => record.journal.clone(),
-            _ => None,
-        };
+        let journal = observed.recorded.journal().cloned();
         if !upgrades.is_empty() {
             let context = self.context().await?;
             let begun = usize::from(journal.is_some());

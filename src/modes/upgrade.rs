@@ -353,10 +353,7 @@ impl Run<'_> {
             if let Some(sent) = self.store.doubt.sent() {
                 self.learn(&sent, &observed.recorded);
             }
-            let stored = match &observed.recorded {
-                Recorded::Readable(record) => Some(record.clone()),
-                _ => None,
-            };
+            let stored = observed.recorded.record().cloned();
             let upgrades = self.upgrades_of(&observed, &decision);
             if matches!(decision, Decision::Stamp { .. } | Decision::Initialise { .. }) {
                 let restoring = self.restore_first(stored.as_ref()).await;

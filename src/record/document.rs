@@ -66,6 +66,19 @@ impl Recorded {
             }),
         }
     }
+
+    /// The record, if it can be read.
+    pub(crate) fn record(&self) -> Option<&Record> {
+        match self {
+            Recorded::Readable(record) => Some(record),
+            Recorded::Absent | Recorded::Unreadable(_) => None,
+        }
+    }
+
+    /// The journal of an unfinished upgrade.
+    pub(crate) fn journal(&self) -> Option<&Journal> {
+        self.record()?.journal.as_ref()
+    }
 }
 
 impl Unreadable {

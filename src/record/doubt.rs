@@ -196,10 +196,7 @@ impl Sent {
 
     /// What a record, as a majority has it, says about the commit.
     pub(crate) fn commit_outcome(&self, recorded: &Recorded) -> CommitOutcome {
-        let record = match recorded {
-            Recorded::Readable(record) => Some(record),
-            Recorded::Absent | Recorded::Unreadable(_) => None,
-        };
+        let record = recorded.record();
         if record.is_some_and(|record| self.shows(record)) {
             return CommitOutcome::Committed;
         }

@@ -70,23 +70,15 @@ impl Move {
                 }
             },
         }
-        match (&from.journal, journal) {
-            (_, Some(journal)) => {
-                set.insert("journal", journal);
+        for (name, was, now) in [
+            ("journal", from.journal.is_some(), journal),
+            ("stamping", from.stamping.is_some(), stamping),
+        ] {
+            match now {
+                Some(now) => _ = set.insert(name, now),
+                None if was => _ = unset.insert(name, ""),
+                None => {}
             }
-            (Some(_), None) => {
-                unset.insert("journal", "");
-            }
-            (None, None) => {}
-        }
-        match (&from.stamping, stamping) {
-            (_, Some(stamping)) => {
-                set.insert("stamping", stamping);
-            }
-            (Some(_), None) => {
-                unset.insert("stamping", "");
-            }
-            (None, None) => {}
         }
         if !unset.is_empty() {
             update.insert("$unset", unset);

@@ -13,7 +13,7 @@ use crate::authoring::table::VersionUpgrade;
 use crate::engine::context::Context;
 use crate::engine::failing::{at, failed};
 use crate::engine::preflight::estimate::{Estimate, Known};
-use crate::engine::steps::kind::{Extent, PreflightContext, StepWork};
+use crate::engine::steps::kind::{PreflightContext, StepWork};
 use crate::engine::work::Work;
 use crate::process::checkpoint::Point;
 use crate::process::failure::Failure;
@@ -43,14 +43,6 @@ impl StepWork for Command {
             check_conflicting_index(on, command).await?;
         }
         Ok(todo.map(|todo| Known { done: done(command, todo), ..Known::default() }))
-    }
-
-    async fn extent(
-        &self,
-        _context: &Context,
-        _upgrade: &VersionUpgrade,
-    ) -> Result<Extent, RunError> {
-        Ok(Extent::default())
     }
 
     async fn in_transaction(

@@ -28,8 +28,13 @@ pub(crate) trait StepWork: StepKind {
     async fn preflight(&self, on: &PreflightContext<'_>) -> Result<Option<Known>, RunError>;
 
     /// How much it changes at most, where its preflight did not tell.
-    async fn extent(&self, context: &Context, upgrade: &VersionUpgrade)
-    -> Result<Extent, RunError>;
+    async fn extent(
+        &self,
+        _context: &Context,
+        _upgrade: &VersionUpgrade,
+    ) -> Result<Extent, RunError> {
+        Ok(Extent::default())
+    }
 
     /// Does all of it in the session's transaction; `None` if it would change more than `most` documents.
     async fn in_transaction(

@@ -10,7 +10,7 @@ use crate::authoring::transaction::Transaction;
 use crate::engine::author::{panicked, refused};
 use crate::engine::context::Context;
 use crate::engine::preflight::estimate::{Estimate, Known};
-use crate::engine::steps::kind::{Extent, PreflightContext, StepWork};
+use crate::engine::steps::kind::{PreflightContext, StepWork};
 use crate::engine::steps::lifetime::Lifetime;
 use crate::engine::transact::{PATIENCE, commit_with_record};
 use crate::engine::work::{Work, base, needed};
@@ -21,14 +21,6 @@ use crate::server::stop::{RunError, catch_panics};
 impl StepWork for Transaction {
     async fn preflight(&self, _on: &PreflightContext<'_>) -> Result<Option<Known>, RunError> {
         Ok(None)
-    }
-
-    async fn extent(
-        &self,
-        _context: &Context,
-        _upgrade: &VersionUpgrade,
-    ) -> Result<Extent, RunError> {
-        Ok(Extent::default())
     }
 
     async fn in_transaction(
