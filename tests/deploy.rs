@@ -102,6 +102,46 @@ fn a_job_ends_at_once_with_the_codes_that_no_retry_can_mend() {
     assert!(wrong_codes(&job).is_some());
 }
 
+/// A Job cannot be changed: the next tag's must be another one, or `kubectl apply -k` fails.
+#[test]
+fn each_tag_has_a_job_of_its_own_and_nothing_else_moves() {
+    let shipped = manifests();
+    let folder = Folder::new("next-tag");
+    copy(&Path::new(ROOT).join("deploy/kubernetes"), folder.path());
+    let file = "kustomization.yaml";
+    let text = std::fs::read_to_string(folder.path().join(file)).unwrap();
+    folder.write(file, &text.replace("newTag: \"0.8.0\"", "newTag: \"0.9.0\""));
+    let next = kustomize(folder.path());
+    let names = |objects: &[Value]| -> Vec<String> {
+        let name = |object: &Value| {
+            let [kind, name] = [&object["kind"], &object["metadata"]["name"]];
+            format!("{}/{}", kind.as_str().unwrap(), name.as_str().unwrap())
+        };
+        objects.iter().map(name).collect()
+    };
+    let (before, after) = (names(&shipped), names(&next));
+    let moved: Vec<_> = before.iter().zip(&after).filter(|(a, b)| a != b).collect();
+    let expected = ("Job/upgrade-gate-0.8.0".to_owned(), "Job/upgrade-gate-0.9.0".to_owned());
+    assert_eq!(moved, [(&expected.0, &expected.1)]);
+}
+
+#[test]
+fn the_applications_tag_is_what_the_gate_compares_itself_with() {
+    let folder = Folder::new("app-tag");
+    copy(&Path::new(ROOT).join("deploy/kubernetes"), folder.path());
+    let file = "kustomization.yaml";
+    let text = std::fs::read_to_string(folder.path().join(file)).unwrap();
+    // somebody raises the application, and not its gate
+    let raised = text
+        .replace("name: datalab\n    newTag: \"0.8.0\"", "name: datalab\n    newTag: \"0.9.0\"");
+    assert_ne!(raised, text);
+    folder.write(file, &raised);
+    for pod in pods(&kustomize(folder.path())) {
+        assert!(gate(pod)["image"].as_str().unwrap().ends_with(":0.8.0"));
+        assert_eq!(setting(gate(pod), "GATE_APP_VERSION")["value"], "0.9.0");
+    }
+}
+
 #[test]
 fn what_is_run_by_hand_is_the_job_in_mode_plan() {
     let objects = manifests();

@@ -65,6 +65,17 @@ impl Run<'_> {
         check.map_err(|error| closed(error, "reading the workloads"))
     }
 
+    /// Says, before anything is written, what that check found that is no reason to refuse.
+    pub(super) fn warn_of_workloads(&mut self) {
+        let Some(quiesce) = &self.quiesce else { return };
+        for text in quiesce.workloads.warnings() {
+            if !self.report.warnings.contains(&text) {
+                self.tell(Occasion::Quiesced, Tone::Warning, text.clone());
+                self.warn(text);
+            }
+        }
+    }
+
     /// Remembers and stops the workloads, and waits until nothing of them runs.
     pub(super) async fn stop_workloads(&mut self, stored: Option<&Record>) -> Result<(), RunError> {
         let Some(quiesce) = self.quiesce.clone() else { return Ok(()) };

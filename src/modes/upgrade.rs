@@ -160,6 +160,7 @@ impl Run<'_> {
                             .await);
                     }
                     drop(observed);
+                    self.warn_of_workloads();
                     if let Some(ended) = self.locked(&mut waiting, LockedWork::Upgrade).await? {
                         return Ok(ended);
                     }

@@ -27,6 +27,12 @@ pub trait Workloads: fmt::Debug + Send + Sync {
     /// Makes sure that all the rest can be done, and changes nothing: before the lock is taken.
     fn check(&self) -> BoxFuture<'_, Result<(), Failure>>;
 
+    /// What [`check`](Self::check) found that somebody should know before the upgrade, and that is no reason to
+    /// refuse it.
+    fn warnings(&self) -> Vec<String> {
+        vec![]
+    }
+
     /// A workload as it is now; `None` if there is none of that name.
     fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Workload>, Failure>>;
 

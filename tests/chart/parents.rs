@@ -36,17 +36,22 @@ spec:
 
 const MINE: &str = "include \"upgrade-gate.initContainer\" .Subcharts.gate";
 
+/// What the guide shows under this name.
+fn shown(name: &str) -> String {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/helm.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let mark = format!("<!-- chart: {name} -->\n```yaml\n");
+    let (_, block) = page.split_once(&mark).unwrap_or_else(|| panic!("the guide shows no {name}"));
+    block.split_once("```").unwrap().0.to_owned()
+}
+
+const IMAGE: &str = "registry.example.org/my-app-upgrade";
+
 /// Image and GATE_APP_VERSION of a pod's gate.
 fn versions(spec: &Value) -> (String, String) {
     let container = spec.pointer("/initContainers/0").or(spec.pointer("/containers/0")).unwrap();
     (text_at(container, "/image"), env(spec)["GATE_APP_VERSION"].clone())
 }
-
-const TEMPLATES: &str = "gate:
-  image: { repository: gate, tag: '{{ .Values.global.version }}' }
-  settings: { appVersion: '{{ .Values.global.version }}' }
-  mongodb: { existingSecret: { name: db } }
-";
 
 #[test]
 fn one_global_value_of_a_parent_moves_application_and_gate() {
@@ -54,13 +59,13 @@ fn one_global_value_of_a_parent_moves_application_and_gate() {
     chart(&folder, "");
     folder.write("templates/app.yaml", &deployment("app", ".Values.global.version", MINE));
     let release = |version: &str| {
-        let values = format!("global: {{ version: '{version}' }}\n{TEMPLATES}# mongodb:");
+        let values = shown("together").replace("version: 1.4.0", &format!("version: '{version}'"));
         Release::of(&values).chart(folder.path())
     };
     for version in ["1.4.0", "1.5.0"] {
         let rendered = release(version).render();
         let app = pod(rendered.get("Deployment", "app"));
-        let expected = (format!("gate:{version}"), version.to_string());
+        let expected = (format!("{IMAGE}:{version}"), version.to_string());
         assert_eq!(app["containers"][0]["image"], format!("app:{version}"));
         assert_eq!(versions(app), expected);
         let gates = rendered.pods();
@@ -94,27 +99,23 @@ fn templates_see_the_gates_own_chart_and_never_the_parents() {
 fn umbrella(folder: &Folder, init: &str) {
     chart(folder, "  - { name: web, version: 0.1.0, repository: 'file://charts/web' }\n");
     folder.write("charts/web/Chart.yaml", "apiVersion: v2\nname: web\nversion: 0.1.0\n");
-    folder
-        .write("charts/web/templates/app.yaml", &deployment("web", ".Values.global.version", init));
+    let app = deployment("web", ".Values.global.version", "INIT");
+    let app = app.replace("      initContainers: {{- INIT | nindent 8 }}\n", init);
+    folder.write("charts/web/templates/app.yaml", &app);
 }
 
-const SIBLING: &str = "include \"upgrade-gate.initContainer\" (list . \"gate\")";
-const UMBRELLA: &str = "global:
-  version: 1.4.0
-  upgradeGate:
-    gate:
-      image: { repository: gate, tag: '{{ .Values.global.version }}' }
-      settings: { appVersion: '{{ .Values.global.version }}', connectTimeout: 7s }
-      mongodb: { existingSecret: { name: '{{ .Release.Name }}-db' } }
-";
+/// As one might think that it goes.
+const AS_A_DEPENDENCY: &str = "      initContainers: {{- include \"upgrade-gate.initContainer\" .Subcharts.gate | nindent 8 }}\n";
 
 #[test]
 fn an_umbrella_gates_a_chart_next_to_the_gate() {
     let folder = Folder::new("umbrella");
-    umbrella(&folder, SIBLING);
-    let values = format!("{UMBRELLA}gate: {{ settings: {{ fromVersion: 1.3.0 }} }}\n# mongodb:");
+    umbrella(&folder, &shown("sibling"));
+    let more = "gate: { settings: { fromVersion: 1.3.0, connectTimeout: 7s } }\n";
+    let values =
+        shown("umbrella").replace("settings: { ", "settings: { connectTimeout: 9s, ") + more;
     let rendered = Release::of(&values).chart(folder.path()).render();
-    let expected = ("gate:1.4.0".to_string(), "1.4.0".to_string());
+    let expected = (format!("{IMAGE}:1.4.0"), "1.4.0".to_string());
     let web = pod(rendered.get("Deployment", "web"));
     assert_eq!(versions(web), expected);
     assert_eq!(web["initContainers"][0]["name"], "gate");
@@ -122,8 +123,8 @@ fn an_umbrella_gates_a_chart_next_to_the_gate() {
     assert_eq!(versions(job), expected, "the gate's own chart reads the same values");
     for (spec, from) in [(web, None), (job, Some("1.3.0"))] {
         let variables = env(spec);
-        assert_eq!(variables["GATE_MONGODB_URI"], "secret r-db uri");
-        assert_eq!(variables["GATE_CONNECT_TIMEOUT"], "7s");
+        assert_eq!(variables["GATE_MONGODB_URI"], "secret r-mongodb uri");
+        assert_eq!(variables["GATE_CONNECT_TIMEOUT"], "9s");
         assert_eq!(variables.get("GATE_FROM_VERSION").map(String::as_str), from);
     }
     for field in ["resources", "securityContext", "terminationMessagePolicy"] {
@@ -134,14 +135,16 @@ fn an_umbrella_gates_a_chart_next_to_the_gate() {
 #[test]
 fn a_chart_next_to_the_gate_is_told_what_to_write() {
     let folder = Folder::new("nil");
-    umbrella(&folder, MINE);
-    let values = format!("{UMBRELLA}# mongodb:");
-    let refusal = Release::of(&values).chart(folder.path()).refusal();
+    umbrella(&folder, AS_A_DEPENDENCY);
+    let refusal = Release::of(&shown("umbrella")).chart(folder.path()).refusal();
     assert!(refusal.contains("writes (list . \"gate\") instead"), "{refusal}");
     assert!(!refusal.contains("nil pointer"), "{refusal}");
 
     let folder = Folder::new("unset");
-    umbrella(&folder, SIBLING);
+    let sibling = shown("sibling");
+    let asks = |line: &&str| !line.contains("if ") && !line.contains("end }}");
+    let unasked: Vec<_> = sibling.lines().filter(asks).collect();
+    umbrella(&folder, &format!("{}\n", unasked.join("\n")));
     let values =
         "gate: { mongodb: { existingSecret: { name: db } } }\nglobal: { version: 1.4.0 }\n";
     let refusal = Release::of(values).chart(folder.path()).refusal();
@@ -155,8 +158,8 @@ fn a_chart_next_to_the_gate_is_told_what_to_write() {
         refusal.contains("set image.tag or image.digest in global.upgradeGate.gate"),
         "{refusal}"
     );
-    let misspelt = UMBRELLA.replace("settings:", "setings:");
-    let refusal = Release::of(&format!("{misspelt}# mongodb:")).chart(folder.path()).refusal();
+    let misspelt = shown("umbrella").replace("settings:", "setings:");
+    let refusal = Release::of(&misspelt).chart(folder.path()).refusal();
     assert!(refusal.contains("additional properties 'setings' not allowed"), "{refusal}");
 }
 
@@ -241,28 +244,20 @@ fn an_account_of_the_parent_chart_does_not_hold_up_the_first_hook() {
 fn a_secret_of_the_application_can_be_a_hook_next_to_the_job() {
     let folder = Folder::new("secret");
     chart(&folder, "");
-    folder.write(
-        "templates/secret.yaml",
-        "apiVersion: v1
-kind: Secret
-metadata:
-  name: db-gate
-  {{- with include \"upgrade-gate.hookSecret\" .Subcharts.gate }}
-  annotations: {{- . | nindent 4 }}
-  {{- end }}
-stringData: { uri: x }
-",
-    );
+    folder.write("templates/secret.yaml", &shown("secrets"));
     let annotations = |engine: &str| {
-        let values = format!(
-            "gate:\n  hooks: {{ engine: {engine}, onRollback: {} }}\n  mongodb: {{ existingSecret: {{ name: db }} }}\n",
-            engine == "helm"
-        );
+        let more = format!("engine: {engine}, onRollback: {},", engine == "helm");
+        let values = shown("secret-values").replace("hooks: {", &format!("hooks: {{ {more}"));
+        let values = format!("mongodbUri: mongodb://host/my_app\n{values}");
         let rendered = Release::of(&values).chart(folder.path()).render();
-        rendered.get("Secret", "db-gate")["metadata"]
-            .get("annotations")
-            .cloned()
-            .unwrap_or_default()
+        assert_eq!(env(pod(rendered.job()))["GATE_MONGODB_URI"], "secret my-app-mongodb-hook uri");
+        let manual = rendered.of_kind("CronJob")[0];
+        assert_eq!(env(pod(manual))["GATE_MONGODB_URI"], "secret my-app-mongodb uri");
+        let own = rendered.get("Secret", "my-app-mongodb");
+        assert_eq!(own["metadata"].get("annotations"), None);
+        let copy = rendered.get("Secret", "my-app-mongodb-hook");
+        assert_eq!(own["stringData"], copy["stringData"]);
+        copy["metadata"]["annotations"].clone()
     };
     let helm = annotations("helm");
     assert_eq!(helm["helm.sh/hook"], "pre-install,pre-upgrade,pre-rollback");
@@ -272,5 +267,25 @@ stringData: { uri: x }
         "before-hook-creation,hook-succeeded,hook-failed"
     );
     assert_eq!(annotations("argocd")["argocd.argoproj.io/hook"], "PreSync");
-    assert_eq!(annotations("none"), Value::Null, "an ordinary Secret");
+}
+
+#[test]
+fn a_backup_comes_between_the_status_and_the_upgrade() {
+    let folder = Folder::new("backup");
+    chart(&folder, "");
+    let values = format!("{}  mongodb: {{ existingSecret: {{ name: db }} }}\n", shown("backup"));
+    let rendered = Release::of(&values).chart(folder.path()).render();
+    let spec = pod(rendered.job());
+    let lists = ["initContainers", "containers"];
+    let containers = lists.iter().flat_map(|list| spec[*list].as_array().unwrap());
+    let names: Vec<_> = containers.map(|container| text_at(container, "/name")).collect();
+    assert_eq!(names, ["gate-status", "backup", "gate"]);
+    let mounts = |container: &Value| -> Vec<String> {
+        let mounts = container["volumeMounts"].as_array().into_iter().flatten();
+        mounts.map(|mount| text_at(mount, "/mountPath")).collect()
+    };
+    assert_eq!(mounts(&spec["initContainers"][0]), ["/gate-status"]);
+    assert_eq!(mounts(&spec["initContainers"][1]), ["/gate-status", "/backup"]);
+    assert_eq!(mounts(&spec["containers"][0]), [""; 0]);
+    assert_eq!(rendered.job()["spec"]["activeDeadlineSeconds"], 1800);
 }

@@ -8,10 +8,14 @@ use crate::guide;
 use crate::helm::{Release, Rendered, env, pod, render, text_at};
 
 /// Settings that are not values, and why.
-const NO_VALUE: [(&str, &str); 1] = [(
-    "GATE_REPORT_FILE",
-    "its default is where Kubernetes reads it; else extraEnv, with a volume",
-)];
+const NO_VALUE: [(&str, &str); 3] = [
+    ("GATE_REPORT_FILE", "its default is where Kubernetes reads it; else extraEnv, with a volume"),
+    ("GATE_REPORT_FORMAT", "text in Jobs, whose output helm prints, and else json; or extraEnv"),
+    ("GATE_SETTING_NAMES", "names the values for the gate's messages"),
+];
+
+/// The variables that every Job of the chart has.
+const EVERY: [&str; 2] = ["GATE_REPORT_FORMAT", "GATE_SETTING_NAMES"];
 
 /// A value for each setting that is not its default, and the pods that it reaches: the Job, the Job that is
 /// started by hand, and an init container in mode `wait`.
@@ -109,10 +113,10 @@ fn what_is_at_its_default_is_not_rendered() {
     let values = format!("settings: {{ {} }}", values.join(", "));
     let variables = three_ways(&values);
     let names = |way: &str| variables[way].keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names("job"), ["GATE_MONGODB_URI", "GATE_MONGODB_URI_SOURCE"]);
-    let with_mode = ["GATE_MODE", "GATE_MONGODB_URI", "GATE_MONGODB_URI_SOURCE"];
-    assert_eq!(names("manual"), with_mode);
-    assert_eq!(names("init"), with_mode);
+    let uri = ["GATE_MONGODB_URI", "GATE_MONGODB_URI_SOURCE"];
+    assert_eq!(names("job"), [&uri[..], &EVERY].concat());
+    assert_eq!(names("manual"), [&["GATE_MODE"], &uri[..], &EVERY].concat());
+    assert_eq!(names("init"), [&["GATE_MODE"], &uri[..], &EVERY[1..]].concat());
     let unquoted = three_ways("settings: { initialise: no }");
     assert_eq!(unquoted, variables, "YAML's no is a no");
 }
@@ -132,7 +136,9 @@ fn an_init_container_that_waits_takes_no_decision_and_one_that_upgrades_does() {
     assert_eq!(none["job"]["GATE_RESUME"], "true", "no release follows that would do it");
     let waits = &three_ways(decisions)["init"];
     let names: Vec<_> = waits.keys().collect();
-    assert_eq!(names, ["GATE_MODE", "GATE_MONGODB_URI", "GATE_MONGODB_URI_SOURCE"]);
+    let expected =
+        ["GATE_MODE", "GATE_MONGODB_URI", "GATE_MONGODB_URI_SOURCE", "GATE_SETTING_NAMES"];
+    assert_eq!(names, expected);
     assert_eq!(waits["GATE_MODE"], "wait");
     let upgrades =
         three_ways(&format!("{decisions}initContainer: {{ mode: upgrade, timeout: 2m }}"));
@@ -142,6 +148,7 @@ fn an_init_container_that_waits_takes_no_decision_and_one_that_upgrades_does() {
         "INITIALISE",
         "MONGODB_URI",
         "MONGODB_URI_SOURCE",
+        "SETTING_NAMES",
         "SKIP_CONDITIONS",
         "TIMEOUT",
     ];
@@ -157,7 +164,7 @@ fn the_connection_string_comes_from_exactly_one_place() {
     assert_eq!(existing["GATE_MONGODB_URI_SOURCE"], "key url of Secret r-db");
     let file = from("mongodb: { uriFile: /etc/mongodb/uri }");
     assert_eq!(file["GATE_MONGODB_URI_FILE"], "/etc/mongodb/uri");
-    assert_eq!(file.len(), 1);
+    assert_eq!(file.len(), 1 + EVERY.len());
 
     let rendered = render("mongodb: { uri: mongodb://u:s3cret@host/db }");
     let secrets = rendered.of_kind("Secret");
@@ -342,4 +349,33 @@ fn helm_test_runs_check() {
     assert!(render("test: { enabled: false }").of_kind("Pod").is_empty());
     let labels: &Value = &test["metadata"]["labels"];
     assert_eq!(labels["app.kubernetes.io/component"], "upgrade-gate");
+}
+
+#[test]
+fn messages_name_the_values_that_an_operator_sets() {
+    let names = |text: &str| -> BTreeMap<String, String> {
+        let pairs = text.split(',').map(|pair| pair.split_once('=').unwrap());
+        pairs.map(|(variable, value)| (variable.to_owned(), value.to_owned())).collect()
+    };
+    let alone = names(&env(pod(render("").job()))["GATE_SETTING_NAMES"]);
+    let init = names(&env(pod(&crate::dependency::deployment("")))["GATE_SETTING_NAMES"]);
+    assert_eq!(alone["GATE_FROM_VERSION"], "settings.fromVersion");
+    assert_eq!(init["GATE_FROM_VERSION"], "gate.settings.fromVersion");
+    assert_eq!(alone["GATE_TIMEOUT"], "settings.timeout");
+    assert_eq!(init["GATE_TIMEOUT"], "gate.initContainer.timeout");
+    let known = settings();
+    let values = crate::values::chart_values();
+    for (variable, value) in &alone {
+        assert!(known.contains_key(variable), "{variable} is no setting");
+        let pointer = format!("/{}", value.replace('.', "/"));
+        assert!(values.pointer(&pointer).is_some(), "{value} is no value");
+    }
+    let one_value = |name: &str| VALUES.iter().any(|(variable, ..)| *variable == name);
+    for key in values["settings"].as_object().unwrap().keys() {
+        let variable = crate::values::setting_of(key);
+        assert!(one_value(&variable) && alone.contains_key(&variable), "{variable}");
+    }
+    // whoever reads the report by a machine says so
+    let json = render("extraEnv: [{ name: GATE_REPORT_FORMAT, value: json }]");
+    assert_eq!(env(pod(json.job()))["GATE_REPORT_FORMAT"], "json");
 }

@@ -24,6 +24,12 @@ const CHANGES: &str = r#"
 images:
   - { name: ghcr.io/datalab-org/datalab-upgrade, newName: GATE, newTag: "GATE_TAG" }
   - { name: datalab, newName: LAB, newTag: "LAB_TAG" }
+replacements:
+  - source: { kind: Job, name: upgrade-gate, fieldPath: "spec.template.spec.containers.[name=gate].image",
+      options: { delimiter: ":", index: 1 } }
+    targets:
+      - { select: { kind: Job, name: upgrade-gate }, fieldPaths: [metadata.name],
+          options: { delimiter: "-", index: 2 } }
 patches:
   - target: { kind: Deployment }
     patch: |
@@ -52,6 +58,16 @@ impl Operator<'_> {
         operator
     }
 
+    /// The Job's name, which has the image's tag in it.
+    fn job() -> String {
+        format!("upgrade-gate-{}", required("E2E_IMAGE").rsplit_once(':').unwrap().1)
+    }
+
+    /// Commands of the guide, whose tag is that of an example.
+    fn commands(&self, name: &str) -> String {
+        commands(name).replace("upgrade-gate-0.8.0", &Self::job())
+    }
+
     fn edit(&self, file: &str, edit: impl Fn(&str) -> String) {
         let path = self.folder.join(file);
         let text = std::fs::read_to_string(&path).unwrap();
@@ -74,10 +90,10 @@ async fn manifests_without_helm_upgrade_before_the_application_starts(world: &Wo
     operator.run(&secret).await.ok();
 
     // nobody has said what the database is: the application waits
-    operator.run(&commands("manifests-apply")).await.ok();
-    assert_eq!(operator.ended("upgrade-gate").await, "Failed");
-    assert_eq!(world.pods_of("upgrade-gate").await.len(), 1);
-    operator.run(&commands("manifests-log")).await.ok().says("GATE_FROM_VERSION");
+    operator.run(&operator.commands("manifests-apply")).await.ok();
+    assert_eq!(operator.ended(&Operator::job()).await, "Failed");
+    assert_eq!(world.pods_of(&Operator::job()).await.len(), 1);
+    operator.run(&operator.commands("manifests-log")).await.ok().says("GATE_FROM_VERSION");
     let waits = async || {
         let pods = world.pods("app.kubernetes.io/name=datalab").await;
         let status = &pods.first()?["status"];
@@ -97,21 +113,21 @@ async fn manifests_without_helm_upgrade_before_the_application_starts(world: &Wo
     let plan = commands("manifests-plan");
     // without deleting the Job first, its environment cannot be changed; all else is
     let applied = operator.run("kubectl apply -k deploy/kubernetes").await.failed();
-    applied.says("The Job \"upgrade-gate\" is invalid").says("field is immutable");
+    applied.says("The Job \"upgrade-gate-").says("field is immutable");
     operator.run(&plan).await.ok().says("Pin 101 item_id reference(s)").says("\"exit_code\":10");
     assert_eq!(recorded(&world.database).await, None);
 
-    operator.run(&commands("manifests-apply")).await.ok();
+    operator.run(&operator.commands("manifests-again")).await.ok();
     operator.run(&commands("manifests-rollout")).await.ok();
-    assert_eq!(operator.ended("upgrade-gate").await, "Complete");
+    assert_eq!(operator.ended(&Operator::job()).await, "Complete");
     assert_eq!(recorded(&world.database).await.as_deref(), Some("0.8.0"));
-    operator.run(&commands("manifests-log")).await.ok().says("gate open");
+    operator.run(&operator.commands("manifests-log")).await.ok().says("gate open");
 
     // the next time there is nothing to do, and pods that were stopped come back
     operator.run(&commands("stop-the-app")).await.ok();
-    operator.run(&commands("manifests-apply")).await.ok();
+    operator.run(&operator.commands("manifests-again")).await.ok();
     operator.run(&commands("manifests-rollout")).await.ok();
-    assert_eq!(operator.ended("upgrade-gate").await, "Complete");
+    assert_eq!(operator.ended(&Operator::job()).await, "Complete");
     operator.run(&plan).await.ok().says("\"exit_code\":0");
 
     // another image may plan, from the same CronJob
@@ -123,7 +139,27 @@ async fn manifests_without_helm_upgrade_before_the_application_starts(world: &Wo
     assert_eq!(operator.ended("plan-next").await, "Complete");
     let pods = world.pods_of("plan-next").await;
     assert_eq!(report(&pods[0])["mode"], "plan", "{pods:?}");
+
+    // another tag is another Job: it is applied with the first one still there
+    let next = required("E2E_SCENARIO_IMAGE");
+    let (repository, tag) = next.rsplit_once(':').unwrap();
+    operator.edit("deploy/kubernetes/kustomization.yaml", |text| {
+        let (before, tagged) = image.rsplit_once(':').unwrap();
+        let text = text.replace(&format!("newName: {before}"), &format!("newName: {repository}"));
+        let text = text.replace(&format!("newTag: \"{tagged}\""), &format!("newTag: \"{tag}\""));
+        text.replace("patches:\n", NEXT_CODE)
+    });
+    operator.run(&operator.commands("manifests-apply")).await.ok();
+    assert_eq!(operator.ended(&format!("upgrade-gate-{tag}")).await, "Complete");
+    assert_eq!(operator.ended(&Operator::job()).await, "Complete");
 }
+
+/// The image of another release has to be told which one it is.
+const NEXT_CODE: &str = r#"patches:
+  - target: { kind: Job }
+    patch: |
+      - { op: add, path: /spec/template/spec/containers/0/env/-, value: { name: SCENARIO_CODE, value: "0.9.0" } }
+"#;
 
 async fn manifests_with_quiesce_stop_the_pods_and_bring_them_back(world: &World) {
     let operator = Operator::with_manifests(world);
@@ -138,14 +174,14 @@ async fn manifests_with_quiesce_stop_the_pods_and_bring_them_back(world: &World)
             .replace("#   value: 0.7.5", "  value: 0.7.5")
     });
     // the pods that wait in their init containers are those of the same release
-    operator.run(&commands("manifests-apply")).await.ok();
-    assert_eq!(operator.ended("upgrade-gate").await, "Complete");
-    let pods = world.pods_of("upgrade-gate").await;
+    operator.run(&operator.commands("manifests-apply")).await.ok();
+    assert_eq!(operator.ended(&Operator::job()).await, "Complete");
+    let pods = world.pods_of(&Operator::job()).await;
     let report = report(pods.last().unwrap());
     assert_eq!(report["workloads"][0]["state"], "resumed", "{report}");
     operator.run(&commands("manifests-rollout")).await.ok();
     assert_eq!(recorded(&world.database).await.as_deref(), Some("0.8.0"));
-    let described = world.kubectl(&["describe", "job", "upgrade-gate"]).await;
+    let described = world.kubectl(&["describe", "job", &Operator::job()]).await;
     for reason in ["Quiesced", "UpgradeApplied", "Resumed", "GateOpen"] {
         assert!(described.contains(reason), "{reason} is missing in {described}");
     }
@@ -153,9 +189,9 @@ async fn manifests_with_quiesce_stop_the_pods_and_bring_them_back(world: &World)
 
 async fn manifests_name_the_missing_secret(world: &World) {
     let operator = Operator::with_manifests(world);
-    operator.run(&commands("manifests-apply")).await.ok();
-    assert_eq!(operator.ended("upgrade-gate").await, "Failed");
-    let pods = world.pods_of("upgrade-gate").await;
+    operator.run(&operator.commands("manifests-apply")).await.ok();
+    assert_eq!(operator.ended(&Operator::job()).await, "Failed");
+    let pods = world.pods_of(&Operator::job()).await;
     let report = report(&pods[0]);
     assert_eq!((pods.len(), &report["exit_code"]), (4, &json!(20)), "{report}");
     assert!(report.to_string().contains("key uri of Secret datalab-mongodb"), "{report}");

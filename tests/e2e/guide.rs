@@ -119,7 +119,7 @@ async fn an_application_is_gated_as_the_guide_shows(world: &World) {
         |name: &str| commands(name).replace(" --timeout", &format!(" --values {values} --timeout"));
     let update = "helm dependency update my-app\n";
     let refused = operator.run(&format!("{update}{}", tested("helm-upgrade"))).await.failed();
-    refused.says("GATE_INITIALISE=fresh");
+    refused.says("gate.settings.initialise=fresh");
     assert!(world.list("deployments", "").await.is_empty());
 
     operator.run(&tested("helm-install")).await.ok();

@@ -23,6 +23,7 @@ mod lingering;
 mod lost;
 mod manual;
 mod middle;
+mod parents;
 mod plain;
 mod quiesce;
 mod rights;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         beside::scenarios(),
         together::scenarios(),
         values::scenarios(),
+        parents::scenarios(),
     ];
     runner::run(scenarios.concat())
 }

@@ -87,7 +87,8 @@ impl Server {
     /// A replica set of one that speaks TLS only, with a certificate from an authority of its own.
     pub async fn with_tls() -> Server {
         let arguments = format!("{REPLICA_SET} {TLS}");
-        let member = Mongod::start(CERTIFICATES, &arguments).await;
+        let certificates = CERTIFICATES.replace("127.0.0.1", &super::host());
+        let member = Mongod::start(&certificates, &arguments).await;
         let authority = member.directory.join("ca.pem");
         let options = format!("&tls=true&tlsCAFile={}", authority.display());
         Server::initiated(vec![member], &options).await.write_to_majorities().await
@@ -113,7 +114,10 @@ impl Server {
             "members": (0..).zip(&hosts).map(member).collect::<Vec<_>>(),
             "settings": { "electionTimeoutMillis": 1000, "heartbeatIntervalMillis": 500 },
         };
-        let direct = format!("mongodb://{}/?directConnection=true{options}", hosts[0]);
+        // As long as there is no user, a client on the same machine may do this; a certificate is the host's.
+        let local = format!("{}:{}", super::LOOPBACK, members[0].port);
+        let address = if options.is_empty() { &local } else { &hosts[0] };
+        let direct = format!("mongodb://{address}/?directConnection=true{options}");
         let admin = Client::with_uri_str(direct).await.unwrap().database("admin");
         admin.run_command(doc! { "replSetInitiate": config }).await.unwrap();
 

@@ -59,6 +59,12 @@ names it uses (release or hook); mode.
 {{- if $value }}{{ $env = append $env (dict "name" $name "value" (toString $value)) }}{{ end }}
 {{- end }}
 {{- $env = concat $env (include "upgrade-gate.clusterEnv" . | fromYamlArray) }}
+{{- $env = append $env (dict "name" "GATE_SETTING_NAMES" "value" (include "upgrade-gate.settingNames" .)) }}
+{{- $own := list }}
+{{- range $values.extraEnv }}{{ $own = append $own .name }}{{ end }}
+{{- if not (or (has .way (list "init" "status")) (has "GATE_REPORT_FORMAT" $own)) }}
+{{- $env = append $env (dict "name" "GATE_REPORT_FORMAT" "value" "text") }}
+{{- end }}
 {{- range include "upgrade-gate.extraEnv" .root | fromYamlArray }}
 {{- if not (and (eq $.way "status") (eq .name "GATE_REPORT_FILE")) }}{{ $env = append $env . }}{{ end }}
 {{- end }}
@@ -118,6 +124,24 @@ given to an init container that must not have it.
 {{- .Values.extraEnv | default list | toYaml }}
 {{- end }}
 
+{{/* What messages call the settings: the values that an operator sets. */}}
+{{- define "upgrade-gate.settingNames" -}}
+{{- $names := dict "GATE_QUIESCE" "quiesce.workloads" "GATE_QUIESCE_TIMEOUT" "quiesce.timeout" "GATE_EVENTS" "events.enabled" "GATE_MONGODB_URI_FILE" "mongodb.uriFile" "GATE_TARGET_VERSION" "manual.targetVersion" "GATE_RECORD_VERSION" "manual.record.version" "GATE_EXPECT_VERSION" "manual.record.expect" "GATE_DISCARD_JOURNAL" "manual.record.discardJournal" }}
+{{- range include "upgrade-gate.settings" . | fromYamlArray }}
+{{- $_ := set $names (printf "GATE_%s" (snakecase . | upper)) (printf "settings.%s" .) }}
+{{- end }}
+{{- $_ := set $names "GATE_TIMEOUT" (ternary "initContainer.timeout" "settings.timeout" (eq .way "init")) }}
+{{- $_ := set $names "GATE_MODE" (ternary "initContainer.mode" "manual.mode" (eq .way "init")) }}
+{{- $prefix := ternary "" (printf "%s." .root.Chart.Name) (eq (toString .root.Chart.IsRoot) "true") }}
+{{- $pairs := list }}
+{{- range $variable, $value := $names }}{{ $pairs = append $pairs (printf "%s=%s%s" $variable $prefix $value) }}{{ end }}
+{{- join "," $pairs }}
+{{- end }}
+
+{{- define "upgrade-gate.settings" -}}
+{{- list "appVersion" "database" "initialise" "fromVersion" "skipConditions" "connectTimeout" "lockWait" "lockLease" "batchDocuments" "log" "logFormat" | toYaml }}
+{{- end }}
+
 {{/* The settings that the chart sets, with the values that they come from. */}}
 {{- define "upgrade-gate.owned" -}}
 GATE_MODE: initContainer.mode or manual.mode
@@ -133,7 +157,8 @@ GATE_EVENTS: events.enabled
 GATE_QUIESCE: quiesce.workloads
 GATE_QUIESCE_TIMEOUT: quiesce.timeout
 GATE_RESUME: quiesce.workloads
-{{- range list "appVersion" "database" "initialise" "fromVersion" "skipConditions" "connectTimeout" "lockWait" "lockLease" "batchDocuments" "log" "logFormat" }}
+GATE_SETTING_NAMES: the chart itself
+{{- range include "upgrade-gate.settings" . | fromYamlArray }}
 GATE_{{ snakecase . | upper }}: settings.{{ . }}
 {{- end }}
 {{- range list "NAMESPACE" "POD_NAME" "POD_UID" "JOB_NAME" "JOB_UID" }}

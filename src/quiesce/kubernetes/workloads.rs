@@ -12,6 +12,7 @@ use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::process::settings::{Pod, Settings, WorkloadKind, WorkloadName};
 use crate::quiesce::kubernetes::api_server::{Answer, MANAGER, Server, kind};
+use crate::quiesce::kubernetes::conflicts;
 use crate::quiesce::workloads::{Scaled, Workload, Workloads};
 
 /// The most pods of a workload that are listed.
@@ -25,6 +26,8 @@ pub(crate) struct Cluster {
     own: Pod,
     /// The selectors that were seen, by the workload's name: pods may outlive what made them.
     selectors: Mutex<BTreeMap<String, String>>,
+    /// What the last check found that is no reason to refuse.
+    warnings: Mutex<Vec<String>>,
 }
 
 impl Cluster {
@@ -34,6 +37,7 @@ impl Cluster {
             workloads: settings.quiesce.clone(),
             own: settings.pod.clone(),
             selectors: Mutex::default(),
+            warnings: Mutex::default(),
         }
     }
 
@@ -49,11 +53,13 @@ impl Cluster {
                 "set GATE_NAMESPACE by the downward API (metadata.namespace)",
             ));
         }
+        let mut warnings = Vec::new();
         for named in &self.workloads {
             let (kind, name) = (kind_of(named.kind), named.name.as_str());
             let objects = self.server.objects(&kind).await?;
             let (get, scale) = (format!("get {}", kind.plural), format!("{}/scale", kind.plural));
-            self.server.call(&get, objects.get(name)).await?;
+            let workload = self.server.call(&get, objects.get(name)).await?.value();
+            warnings.extend(workload.and_then(|workload| conflicts::warning(named, &workload)));
             let found = self.server.call(&format!("get {scale}"), objects.get_scale(name)).await?;
             // carried out but for the last step: whether it is allowed shows, and whether it would work
             let dry = PatchParams { dry_run: true, ..changes() };
@@ -78,6 +84,7 @@ impl Cluster {
                 ));
             }
         }
+        *self.warnings.lock().unwrap_or_else(PoisonError::into_inner) = warnings;
         Ok(())
     }
 
@@ -202,6 +209,10 @@ impl Workloads for Cluster {
 
     fn check(&self) -> BoxFuture<'_, Result<(), Failure>> {
         Box::pin(self.try_check())
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Workload>, Failure>> {
