@@ -31,7 +31,7 @@ chaos: setup ## the crash campaign; CHAOS_SECONDS=180 says how long
 	$(CARGO) test --locked --test chaos -- --nocapture
 
 manifests: setup ## the chart and deploy/ as Helm, kubectl and Compose read them; needs Go
-	tests/cluster/build.sh helm3 helm4 kube compose
+	tests/cluster/build.sh helm3 helm4 kube compose rules
 	$(CARGO) test --locked --test chart --test deploy
 
 e2e: setup ## everything on a real Kubernetes, started here; ARGS=part of a name, see tests/cluster/run.sh

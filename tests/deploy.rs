@@ -15,7 +15,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// A tool that `tests/cluster` has built.
 fn tool(name: &str) -> Command {
     let path = Path::new(ROOT).join(".cache/cluster/bin").join(name);
-    assert!(path.exists(), "no {name}: tests/cluster/build.sh kube compose");
+    assert!(path.exists(), "no {name}: tests/cluster/build.sh kube compose rules");
     let mut tool = Command::new(path);
     tool.current_dir(ROOT);
     tool
@@ -273,6 +273,46 @@ fn a_component_gives_what_quiesce_and_events_need_to_the_gate_alone() {
         Value::Null,
         "only on request"
     );
+}
+
+/// What kube-state-metrics 2.15 says of the metrics that the alerts use: their labels.
+const METRICS: &[(&str, &[&str])] = &[
+    ("kube_job_failed", &["job_name", "namespace", "condition"]),
+    ("kube_job_labels", &["job_name", "namespace", "label_app_kubernetes_io_component"]),
+    ("kube_job_owner", &["job_name", "namespace", "owner_kind"]),
+    ("kube_job_status_active", &["job_name", "namespace"]),
+    ("kube_job_status_failed", &["job_name", "namespace", "reason"]),
+    ("kube_job_status_start_time", &["job_name", "namespace"]),
+    ("kube_pod_container_status_waiting_reason", &["container", "pod", "namespace", "reason"]),
+    ("kube_pod_init_container_status_restarts_total", &["container", "pod", "namespace"]),
+    ("kube_pod_init_container_status_running", &["container", "pod", "namespace"]),
+    ("kube_pod_init_container_status_waiting_reason", &["container", "pod", "namespace", "reason"]),
+];
+
+#[test]
+fn the_example_alerts_are_rules_that_prometheus_reads() {
+    let path = Path::new(ROOT).join("deploy/alerts/rules.yaml");
+    let read = tool("rules").arg(&path).output().unwrap();
+    assert!(read.status.success(), "{}", text(&read));
+    let selectors: Vec<Value> = serde_json::from_slice(&read.stdout).unwrap();
+    assert!(selectors.len() > 8, "{selectors:?}");
+    for selector in &selectors {
+        let metric = selector["metric"].as_str().unwrap();
+        let known = METRICS.iter().find(|(name, _)| *name == metric);
+        let (_, labels) = known.unwrap_or_else(|| panic!("no metric {metric}"));
+        for label in selector["labels"].as_array().unwrap() {
+            assert!(labels.contains(&label.as_str().unwrap()), "{metric} has no label {label}");
+        }
+    }
+    let rules = std::fs::read_to_string(&path).unwrap();
+    let folder = Folder::new("rules");
+    folder.write("wrong.yaml", &rules.replace("== 1\n        for: 15m", "== 1)\n        for: 15m"));
+    let wrong = tool("rules").arg(folder.path().join("wrong.yaml")).output().unwrap();
+    assert!(!wrong.status.success() && text(&wrong).contains("parse"), "{}", text(&wrong));
+    // the label by which they find the gate's Jobs is that of the manifests and of the chart
+    let objects = manifests();
+    let labels = &object(&objects, "Job")["metadata"]["labels"];
+    assert_eq!(labels["app.kubernetes.io/component"], "upgrade-gate");
 }
 
 fn compose(file: &Path) -> Output {

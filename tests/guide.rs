@@ -300,3 +300,54 @@ fn tests_of_chart(folder: &Path) -> String {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.map(|path| fs::read_to_string(path).unwrap()).collect()
 }
+
+/// What the init container `backup` of the guide's values runs.
+fn backup_script() -> String {
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/helm.md")).unwrap();
+    let (_, block) = page.split_once("<!-- chart: backup -->\n```yaml\n").unwrap();
+    let values: Value = serde_norway::from_str(block.split_once("```").unwrap().0).unwrap();
+    let containers = values["gate"]["hooks"]["initContainers"].as_str().unwrap();
+    let containers: Value = serde_norway::from_str(containers).unwrap();
+    assert_eq!(containers[0]["command"], serde_json::json!(["sh", "-ec"]));
+    containers[0]["args"][0].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_backup_is_made_only_where_something_is_pending() {
+    let server = Server::shared().await;
+    let database = server.database().await;
+    let operator = Operator::new(&database, server).await;
+    let folder = support::folder::Folder::new("backup");
+    let at = folder.path().display().to_string();
+    let script = backup_script().replace("/gate-status", &at);
+    // stands in for mongodump
+    let dump = |ending: &str| {
+        let program = format!("#!/bin/sh\necho \"$@\" >>{at}/dumps\n{ending}\n");
+        folder.write("bin/mongodump", &program);
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(folder.path().join("bin/mongodump"), executable).unwrap();
+    };
+    let backup = || {
+        let report = format!("{at}/report.json");
+        let status = format!(
+            "GATE_MODE=status GATE_FROM_VERSION=0.7.5 GATE_REPORT_FILE={report} datalab-upgrade"
+        );
+        assert_eq!(operator.run(&status).code, Some(0));
+        let mut sh = Command::new("sh");
+        sh.args(["-ec", &script]).env("PATH", format!("{at}/bin:/usr/bin:/bin"));
+        sh.env("BACKUP_URI", "mongodb://backup/").output().unwrap()
+    };
+    let dumps =
+        || fs::read_to_string(folder.path().join("dumps")).unwrap_or_default().lines().count();
+
+    dump("exit 1");
+    assert!(!backup().status.success(), "a backup that fails keeps the upgrade from running");
+    dump("");
+    assert!(backup().status.success());
+    assert_eq!(dumps(), 2);
+    operator.runs("by-hand-upgrade", 0);
+    let nothing = backup();
+    assert!(nothing.status.success());
+    assert!(String::from_utf8(nothing.stdout).unwrap().contains("nothing is pending"));
+    assert_eq!(dumps(), 2);
+}
