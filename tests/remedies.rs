@@ -41,17 +41,17 @@ async fn follow_all(server: &Server, on: On, at_a_time: usize, cases: Vec<Case>)
     assert!(missed.is_empty(), "{}", missed.join("\n"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settings_are_corrected_as_the_gate_says() {
     follow_all(Server::shared().await, On::ReplicaSet, 3, settings::cases()).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn databases_are_corrected_as_the_gate_says_on_a_replica_set() {
     follow_all(Server::shared().await, On::ReplicaSet, 3, states::cases()).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn databases_are_corrected_as_the_gate_says_on_a_standalone() {
     follow_all(&Server::standalone().await, On::Standalone, 3, states::cases()).await;
 }

@@ -157,6 +157,19 @@ fn settings() -> Vec<Case> {
             with(chain(), [Set(MODE, "plan"), Told(10), AsPrinted, Run(0)]),
         ),
         case(
+            "run it with GATE_MODE=upgrade first: it records the version",
+            Both,
+            [
+                Set(FROM, "0.8.0"),
+                Set(MODE, "sweep"),
+                Told(10),
+                AsPrinted,
+                Run(0),
+                Set(MODE, "sweep"),
+                Run(0),
+            ],
+        ),
+        case(
             "run it with GATE_INITIALISE=fresh and GATE_MODE=upgrade",
             Both,
             [
