@@ -124,7 +124,7 @@ fn states() -> Vec<Case> {
                     doc! { "aggregate": METADATA, "pipeline": [{ "$out": "copy" }], "cursor": {} },
                 ),
                 Admin(
-                    doc! { "renameCollection": format!("{{database}}.copy"), "to": format!("{{database}}.{METADATA}"), "dropTarget": true },
+                    doc! { "renameCollection": "{database}.copy", "to": format!("{{database}}.{METADATA}"), "dropTarget": true },
                 ),
                 Run(0),
             ],
