@@ -1,8 +1,8 @@
 //! What mode `status` says of a database, as a part of the report.
 
+use mongodb::bson::Document;
 use serde::Serialize;
 
-use crate::process::action::UpgradeAction;
 use crate::visible::cut;
 
 /// All that is stored of a database's version, and what mode `check` would make of it.
@@ -173,9 +173,9 @@ pub struct HistoryEntry {
     /// What was applied.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub upgrades: Vec<String>,
-    /// What that did.
+    /// What that did, as it is stored: other code may know other kinds of actions.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub actions: Vec<UpgradeAction>,
+    pub actions: Vec<Document>,
     /// How many documents were found after the last write, because old code had written them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub late: Option<u64>,
@@ -224,7 +224,7 @@ impl Status {
         names
             .chain(pending.flat_map(|it| [&mut it.version, &mut it.description]))
             .chain(self.workloads.iter_mut().flat_map(StoppedWorkload::texts))
-            .chain(self.lock.iter_mut().flat_map(|it| [&mut it.run_id, &mut it.host]))
+            .chain(self.lock.iter_mut().flat_map(LockStatus::texts))
             .chain(self.unfinished.iter_mut().flat_map(UnfinishedStatus::texts))
             .chain(self.stamp.iter_mut().flat_map(StampStatus::texts))
             .for_each(|text| cut(text, 100 / share));
@@ -235,6 +235,13 @@ impl StoppedWorkload {
     fn texts(&mut self) -> impl Iterator<Item = &mut String> {
         let StoppedWorkload { namespace, name, version, run_id, .. } = self;
         [namespace, name, run_id].into_iter().chain(version)
+    }
+}
+
+impl LockStatus {
+    fn texts(&mut self) -> impl Iterator<Item = &mut String> {
+        let LockStatus { run_id, host, acquired, .. } = self;
+        [run_id, host].into_iter().chain(acquired)
     }
 }
 

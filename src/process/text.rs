@@ -375,7 +375,8 @@ impl Text {
             line += &format!(", a repair that replaced {replaced}");
         }
         self.line(1, line);
-        let did: Vec<&str> = entry.actions.iter().map(|it| it.description.as_str()).collect();
+        let did: Vec<&str> =
+            entry.actions.iter().filter_map(|it| it.get_str("description").ok()).collect();
         match (entry.upgrades.join("; "), did.join("; ")) {
             (upgrades, did) if upgrades.is_empty() && did.is_empty() => {}
             (upgrades, did) if did.is_empty() => self.line(2, upgrades),
@@ -401,6 +402,7 @@ fn detail(value: &Bson) -> String {
 
 #[cfg(test)]
 mod tests {
+    use mongodb::bson::doc;
     use serde_json::Value;
 
     use super::*;
@@ -552,7 +554,7 @@ mod tests {
                 floor: self.some(),
                 upgrades: vec![self.text(), self.text()],
                 // the details are in the JSON alone: ten entries are to fit on a screen
-                actions: vec![UpgradeAction::new(ActionType::Update, "", self.text())],
+                actions: vec![doc! { "description": self.text() }],
                 late: Some(self.number()),
                 duration_ms: Some(self.number()),
                 run_id: self.some(),
@@ -613,9 +615,9 @@ mod tests {
         leaves("", &json, &mut facts);
         let text = report.to_text();
         for (path, value) in &facts {
-            // mode `status` says the versions itself, and of an action in the history what it did
-            let said_by_status = json.get("status").is_some()
-                && (["/from", "/to"].contains(&path.as_str()) || path.ends_with("/action_type"));
+            // mode `status` says the versions itself
+            let said_by_status =
+                json.get("status").is_some() && ["/from", "/to"].contains(&path.as_str());
             let said = said(path, value);
             assert!(
                 said_by_status || said.is_empty() || text.contains(&said),
@@ -699,6 +701,36 @@ mod tests {
         assert!(text.lines().count() < 60, "{text}");
         assert!(report.to_termination_message().len() <= 4096);
         assert_eq!(report.to_json().matches("\"timestamp\"").count(), 500);
+    }
+
+    #[test]
+    fn a_status_fits_the_termination_message_whatever_its_texts_hold() {
+        for text in ["x", "\u{1}", "é", "\u{202e}"] {
+            let mut facts = Facts::default();
+            let mut status = facts.status();
+            let long = || text.repeat(6000);
+            for history in &mut status.history {
+                history.host = Some(long());
+            }
+            let (pending, workload) = (status.pending[0].clone(), status.workloads[0].clone());
+            status.pending = vec![PendingUpgrade { description: long(), ..pending }; 30];
+            status.workloads = vec![StoppedWorkload { name: long(), ..workload }; 30];
+            status.unreadable = Some(long());
+            status.recorded = Some(long());
+            status.check.message = long();
+            status.check.next = Some(long());
+            if let (Some(lock), Some(unfinished)) = (&mut status.lock, &mut status.unfinished) {
+                (lock.host, lock.acquired) = (long(), Some(long()));
+                (unfinished.host, unfinished.steps[1].name) = (long(), long());
+            }
+            let report = Report { message: long(), to: Some(long()), ..facts.report() };
+            let report = Report { status: Some(Box::new(status)), ..report };
+            let message = report.to_termination_message();
+            assert!(message.len() <= 4096, "{} bytes", message.len());
+            let read: Value = serde_json::from_str(&message).unwrap();
+            assert_eq!(read["status"]["check"]["exit_code"], 12, "{read}");
+            assert_eq!(read["status"]["unfinished"]["steps"][0]["state"], "under_way", "{read}");
+        }
     }
 
     #[test]

@@ -1,10 +1,9 @@
 //! All that is stored of a database's version, for people: read as far as the bytes tell, so that nothing in it keeps
 //! the rest from being shown.
 
-use mongodb::bson::{Bson, DateTime, RawDocument, RawDocumentBuf, doc};
+use mongodb::bson::{DateTime, Document, RawDocument, RawDocumentBuf, doc};
 use mongodb::options::{ReadConcern, ReadPreference, SelectionCriteria};
 
-use crate::process::action::UpgradeAction;
 use crate::process::status::{
     HistoryEntry, LockStatus, StepState, StepStatus, StoppedWorkload, UnfinishedStatus,
 };
@@ -149,10 +148,10 @@ fn history_entry(document: &RawDocument, names: &Names) -> HistoryEntry {
         let named = upgrades.into_iter().filter_map(|it| text(it.ok()?.as_document()?, "name"));
         named.collect()
     });
-    let actions = document.get("actions").ok().flatten();
-    let actions = actions.and_then(|actions| Bson::try_from(actions).ok());
-    let actions: Option<Vec<UpgradeAction>> =
-        actions.and_then(|actions| mongodb::bson::deserialize_from_bson(actions).ok());
+    let actions = document.get_array("actions").map(|actions| {
+        let stored = actions.into_iter();
+        stored.filter_map(|it| Document::try_from(it.ok()?.as_document()?).ok()).collect()
+    });
     HistoryEntry {
         version: text(document, "version").unwrap_or_else(unknown),
         action: text(document, "action").unwrap_or_else(unknown),
