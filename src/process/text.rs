@@ -207,7 +207,8 @@ impl Text {
             }
             (UpgradeState::Applied, None) => "applied".to_owned(),
             (UpgradeState::Applied, Some(ms)) => format!("applied in {}", duration(ms)),
-            (UpgradeState::Swept, _) => "swept".to_owned(),
+            (UpgradeState::Swept, None) => "swept".to_owned(),
+            (UpgradeState::Swept, Some(ms)) => format!("swept in {}", duration(ms)),
         };
         self.line(0, format!("{version} {state}: {description}"));
         self.actions(1, actions);
@@ -468,6 +469,7 @@ mod tests {
                 upgrades: vec![
                     self.upgrade(UpgradeState::Applied),
                     self.upgrade(UpgradeState::Planned),
+                    self.upgrade(UpgradeState::Swept),
                 ],
                 remaining: vec![self.text(), self.text()],
                 unfinished: Some(Unfinished {
@@ -486,7 +488,14 @@ mod tests {
                 run_id: self.text(),
                 host: self.text(),
                 duration_ms: self.number(),
-                ..Report::default()
+                swept: Some(self.number()),
+                not_swept: vec![NotSwept {
+                    version: self.text(),
+                    step: self.text(),
+                    collection: self.text(),
+                    reason: self.text(),
+                }],
+                status: None,
             }
         }
 
@@ -590,7 +599,7 @@ mod tests {
         match value {
             Value::String(text) => match (path.rsplit('/').next(), text.as_str()) {
                 (Some("state"), "planned") => "would be applied".to_owned(),
-                (Some("state"), "applied") => "applied in".to_owned(),
+                (Some("state"), "applied" | "swept") => format!("{text} in"),
                 (Some("state"), "done") => "done,".to_owned(),
                 (Some("state"), "waiting") => "not begun".to_owned(),
                 (Some("state"), "restored") => "started again, as nothing".to_owned(),
