@@ -81,6 +81,7 @@ async fn an_existing_database_is_asked_planned_and_upgraded() {
     assert_eq!(operator.runs("by-hand-plan-recorded", 0)["outcome"], "open");
     operator.runs("by-hand-check", 0);
     assert_eq!(operator.runs("status", 0)["status"]["recorded"], "0.8.0");
+    assert_eq!(operator.runs("sweep", 0)["swept"], 0);
     operator.runs("record", 10);
     // the stored value is another one now
     operator.runs("record", 16);

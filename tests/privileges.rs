@@ -92,7 +92,9 @@ async fn the_least_role_is_enough_in_every_mode_and_none_of_it_can_be_spared() {
         assert_eq!(db_hash(&database).await, untouched, "without {missing:?}");
     }
     let gate = datalab(&server, &role).await;
-    for (mode, code) in [("check", 10), ("plan", 10), ("upgrade", 0), ("check", 0), ("wait", 0)] {
+    for (mode, code) in
+        [("check", 10), ("plan", 10), ("upgrade", 0), ("check", 0), ("wait", 0), ("sweep", 0)]
+    {
         let run = gate.clone().mode(mode).run().await;
         assert_eq!(run.code, Some(code), "{mode}: {run}");
     }
@@ -120,6 +122,33 @@ async fn who_only_asks_needs_to_read_the_record_only() {
         let run = datalab(&server, &[]).await.mode(mode).run().await;
         assert_eq!(run.code, Some(17), "{run}");
     }
+}
+
+#[tokio::test]
+async fn a_sweep_needs_the_least_role_and_none_of_it_can_be_spared() {
+    let server = Server::with_auth().await;
+    let role = least_role();
+    let database = server.client().await.database("datalabvue");
+    fixture::load(&database).await;
+    assert_eq!(datalab(&server, &role).await.run().await.code, Some(0));
+    // as a user restores an old version
+    let items = database.collection::<Document>("items");
+    let unpinned = doc! { "$unset": { "relationships.$[].refcode": "" } };
+    items
+        .update_many(doc! { "relationships.refcode": { "$type": "string" } }, unpinned)
+        .await
+        .unwrap();
+    let untouched = db_hash(&database).await;
+    for spared in 0..role.len() {
+        let mut granted = role.clone();
+        let missing = granted.remove(spared);
+        let run = datalab(&server, &granted).await.mode("sweep").run().await;
+        lacks(&missing, &run);
+        assert_eq!(db_hash(&database).await, untouched, "without {missing:?}");
+    }
+    let run = datalab(&server, &role).await.mode("sweep").run().await;
+    assert_eq!(run.code, Some(0), "{run}");
+    assert!(run.report["swept"].as_u64().unwrap() > 0, "{run}");
 }
 
 #[tokio::test]

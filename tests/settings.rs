@@ -749,7 +749,7 @@ async fn the_report_goes_to_stdout_and_the_file_whatever_the_log() {
 async fn a_connection_string_that_something_may_still_provide_is_20_and_names_who() {
     let source = "key uri of Secret mongo";
     // the environment of a process does not change: every mode ends at once
-    for mode in ["check", "upgrade", "wait", "plan"] {
+    for mode in ["check", "upgrade", "wait", "plan", "status", "sweep", "resume"] {
         for uri in ["", " "] {
             let gate = datalab().uri(uri).set("GATE_MONGODB_URI_SOURCE", source).mode(mode);
             let run = run(&gate).await;

@@ -106,13 +106,34 @@ fn unchanged_later(
 #[derive(Clone)]
 pub(crate) struct Totals<'a> {
     pub(crate) selected: &'a [SweptStep<'a>],
+    /// Since the sweep last began, which is what its entry counts.
     pub(crate) done: Vec<Done>,
+    /// Before that: something else moved the record, and an entry of its own counts this.
+    before: Vec<Done>,
     began: Instant,
 }
 
 impl<'a> Totals<'a> {
     pub(crate) fn new(selected: &'a [SweptStep<'a>]) -> Self {
-        Totals { selected, done: vec![Done::default(); selected.len()], began: Instant::now() }
+        let none = vec![Done::default(); selected.len()];
+        Totals { selected, done: none.clone(), before: none, began: Instant::now() }
+    }
+
+    /// Begins again, with another entry.
+    pub(crate) fn begin(&mut self) {
+        for (before, done) in self.before.iter_mut().zip(&mut self.done) {
+            before.add(&std::mem::take(done));
+        }
+    }
+
+    /// What the whole run has done, step by step.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&SweptStep<'a>, Done)> {
+        let done = self.before.iter().zip(&self.done).map(|(before, done)| {
+            let mut all = before.clone();
+            all.add(done);
+            all
+        });
+        self.selected.iter().zip(done)
     }
 
     /// How many documents were changed.

@@ -143,6 +143,7 @@ impl Run<'_> {
         selection: &Selection<'_>,
     ) -> Result<String, Failure> {
         self.transactions = context.server.deployment == Deployment::WithTransactions;
+        let mut totals = Totals::new(&selection.steps);
         for _ in 0..DECISIONS {
             let (observed, decision) = self.observe_and_decide().await?;
             if matches!(decision, Decision::Held(_)) {
@@ -154,7 +155,7 @@ impl Run<'_> {
             };
             drop(observed);
             let mut work = Work::new(context, session.take(), Some(record), None);
-            let swept = Box::pin(self.sweep_all(&mut work, context, selection)).await;
+            let swept = Box::pin(self.sweep_all(&mut work, context, selection, &mut totals)).await;
             *session = work.into_session();
             match swept {
                 Ok(()) => {
@@ -178,16 +179,17 @@ impl Run<'_> {
         work: &mut Work<'_>,
         context: &Context,
         selection: &Selection<'_>,
+        totals: &mut Totals<'_>,
     ) -> Result<(), RunError> {
         let versions = self.upgrades.versions();
         let since = self.sweep_caught_up(selection).await?;
         for upgrade in versions {
             self.ask_conditions(context, upgrade, upgrade.conditions(), since).await?;
         }
-        let mut totals = Totals::new(&selection.steps);
-        let swept = self.sweep_steps(work, selection, &mut totals, since).await;
-        let ended = work.end_sweep(&totals, &swept).await;
-        self.note_swept(&totals);
+        totals.begin();
+        let swept = self.sweep_steps(work, selection, totals, since).await;
+        let ended = work.end_sweep(totals, &swept).await;
+        self.note_swept(totals);
         swept?;
         ended
     }
@@ -256,18 +258,18 @@ impl Run<'_> {
 
     /// Keeps the report true to what a sweep has done.
     fn note_swept(&mut self, totals: &Totals<'_>) {
-        let before = self.report.swept.unwrap_or_default();
-        self.report.swept = Some(before + totals.documents());
+        self.report.swept = Some(totals.all().map(|(_, done)| done.documents).sum());
+        self.report.upgrades.clear();
         for upgrade in self.upgrades.versions() {
-            let own = totals.selected.iter().zip(&totals.done);
-            let own: Vec<_> = own.filter(|(it, _)| it.upgrade.version == upgrade.version).collect();
+            let own: Vec<_> =
+                totals.all().filter(|(it, _)| it.upgrade.version == upgrade.version).collect();
             if own.is_empty() {
                 continue;
             }
             let version = upgrade.version.to_string();
             let mut actions = Vec::new();
             for (it, done) in own {
-                let of_step = work_of(it.step).actions(done);
+                let of_step = work_of(it.step).actions(&done);
                 tracing::info!(
                     version,
                     step = it.step.name(),

@@ -216,7 +216,7 @@ fn a_gate_of_another_version_than_the_application_is_refused() {
         accepted(&[("GATE_APP_VERSION", same)]);
     }
     for other in ["0.7.0", "0.8.0rc1", "0.8.0.post1", "0.8.0.dev3"] {
-        for mode in ["upgrade", "check", "wait", "plan", "resume"] {
+        for mode in ["upgrade", "check", "wait", "plan", "sweep", "resume"] {
             let text = refused(&[("GATE_APP_VERSION", other), ("GATE_MODE", mode)]);
             assert_says(&text, &["this gate belongs to 0.8.0 but the application is"]);
         }
