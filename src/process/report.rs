@@ -253,6 +253,9 @@ impl Report {
                 return message;
             }
         }
+        if let Some(status) = &mut short.status {
+            status.keep_verdict();
+        }
         short.to_json()
     }
 
