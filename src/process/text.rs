@@ -90,6 +90,8 @@ impl Report {
         match (&self.from, &self.to) {
             (None, None) if !read.iter().any(|it| it.code() == self.exit_code) => None,
             (from, to) if from == to => Some(or_none(to).to_owned()),
+            // what an unrecorded database last ran is declared, not recorded
+            (Some(from), None) => Some(format!("{NONE}; the database last ran {from}")),
             (from, to) => Some(format!("{} before, {} now", or_none(from), or_none(to))),
         }
     }
