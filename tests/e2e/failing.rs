@@ -26,7 +26,7 @@ async fn a_failing_condition_stops_the_release_until_it_holds(world: &World) {
     let before = db_hash(&world.database).await;
     let reason = [
         r#"condition "no task is running" of 0.8.0 does not hold: 1 document in tasks is in the way"#,
-        "correct these documents, then run it again, or set GATE_SKIP_CONDITIONS=true",
+        "correct these documents, then run it again, or set gate.settings.skipConditions=true",
     ];
     refused_twice(world, &new, 13, &reason).await;
     assert_eq!(db_hash(&world.database).await, before);
