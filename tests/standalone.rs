@@ -186,9 +186,12 @@ async fn runs_killed_at_any_instant_leave_what_one_run_leaves() {
             let gate = scenario(&database.uri, "0.9.0", &all())
                 .set("GATE_BATCH_DOCUMENTS", "20")
                 .set("GATE_LOCK_LEASE", "300ms");
+            // each that is killed gives the next one longer, so that a busy machine gets to the end as well
+            let mut longest = longest;
             let run = loop {
                 let running = gate.spawn();
                 tokio::time::sleep(Duration::from_millis(random.u64(10..longest))).await;
+                longest += longest / 10;
                 // it may have ended
                 let _ = std::process::Command::new("kill")
                     .args(["-KILL", &running.pid().to_string()])

@@ -163,7 +163,7 @@ async fn a_job_of_the_chart_is_ended_by_its_label(world: &World) {
     };
     assert_eq!(jobs().await.len(), 2);
     let closed = operator.run(&commands("why-closed")).await.ok();
-    closed.says("my-app-").says(r#""exit_code":11"#).says("the database has no recorded version");
+    closed.says("my-app-").says("closed (exit 11").says("the database has no recorded version");
     operator.run(&commands("end-the-job")).await.ok();
     assert_eq!(jobs().await, ["another"]);
 }
