@@ -174,7 +174,7 @@ async fn every_answer_of_the_dns_that_cannot_be_used_is_told_apart() {
         ("half", "", &["with an error: Server Failure", "/etc/resolv.conf"]),
         ("refusing", "", &["with an error: Query Refused", "/etc/resolv.conf"]),
         ("foreign", "", &["another domain", "db.elsewhere.example", "of the same domain"]),
-        ("option", "", &[text, "option 'ssl'", "authSource, replicaSet and loadBalanced alone"]),
+        ("option", "", &[text, "option 'ssl'", "authSource, replicaSet and loadBalanced only"]),
         ("two", "", &[text, "more than one record", "keep one TXT record"]),
         ("words", "", &[text, "'checked by somebody'", "keep one TXT record"]),
         ("maybe", "", &[text, "loadbalanced=maybe", "keep one TXT record"]),
