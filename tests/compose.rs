@@ -72,7 +72,7 @@ impl Engine {
             "docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' datalab-database-1",
         );
         let program = format!(
-            "import pymongo\npymongo.MongoClient('mongodb://{}:27017').datalabvue.items.insert_one({{'item_id': 'a'}})",
+            "import pymongo\npymongo.MongoClient('mongodb://{}:27017').datalabvue.items.insert_one({{'item_id': 'a', 'refcode': 'test:A'}})",
             text(&address).trim()
         );
         let done = Command::new("nsenter")
