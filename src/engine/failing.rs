@@ -53,7 +53,7 @@ pub(crate) fn closed(error: RunError, doing: &str) -> Failure {
     closed_as(error, doing, Outcome::NoServer)
 }
 
-/// Like [`closed`], for the preflight: an unknown error is attributed to the upgrades.
+/// Like [`closed`], during the preflight: an error that is not known counts as a failure of the upgrades.
 pub(crate) fn closed_in_preflight(error: RunError, doing: &str) -> Failure {
     closed_as(error, doing, Outcome::UpgradeFailed)
 }

@@ -9,8 +9,8 @@
 //! - `apply`: a version. `work`: the session and the stored record of a run. `transact`: a transaction that moves the
 //!   record.
 //! - `sweep`: convergent steps of applied versions, once more.
-//! - `condition`: conditions on a server. `context`: what every part needs. `author`: what is said when the author's
-//!   code refuses. `failing`: why an upgrade failed. `background`: work on other threads.
+//! - `condition`: checks conditions. `context`: what every part needs. `author`: calls the author's code, and words its
+//!   errors. `failing`: errors of upgrades. `background`: work on other threads.
 
 pub(crate) mod apply;
 pub(crate) mod author;

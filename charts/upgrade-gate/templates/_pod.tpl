@@ -6,7 +6,7 @@
 - {{ include "upgrade-gate.container" (dict "root" $gate.root "way" "init" "set" "release" "mode" (include "upgrade-gate.initMode" $gate.root)) | indent 2 | trim }}
 {{- end }}
 
-{{/* The volumes that it needs, as a list, for an application's own pods. */}}
+{{/* The volumes that the init container needs, as a list, for an application's own pods. */}}
 {{- define "upgrade-gate.volumes" -}}
 {{- $gate := dict "from" . }}{{- include "upgrade-gate.resolve" $gate -}}
 {{- with include "upgrade-gate.volumesOf" $gate.root | fromYamlArray }}{{ toYaml . }}{{ end }}

@@ -9,7 +9,7 @@ use super::element::Value;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wholes {
     WhereCheaper,
-    /// Also where it is dearer, to see that it comes to the same.
+    /// Even where that costs more, so that tests can compare the results.
     #[cfg(test)]
     Everywhere,
 }

@@ -20,7 +20,7 @@ pub(super) const TERMINATION_LOG: &str = "/dev/termination-log";
 pub struct Settings {
     /// The connection string, with a scheme that the driver knows; the driver checks the rest.
     pub(crate) uri: Secret,
-    /// Where that comes from, and what is said of it.
+    /// Where the connection string comes from, for messages about it.
     pub(crate) origin: Origin,
     /// The application's database.
     pub(crate) database: String,

@@ -39,7 +39,8 @@ impl SettingNames {
         Ok(SettingNames(names.collect::<Result<_, _>>()?))
     }
 
-    /// Those of the process's environment, or none, for what is said before the settings are read.
+    /// The names in the process's environment, for messages before the settings are read. Empty if they are missing or
+    /// wrong.
     pub(crate) fn from_env() -> Self {
         let text = std::env::var(NAME).ok();
         Self::parse(text.as_deref()).unwrap_or_default()
