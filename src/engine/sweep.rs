@@ -11,16 +11,15 @@ use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::documents::edited::{Batch, Purpose};
 use crate::engine::documents::reader::Reader;
-use crate::engine::documents::write;
 use crate::engine::failing::{at, in_step};
 use crate::engine::preflight::scan::scan;
-use crate::engine::steps::transform::edit_guarded;
+use crate::engine::steps::transform::{batch_in_transaction, edit_guarded};
 use crate::engine::steps::work_of;
-use crate::engine::transact::{PATIENCE, commit_with_record};
-use crate::engine::work::{Work, base, needed};
+use crate::engine::work::{Work, base};
 use crate::process::checkpoint::Point;
 use crate::process::exit::Outcome;
 use crate::process::progress::Progress;
+use crate::record::document::Record;
 use crate::record::journal::Done;
 use crate::record::swept::Swept;
 use crate::server::stop::RunError;
@@ -56,25 +55,13 @@ pub(crate) fn select<'a>(versions: impl IntoIterator<Item = &'a VersionUpgrade>)
     let mut selection = Selection::default();
     for (position, &(upgrade, step)) in all.iter().enumerate() {
         let later = &all[position + 1..];
-        match sweepable(step).and_then(|it| unchanged_later(step, it, later).map(|()| it)) {
+        let sweepable = work_of(step).sweepable().map_err(str::to_owned);
+        match sweepable.and_then(|it| unchanged_later(step, it, later).map(|()| it)) {
             Ok(transform) => selection.steps.push(SweptStep { upgrade, step, transform }),
             Err(reason) => selection.left_out.push(LeftOut { upgrade, step, reason }),
         }
     }
     selection
-}
-
-/// The transform of a step that can be run over documents again, or why there is none.
-fn sweepable(step: &Step) -> Result<&Transform, String> {
-    let reason = match step {
-        Step::Transform(transform) if transform.deletes => "it may delete documents",
-        Step::Transform(transform) if transform.convergent => return Ok(transform),
-        Step::Transform(_) => "it is not convergent",
-        Step::Seed(_) => "it is a seed",
-        Step::Transaction(_) => "it is a transaction step",
-        Step::Command(_) => "it is a command",
-    };
-    Err(reason.to_owned())
 }
 
 /// Nothing after the step changes what it works on: what a later one made of these documents may look like the old
@@ -237,30 +224,13 @@ impl Work<'_> {
         batch: &Batch,
     ) -> Result<Option<Bson>, RunError> {
         let SweptStep { upgrade, transform, .. } = totals.selected[index];
-        let context = self.context;
-        let session = needed(&mut self.session)?;
-        let so_far = &*totals;
-        let (done, last) = commit_with_record(
-            context,
-            session,
-            &mut self.stored,
-            PATIENCE,
-            async |session, stored, tried| {
-                let (part, last) = batch.part(tried);
-                let (database, sizes) = (context.database(), batch.sizes);
-                let done =
-                    write::write_prefetched(database, session, upgrade, transform, part, sizes)
-                        .await?;
-                let from = base(stored, None)?;
-                let to = match done.documents {
-                    // something else has changed them
-                    0 => from,
-                    _ => from.swept(&context.writer, &so_far.with(index, &done).entry()),
-                };
-                Ok(((done, last), to))
-            },
-        )
-        .await?;
+        let (writer, so_far) = (&self.context.writer, &*totals);
+        let record = |stored: &Record, done: &Done, _: Option<&Bson>| match done.documents {
+            // something else has changed them
+            0 => stored.clone(),
+            _ => stored.swept(writer, &so_far.with(index, done).entry()),
+        };
+        let (done, last) = batch_in_transaction(self, upgrade, transform, batch, record).await?;
         totals.done[index].add(&done);
         Ok(last)
     }

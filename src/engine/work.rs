@@ -31,24 +31,9 @@ impl<'a> Work<'a> {
         Work { context, session, stored, begin, warnings: vec![] }
     }
 
-    /// The record as it is stored.
-    pub(crate) fn stored(&self) -> Option<&Record> {
-        self.stored.as_ref()
-    }
-
     /// The warnings for the report; a second call returns none.
     pub(crate) fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
-    }
-
-    /// The session of the run's transactions.
-    pub(crate) fn session(&mut self) -> Option<&mut ClientSession> {
-        self.session.as_mut()
-    }
-
-    /// Gives the session back.
-    pub(crate) fn into_session(self) -> Option<ClientSession> {
-        self.session
     }
 
     /// Moves the record to `to` by itself.

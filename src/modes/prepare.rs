@@ -108,9 +108,14 @@ impl Run<'_> {
         if let Some(place) = &self.store.names.stamp {
             needs.extend(on(&["find", "insert", "update"], &place.collection));
         }
+        self.require(&needs).await
+    }
+
+    /// Refuses a connection whose user lacks one of these privileges.
+    pub(super) async fn require(&self, needs: &[Need]) -> Result<(), Failure> {
         let doing = "asking for the user's privileges";
         let missing =
-            self.ask(doing, || privileges::missing_privilege(&self.store.database, &needs)).await;
+            self.ask(doing, || privileges::missing_privilege(&self.store.database, needs)).await;
         match missing.map_err(|error| closed(error, doing))? {
             Some(need) => Err(privileges::lacks(&need, self.store.database.name())),
             None => Ok(()),

@@ -465,12 +465,7 @@ impl Run<'_> {
         };
         let mut waiting = Waiting::new(self.settings.lock_wait, self.deadline);
         loop {
-            let (observed, decision) = self.observe_and_decide().await?;
-            self.report.from.clone_from(&self.report.to);
-            if let Decision::Held(holder) = &decision {
-                self.wait_for_lock(holder, &mut waiting).await?;
-                continue;
-            }
+            let (observed, decision) = self.decide_unheld(&mut waiting).await?;
             let has_stopped_workloads = self.has_stopped_workloads(&observed, &decision).await;
             let message = self.judge(&observed, decision)?;
             let remembered = self.stop.guard(quiesce.memory.read()).await;

@@ -19,6 +19,7 @@ use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::process::report::{Report, Unfinished, UpgradeReport, UpgradeState};
 use crate::process::settings::{Asking, Initialise, Mode, Settings};
+use crate::process::text::counted;
 use crate::quiesce::observer::{Notice, Observer, Occasion, Tone};
 use crate::quiesce::quiesced::Quiesced;
 use crate::quiesce::workloads::Workloads;
@@ -257,7 +258,7 @@ impl<'a> Run<'a> {
                 Outcome::Pending,
                 format!(
                     "{} pending: {}",
-                    count(versions.len(), "upgrade is", "upgrades are"),
+                    counted(versions.len() as u64, "upgrade is", "upgrades are"),
                     list.join(", ")
                 ),
                 match self.settings.mode {
@@ -347,7 +348,7 @@ impl<'a> Run<'a> {
             Outcome::Pending,
             format!(
                 "reached {recorded}, {}",
-                count(remaining.len(), "upgrade remains", "upgrades remain")
+                counted(remaining.len() as u64, "upgrade remains", "upgrades remain")
             ),
             "run it without GATE_TARGET_VERSION when the rest may be applied",
         )
@@ -485,10 +486,6 @@ impl<'a> Run<'a> {
     }
 }
 
-fn count(n: usize, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
-}
-
 fn named(holder: &Holder) -> String {
     format!("run {} on {}", holder.run_id, holder.host)
 }
@@ -535,15 +532,11 @@ pub(super) fn lock_held(holder: &Holder) -> Failure {
 }
 
 fn planned(upgrade: &VersionUpgrade, estimate: &Estimate) -> UpgradeReport {
+    let (version, description) = (upgrade.version.to_string(), upgrade.description());
     UpgradeReport {
-        version: upgrade.version.to_string(),
-        description: upgrade.description(),
-        state: UpgradeState::Planned,
-        actions: estimate.actions(),
         exact: Some(estimate.is_exact()),
         preflight_after: estimate.depends_on.as_ref().map(ToString::to_string),
         preflight_later: estimate.later.iter().map(|later| later.step.clone()).collect(),
-        late: None,
-        duration_ms: None,
+        ..UpgradeReport::new(version, description, UpgradeState::Planned, estimate.actions())
     }
 }

@@ -17,23 +17,16 @@ use crate::modes::upgrade::{DECISIONS, LockedWork, Waiting};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::process::report::{NotSwept, UpgradeReport, UpgradeState};
-use crate::record::document::{Record, Recorded};
+use crate::process::text::documents;
+use crate::record::document::Recorded;
 use crate::record::observed::Observed;
 use crate::server::connection::Deployment;
-use crate::server::privileges::{self, Need, on};
+use crate::server::privileges::{Need, on};
 use crate::server::retry::jittered;
 use crate::server::stop::{Reason, RunError};
 
 /// What a run is doing when it writes.
 const SWEEPING: &str = "sweeping";
-
-/// What the record says of a sweep before it.
-enum Sweepable {
-    /// The database is at or above the newest upgrade.
-    Record(Box<Record>),
-    /// The gate is open, and there is nothing to sweep.
-    Nothing(String),
-}
 
 impl Run<'_> {
     pub(crate) async fn sweep(&mut self) -> Result<String, Failure> {
@@ -60,13 +53,13 @@ impl Run<'_> {
             }
             _ => (0, false),
         };
-        let documents = counted.max(noted);
-        self.report.swept = Some(documents);
-        match (documents, entry) {
+        let swept = counted.max(noted);
+        self.report.swept = Some(swept);
+        match (swept, entry) {
             (0, false) => "nothing was written".to_owned(),
             // the entry comes first there, and an edit may have been made that was not confirmed
-            (n, _) if !self.transactions => format!("{} or more were swept", documents_of(n)),
-            (n, _) => format!("{} swept before that stay so", documents_of(n)),
+            (n, _) if !self.transactions => format!("{} or more were swept", documents(n)),
+            (n, _) => format!("{} swept before that stay so", documents(n)),
         }
     }
 
@@ -75,13 +68,8 @@ impl Run<'_> {
         self.report.not_swept = selection.left_out.iter().map(not_swept).collect();
         let mut waiting = Waiting::new(self.settings.lock_wait, self.deadline);
         loop {
-            let (observed, decision) = self.observe_and_decide().await?;
-            self.report.from.clone_from(&self.report.to);
-            if let Decision::Held(holder) = &decision {
-                self.wait_for_lock(holder, &mut waiting).await?;
-                continue;
-            }
-            if let Sweepable::Nothing(message) = self.sweepable(&observed, decision)? {
+            let (observed, decision) = self.decide_unheld(&mut waiting).await?;
+            if let Some(message) = self.nothing_to_sweep(&observed, decision)? {
                 return Ok(message);
             }
             // it is read again under the lock, and may be large
@@ -93,17 +81,21 @@ impl Run<'_> {
         }
     }
 
-    /// The record from which a sweep may start.
+    /// What a check says where the gate is open and no upgrade has a step to sweep; `None` if a sweep may start.
     ///
     /// # Errors
     ///
     /// What a check says, or that the database has no record yet.
-    fn sweepable(&mut self, observed: &Observed, decision: Decision) -> Result<Sweepable, Failure> {
+    fn nothing_to_sweep(
+        &mut self,
+        observed: &Observed,
+        decision: Decision,
+    ) -> Result<Option<String>, Failure> {
         let message = self.judge(observed, decision)?;
-        match &observed.recorded {
-            Recorded::Readable(record) => Ok(Sweepable::Record(Box::new(record.clone()))),
-            _ if self.upgrades.is_empty() => Ok(Sweepable::Nothing(message)),
-            _ => Err(Failure::new(
+        match observed.recorded.record() {
+            Some(_) => Ok(None),
+            None if self.upgrades.is_empty() => Ok(Some(message)),
+            None => Err(Failure::new(
                 Outcome::Pending,
                 "the database has no record yet, and a sweep needs one",
                 "run it with GATE_MODE=upgrade first: it records the version",
@@ -118,13 +110,7 @@ impl Run<'_> {
         if let Some(place) = &self.store.names.stamp {
             needs.extend(on(&["find"], &place.collection));
         }
-        let doing = "asking for the user's privileges";
-        let missing =
-            self.ask(doing, || privileges::missing_privilege(&self.store.database, &needs)).await;
-        match missing.map_err(|error| closed(error, doing))? {
-            Some(need) => Err(privileges::lacks(&need, self.store.database.name())),
-            None => Ok(()),
-        }
+        self.require(&needs).await
     }
 
     fn sweep_needs(&self, selection: &Selection<'_>) -> Vec<Need> {
@@ -149,14 +135,14 @@ impl Run<'_> {
             if matches!(decision, Decision::Held(_)) {
                 return Err(Reason::LeaseLost.failure());
             }
-            let record = match self.sweepable(&observed, decision)? {
-                Sweepable::Record(record) => *record,
-                Sweepable::Nothing(message) => return Ok(message),
-            };
+            if let Some(message) = self.nothing_to_sweep(&observed, decision)? {
+                return Ok(message);
+            }
+            let record = observed.recorded.record().cloned();
             drop(observed);
-            let mut work = Work::new(context, session.take(), Some(record), None);
+            let mut work = Work::new(context, session.take(), record, None);
             let swept = Box::pin(self.sweep_all(&mut work, context, selection, &mut totals)).await;
-            *session = work.into_session();
+            *session = work.session;
             match swept {
                 Ok(()) => {
                     let (observed, decision) = self.observe_and_decide().await?;
@@ -202,10 +188,8 @@ impl Run<'_> {
         totals: &mut Totals<'_>,
         since: Option<Timestamp>,
     ) -> Result<(), RunError> {
-        let preflight_error = |error| match error {
-            RunError::Driver(_) => RunError::Failure(closed_in_preflight(error, PREFLIGHT)),
-            error => error,
-        };
+        let preflight_error =
+            |error: RunError| error.or_closed(|error| closed_in_preflight(error, PREFLIGHT));
         let mut written = HashSet::<&str>::new();
         let mut expected: Vec<Option<u64>> = Vec::new();
         for it in &selection.steps {
@@ -233,11 +217,8 @@ impl Run<'_> {
             };
             if expected > 0 {
                 let swept = work.sweep_step(totals, index, expected).await;
-                swept.map_err(|error| match error {
-                    RunError::Driver(_) => {
-                        RunError::Failure(closed_applying(error, SWEEPING, &[it.upgrade]))
-                    }
-                    error => error,
+                swept.map_err(|error| {
+                    error.or_closed(|error| closed_applying(error, SWEEPING, &[it.upgrade]))
                 })?;
             }
         }
@@ -279,17 +260,8 @@ impl Run<'_> {
                 );
                 actions.extend(of_step);
             }
-            self.report.upgrades.push(UpgradeReport {
-                version,
-                description: upgrade.description(),
-                state: UpgradeState::Swept,
-                actions,
-                exact: None,
-                preflight_after: None,
-                preflight_later: vec![],
-                late: None,
-                duration_ms: None,
-            });
+            let (state, description) = (UpgradeState::Swept, upgrade.description());
+            self.report.upgrades.push(UpgradeReport::new(version, description, state, actions));
         }
     }
 
@@ -297,7 +269,7 @@ impl Run<'_> {
         let found = match self.report.swept.unwrap_or_default() {
             _ if selection.steps.is_empty() => "no step of these upgrades can be swept".to_owned(),
             0 => "no document of an old shape was found".to_owned(),
-            n => format!("swept {} of an old shape", documents_of(n)),
+            n => format!("swept {} of an old shape", documents(n)),
         };
         match selection.left_out.len() {
             0 => found,
@@ -305,10 +277,6 @@ impl Run<'_> {
             n => format!("{found}; {n} steps were not swept (not_swept says why)"),
         }
     }
-}
-
-fn documents_of(n: u64) -> String {
-    format!("{n} document{}", if n == 1 { "" } else { "s" })
 }
 
 fn not_swept(left_out: &LeftOut<'_>) -> NotSwept {

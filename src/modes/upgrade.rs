@@ -197,6 +197,19 @@ impl Run<'_> {
         }
     }
 
+    /// Decides, as soon as no other run holds the lock.
+    pub(super) async fn decide_unheld(
+        &mut self,
+        waiting: &mut Waiting,
+    ) -> Result<(Observed, Decision), Failure> {
+        loop {
+            let (observed, decision) = self.observe_and_decide().await?;
+            self.report.from.clone_from(&self.report.to);
+            let Decision::Held(holder) = &decision else { return Ok((observed, decision)) };
+            self.wait_for_lock(holder, waiting).await?;
+        }
+    }
+
     pub(super) async fn wait_for_lock(
         &mut self,
         holder: &Holder,
@@ -387,13 +400,13 @@ impl Run<'_> {
                     let begin = self.begin(begin);
                     let mut work = Work::new(context, session.take(), stored, begin);
                     let acted = Box::pin(self.apply(context, &mut work, &upgrades)).await;
-                    *session = work.into_session();
+                    *session = work.session;
                     acted
                 }
                 Decision::Resume { .. } => {
                     let mut work = Work::new(context, session.take(), stored, None);
                     let acted = Box::pin(self.resume(context, &mut work, &upgrades)).await;
-                    *session = work.into_session();
+                    *session = work.session;
                     acted
                 }
             };
@@ -470,10 +483,10 @@ impl Run<'_> {
     ) -> Result<Vec<Estimate>, RunError> {
         self.check_server(context, upgrades).await?;
         self.check_privileges(upgrades).await?;
-        let journal = work.stored().and_then(|record| record.journal.as_ref());
+        let journal = work.stored.as_ref().and_then(|record| record.journal.as_ref());
         self.log_absent(context, upgrades, journal).await;
         let estimates = self.ask_and_preflight(context, work, upgrades).await?;
-        self.begin_applying(upgrades, work.stored()).await?;
+        self.begin_applying(upgrades, work.stored.as_ref()).await?;
         match self.quiesce {
             Some(_) => self.ask_and_preflight(context, work, upgrades).await,
             None => Ok(estimates),
@@ -487,7 +500,7 @@ impl Run<'_> {
         work: &mut Work<'_>,
         upgrades: &[&VersionUpgrade],
     ) -> Result<Vec<Estimate>, RunError> {
-        let journal = work.stored().and_then(|record| record.journal.clone());
+        let journal = work.stored.as_ref().and_then(|record| record.journal.clone());
         let begun = usize::from(journal.is_some());
         let since = self.documents_caught_up(upgrades).await?;
         self.ask_first_conditions(context, upgrades, begun, since).await?;
@@ -502,13 +515,16 @@ impl Run<'_> {
         journal: Option<&Journal>,
     ) -> Result<Vec<Estimate>, RunError> {
         let since = self.documents_caught_up(upgrades).await?;
-        let finding =
-            preflight(context, work.session(), upgrades, journal, since, PreflightFor::Upgrade);
+        let finding = preflight(
+            context,
+            work.session.as_mut(),
+            upgrades,
+            journal,
+            since,
+            PreflightFor::Upgrade,
+        );
         let found = Box::pin(finding).await;
-        found.map_err(|error| match error {
-            RunError::Driver(_) => RunError::Failure(closed_in_preflight(error, PREFLIGHT)),
-            error => error,
-        })
+        found.map_err(|error| error.or_closed(|error| closed_in_preflight(error, PREFLIGHT)))
     }
 
     /// What comes between the preflight and the first write: old code is stopped, or warned of.
@@ -540,21 +556,22 @@ impl Run<'_> {
         work: &mut Work<'_>,
         upgrades: &[&VersionUpgrade],
     ) -> Result<(), RunError> {
-        let journaled = work.stored().and_then(|record| record.journal.as_ref());
+        let journaled = work.stored.as_ref().and_then(|record| record.journal.as_ref());
         let version = journaled.map(|journal| journal.version.clone()).unwrap_or_default();
         let Some(upgrade) =
             upgrades.first().filter(|upgrade| upgrade.version.to_string() == version)
         else {
             return Err(Failure::bug("a journal of an unknown version").into());
         };
-        let passed = work.stored().and_then(|record| record.journal.as_ref()?.preflight.clone());
+        let passed =
+            work.stored.as_ref().and_then(|record| record.journal.as_ref()?.preflight.clone());
         let estimates = if passed.as_ref() == Some(&self.writer.code_version) {
             // by the run that began it, or one that resumed it
             self.check_server(context, upgrades).await?;
             self.check_privileges(upgrades).await?;
             let since = self.documents_caught_up(upgrades).await?;
             self.ask_first_conditions(context, upgrades, 1, since).await?;
-            self.begin_applying(upgrades, work.stored()).await?;
+            self.begin_applying(upgrades, work.stored.as_ref()).await?;
             vec![]
         } else {
             let estimates = Box::pin(self.prepare(context, work, upgrades)).await?;
@@ -581,7 +598,7 @@ impl Run<'_> {
     ) -> Result<(), RunError> {
         // the log has them already
         self.report.warnings.extend(work.take_warnings());
-        if let Some(record) = work.stored() {
+        if let Some(record) = work.stored.as_ref() {
             self.note_recorded(&Recorded::Readable(record.clone()));
         }
         let applied = applied.map_err(|error| by(error, upgrade))?;
@@ -619,16 +636,11 @@ impl Run<'_> {
         };
         self.tell(Occasion::UpgradeApplied, Tone::Normal, note);
         self.report.remaining.retain(|remaining| *remaining != version);
+        let (state, description) = (UpgradeState::Applied, upgrade.description());
         self.report.upgrades.push(UpgradeReport {
-            version,
-            description: upgrade.description(),
-            state: UpgradeState::Applied,
-            actions: applied.actions,
-            exact: None,
-            preflight_after: None,
-            preflight_later: vec![],
             late: Some(applied.late),
             duration_ms: Some(applied.duration_ms.max(0) as u64),
+            ..UpgradeReport::new(version, description, state, applied.actions)
         });
     }
 }
@@ -651,8 +663,5 @@ fn ends_early(outcome: Outcome) -> bool {
 
 /// What an error in an upgrade's own work means.
 fn by(error: RunError, upgrade: &VersionUpgrade) -> RunError {
-    match error {
-        RunError::Driver(_) => RunError::Failure(closed_applying(error, UPGRADING, &[upgrade])),
-        error => error,
-    }
+    error.or_closed(|error| closed_applying(error, UPGRADING, &[upgrade]))
 }

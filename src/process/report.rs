@@ -101,6 +101,27 @@ pub struct UpgradeReport {
     pub duration_ms: Option<u64>,
 }
 
+impl UpgradeReport {
+    pub(crate) fn new(
+        version: String,
+        description: String,
+        state: UpgradeState,
+        actions: Vec<UpgradeAction>,
+    ) -> Self {
+        UpgradeReport {
+            version,
+            description,
+            state,
+            actions,
+            exact: None,
+            preflight_after: None,
+            preflight_later: vec![],
+            late: None,
+            duration_ms: None,
+        }
+    }
+}
+
 /// Whether a version's upgrades were applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -177,7 +198,7 @@ impl Report {
         self.next = next;
     }
 
-    /// The state in which a run that may have written leaves the database, for its final message.
+    /// What a run that may have written has left in the database, for its final message.
     pub(crate) fn standing(&self) -> String {
         match self.swept {
             Some(0) => return String::new(),

@@ -121,11 +121,12 @@ fn duration(ms: u64) -> impl Display {
     humantime::format_duration(Duration::from_millis(ms))
 }
 
-fn counted(n: u64, one: &str, many: &str) -> String {
+/// A number with its noun.
+pub(crate) fn counted(n: u64, one: &str, many: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { many })
 }
 
-fn documents(n: u64) -> String {
+pub(crate) fn documents(n: u64) -> String {
     counted(n, "document", "documents")
 }
 

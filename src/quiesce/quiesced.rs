@@ -134,10 +134,14 @@ pub(crate) fn came_back(workload: &Workload) -> Failure {
 
 /// The first of some names, and how many more there are.
 pub(crate) fn listed(names: &[String]) -> String {
-    const SHOWN: usize = 5;
-    match names.get(..SHOWN) {
-        Some(shown) if names.len() > SHOWN => {
-            format!("{} and {} more", shown.join(", "), names.len() - SHOWN)
+    first(names, 5)
+}
+
+/// The first `most` of some names, and how many more there are.
+pub(crate) fn first(names: &[String], most: usize) -> String {
+    match names.get(..most) {
+        Some(shown) if names.len() > most => {
+            format!("{} and {} more", shown.join(", "), names.len() - most)
         }
         _ => names.join(", "),
     }

@@ -1,8 +1,7 @@
 //! All that is stored of a database's version, for people: read as far as the bytes tell, so that nothing in it keeps
 //! the rest from being shown.
 
-use mongodb::bson::{DateTime, Document, RawDocument, RawDocumentBuf, doc};
-use mongodb::options::{ReadConcern, ReadPreference, SelectionCriteria};
+use mongodb::bson::{DateTime, Document, RawDocument, RawDocumentBuf};
 
 use crate::process::status::{
     HistoryEntry, LockStatus, StepState, StepStatus, StoppedWorkload, UnfinishedStatus,
@@ -27,29 +26,13 @@ pub(crate) struct Overview {
 impl Store {
     /// Reads the gate's own documents in one query: majority-committed, from the primary, with the server's clock.
     pub(crate) async fn overview(&self) -> Result<Overview, RunError> {
-        self.ensure_primary().await?;
         let stopped = remembered::id(&self.names.record);
-        let pipeline = vec![
-            doc! { "$match": { "_id": { "$in": [&self.names.record, LOCK_ID, &stopped] } } },
-            doc! { "$replaceWith": { "document": "$$ROOT", "now": "$$NOW" } },
-        ];
-        let mut cursor = self
-            .database
-            .collection::<RawDocumentBuf>(&self.names.collection)
-            .aggregate(pipeline)
-            .read_concern(ReadConcern::majority())
-            .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
-            .await?;
         let mut overview = Overview::default();
-        while cursor.advance().await? {
-            let row = cursor.current();
-            let document = row.get_document("document")?;
+        for (document, now) in self.own_documents(&[&self.names.record, LOCK_ID, &stopped]).await? {
             match document.get_str("_id") {
-                Ok(LOCK_ID) => {
-                    overview.lock = Some((document.to_owned(), row.get_datetime("now")?));
-                }
-                Ok(id) if id == stopped => overview.stopped = Some(document.to_owned()),
-                _ => overview.record = Some(document.to_owned()),
+                Ok(LOCK_ID) => overview.lock = Some((document, now)),
+                Ok(id) if id == stopped => overview.stopped = Some(document),
+                _ => overview.record = Some(document),
             }
         }
         Ok(overview)

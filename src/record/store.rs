@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mongodb::bson::raw::cstr;
-use mongodb::bson::{Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
+use mongodb::bson::{DateTime, Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
 use mongodb::error::{CommandError, Error, ErrorKind};
 use mongodb::options::{ReadConcern, ReadPreference, SelectionCriteria};
 use mongodb::{ClientSession, Database};
@@ -48,9 +48,35 @@ impl Store {
     ///
     /// A closed gate where something else has the lock's name.
     pub(crate) async fn observe(&self, run_id: &str) -> Result<Observed, RunError> {
+        let mut record: Option<RawDocumentBuf> = None;
+        let mut holder: Option<Holder> = None;
+        for (document, now) in self.own_documents(&[&self.names.record, LOCK_ID]).await? {
+            if document.get_str("_id").is_ok_and(|id| id == LOCK_ID) {
+                if lock::is_no_lock(&document) {
+                    return Err(lock::foreign(self.database.name(), &self.names.collection).into());
+                }
+                holder = live_holder(&document, now);
+            } else {
+                record = Some(document);
+            }
+        }
+        Ok(Observed {
+            recorded: Recorded::parse(record.as_deref()),
+            holder: holder.filter(|holder| holder.run_id != run_id),
+            stamp: None,
+            occupied: vec![],
+        })
+    }
+
+    /// Those of the gate's documents that have these `_id`s, each with the server's clock, in one query:
+    /// majority-committed, from the primary.
+    pub(super) async fn own_documents(
+        &self,
+        ids: &[&str],
+    ) -> Result<Vec<(RawDocumentBuf, DateTime)>, RunError> {
         self.ensure_primary().await?;
         let pipeline = vec![
-            doc! { "$match": { "_id": { "$in": [&self.names.record, LOCK_ID] } } },
+            doc! { "$match": { "_id": { "$in": ids } } },
             doc! { "$replaceWith": { "document": "$$ROOT", "now": "$$NOW" } },
         ];
         let mut cursor = self
@@ -60,26 +86,12 @@ impl Store {
             .read_concern(ReadConcern::majority())
             .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
             .await?;
-        let mut record: Option<RawDocumentBuf> = None;
-        let mut holder: Option<Holder> = None;
+        let mut documents = Vec::new();
         while cursor.advance().await? {
             let row = cursor.current();
-            let document = row.get_document("document")?;
-            if document.get_str("_id").is_ok_and(|id| id == LOCK_ID) {
-                if lock::is_no_lock(document) {
-                    return Err(lock::foreign(self.database.name(), &self.names.collection).into());
-                }
-                holder = live_holder(document, row.get_datetime("now")?);
-            } else {
-                record = Some(document.to_owned());
-            }
+            documents.push((row.get_document("document")?.to_owned(), row.get_datetime("now")?));
         }
-        Ok(Observed {
-            recorded: Recorded::parse(record.as_deref()),
-            holder: holder.filter(|holder| holder.run_id != run_id),
-            stamp: None,
-            occupied: vec![],
-        })
+        Ok(documents)
     }
 
     /// The driver reads from the primary of a set that it knows; a direct connection may be to any member.

@@ -63,6 +63,14 @@ impl From<mongodb::bson::error::Error> for RunError {
 }
 
 impl RunError {
+    /// The closed gate that an error of the driver means; any other error stays what it is.
+    pub(crate) fn or_closed(self, closed: impl FnOnce(Self) -> Failure) -> Self {
+        match self {
+            RunError::Driver(_) => RunError::Failure(closed(self)),
+            error => error,
+        }
+    }
+
     /// Whether what was tried may succeed when it is simply tried again.
     pub(crate) fn is_transient(&self) -> bool {
         match self {

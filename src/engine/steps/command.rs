@@ -10,6 +10,7 @@ use crate::authoring::command::kind::{
 };
 use crate::authoring::step::Step;
 use crate::authoring::table::VersionUpgrade;
+use crate::authoring::transform::Transform;
 use crate::engine::context::Context;
 use crate::engine::failing::{at, failed};
 use crate::engine::preflight::estimate::{Estimate, Known};
@@ -83,6 +84,10 @@ impl StepWork for Command {
         context.reached(Point::AfterCommand).await;
         work.advance(|journal| journal.finish_step(&done(command, ours))).await
     }
+
+    fn sweepable(&self) -> Result<&Transform, &'static str> {
+        Err("it is a command")
+    }
 }
 
 /// What a command did, or found done.
@@ -97,7 +102,7 @@ fn may_affect(earlier: &Step, command: &dyn CommandKind, done: bool) -> bool {
     if earlier.gone().is_some() {
         return touches(&earlier.changes());
     }
-    // a collection may come to be that is not there yet
+    // an earlier step may create the collection
     if command.gone().is_some() {
         return done && touches(&earlier.changes());
     }

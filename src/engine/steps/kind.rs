@@ -9,6 +9,7 @@ use mongodb::bson::Timestamp;
 use crate::authoring::step::Step;
 use crate::authoring::step_kind::StepKind;
 use crate::authoring::table::VersionUpgrade;
+use crate::authoring::transform::Transform;
 use crate::engine::context::Context;
 use crate::engine::preflight::estimate::{Estimate, Known};
 use crate::engine::work::Work;
@@ -63,6 +64,9 @@ pub(crate) trait StepWork: StepKind {
     ) -> u64 {
         0
     }
+
+    /// The transform that mode `sweep` can run over documents again, or why there is none.
+    fn sweepable(&self) -> Result<&Transform, &'static str>;
 
     /// What it reports, from what it did.
     fn actions(&self, done: &Done) -> Vec<UpgradeAction> {

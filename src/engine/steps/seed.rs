@@ -6,6 +6,7 @@ use mongodb::bson::RawDocumentBuf;
 
 use crate::authoring::seed::Seed;
 use crate::authoring::table::VersionUpgrade;
+use crate::authoring::transform::Transform;
 use crate::engine::context::Context;
 use crate::engine::documents::missing::{INSERTED, insert, insert_guarded, parts, scan};
 use crate::engine::preflight::estimate::{Estimate, Known};
@@ -75,6 +76,10 @@ impl StepWork for Seed {
         let description = self.describe().replace("{n}", &n.to_string());
         let action = UpgradeAction::new(ActionType::Insert, &*self.collection, description);
         vec![action.detail(INSERTED, n as i64)]
+    }
+
+    fn sweepable(&self) -> Result<&Transform, &'static str> {
+        Err("it is a seed")
     }
 }
 

@@ -7,6 +7,7 @@ use crate::authoring::handle::Handle;
 use crate::authoring::step_kind::StepKind;
 use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transaction::Transaction;
+use crate::authoring::transform::Transform;
 use crate::engine::author::{panicked, refused};
 use crate::engine::context::Context;
 use crate::engine::preflight::estimate::{Estimate, Known};
@@ -59,5 +60,9 @@ impl StepWork for Transaction {
             Ok(((), to))
         })
         .await
+    }
+
+    fn sweepable(&self) -> Result<&Transform, &'static str> {
+        Err("it is a transaction step")
     }
 }

@@ -103,6 +103,14 @@ impl StepWork for Transform {
         sweep_or_warn(work, upgrade, self, later).await
     }
 
+    fn sweepable(&self) -> Result<&Transform, &'static str> {
+        match self {
+            Transform { deletes: true, .. } => Err("it may delete documents"),
+            Transform { convergent: false, .. } => Err("it is not convergent"),
+            _ => Ok(self),
+        }
+    }
+
     // what its counters came to, and what none of them counted
     fn actions(&self, done: &Done) -> Vec<UpgradeAction> {
         let count = |name: &str| done.counts.get(name).copied().unwrap_or_default();
@@ -186,9 +194,9 @@ async fn sweep(
         } else {
             let counted =
                 |stored: &Record, done: &Done, _: Option<&Bson>| stored.found_late(done.documents);
-            let (changed, last) =
+            let (done, last) =
                 batch_in_transaction(work, upgrade, transform, &batch, counted).await?;
-            *late += changed;
+            *late += done.documents;
             after = last;
         }
         if after.is_none() {
@@ -280,7 +288,9 @@ async fn in_batches(
                 }
                 if session.is_some() {
                     let moved = past(context, transform, changed_in_pass);
-                    batch_in_transaction(work, upgrade, transform, &batch, moved).await?
+                    let (done, last) =
+                        batch_in_transaction(work, upgrade, transform, &batch, moved).await?;
+                    (done.documents, last)
                 } else {
                     let place = (after.as_ref(), changed_in_pass);
                     batch_guarded(work, upgrade, transform, place, &mut reader).await?
@@ -336,9 +346,9 @@ async fn prefetched_batches(
         while let Some(batch) = prefetched.recv().await {
             // the batches before a failed one are written first
             let (batch, moved) = (batch?, past(context, transform, 0));
-            let (changed, last) =
+            let (done, last) =
                 batch_in_transaction(work, upgrade, transform, &batch, moved).await?;
-            progress.advance(changed);
+            progress.advance(done.documents);
             context.activity.moved();
             after = last;
             if after.is_none() || after != batch.last {
@@ -357,14 +367,14 @@ async fn prefetched_batches(
 }
 
 /// One batch, or as much of it as gets through, in one transaction, together with what that makes of the
-/// record. Returns how many documents were changed, and where it ended.
-async fn batch_in_transaction(
+/// record. Returns what was done, and where it ended.
+pub(crate) async fn batch_in_transaction(
     work: &mut Work<'_>,
     upgrade: &VersionUpgrade,
     transform: &Transform,
     batch: &Batch,
     record: impl Fn(&Record, &Done, Option<&Bson>) -> Record,
-) -> Result<(u64, Option<Bson>), RunError> {
+) -> Result<(Done, Option<Bson>), RunError> {
     let context = work.context;
     let session = needed(&mut work.session)?;
     commit_with_record(
@@ -378,7 +388,7 @@ async fn batch_in_transaction(
             let done =
                 write::write_prefetched(database, session, upgrade, transform, part, sizes).await?;
             let to = record(&base(stored, None)?, &done, last.as_ref());
-            Ok(((done.documents, last), to))
+            Ok(((done, last), to))
         },
     )
     .await

@@ -6,14 +6,15 @@ use serde_json::{Map, Value};
 
 use crate::process::settings::WorkloadName;
 use crate::quiesce::kubernetes::api_server::MANAGER;
+use crate::quiesce::quiesced::first;
 
-/// As Helm calls itself; what it applied says so, what Helm 3 wrote does not.
+/// The manager under which Helm sets fields; Helm 4 applies them, Helm 3 updates them.
 const HELM: &str = "helm";
 
-/// Of controllers, whose fields no release sets.
+/// Controllers: no release sets the fields that they set.
 const CONTROLLERS: [&str; 2] = [MANAGER, "kube-controller-manager"];
 
-/// The fields that are named at the most.
+/// The most fields that are named.
 const NAMED: usize = 3;
 
 /// What to say of a workload before the upgrade: who set which fields that the release may want to set.
@@ -38,7 +39,7 @@ pub(super) fn warning(workload: &WorkloadName, object: &DynamicObject) -> Option
         // who sets the number to 0 owns it from then on, and gives it up by that
         paths.retain(|path| path != ".spec.replicas");
         if !paths.is_empty() {
-            found.push(format!("{manager} set {}", listed(&paths)));
+            found.push(format!("{manager} set {}", first(&paths, NAMED)));
         }
     }
     (!found.is_empty()).then(|| {
@@ -56,14 +57,6 @@ fn named(entry: &ManagedFieldsEntry) -> &str {
 
 fn operation(entry: &ManagedFieldsEntry) -> &str {
     entry.operation.as_deref().unwrap_or_default()
-}
-
-fn listed(paths: &[String]) -> String {
-    let mut text = paths.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-    if paths.len() > NAMED {
-        text += &format!(" and {} more", paths.len() - NAMED);
-    }
-    text
 }
 
 /// The paths of a set of fields, as the API server writes them in its conflicts. Left out is what no chart sets
