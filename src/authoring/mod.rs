@@ -3,7 +3,8 @@
 //! - `table`: the upgrades of an application, by version. `upgrade`: one of them. `step`: one of its steps; `step_kind`:
 //!   what every kind of step says of itself.
 //! - `transform`, `seed`, `transaction`, `command`: one kind of step each. `condition`: what must hold before.
-//! - `edit`: what a transform does to one document. `lookup`: what it looks up for it.
+//! - `editor`: where a transform's edits come from. `edit`: what it does to one document. `lookup`: what it looks up
+//!   for it.
 //! - `handle`: what the code of a transaction step may do.
 //! - `collections`: which collections a step needs and leaves. `step_error`: why a step refused.
 //! - `naming`: names that nothing can have. `derived`: ids that are the same at every run.
@@ -13,6 +14,7 @@ pub(crate) mod command;
 pub(crate) mod condition;
 pub(crate) mod derived;
 pub(crate) mod edit;
+pub(crate) mod editor;
 pub(crate) mod handle;
 pub(crate) mod lookup;
 pub(crate) mod naming;

@@ -8,14 +8,13 @@ use mongodb::bson::{Document, RawDocument, doc};
 
 use crate::authoring::collections::Collections;
 use crate::authoring::edit::Edits;
+use crate::authoring::editor::Editor;
 use crate::authoring::lookup::{Found, Lookup};
 use crate::authoring::naming::Name;
 use crate::authoring::step_error::StepError;
 use crate::authoring::step_kind::StepKind;
 use crate::process::action::{ActionType, UpgradeAction};
 use crate::server::privileges::{Need, on};
-
-type Edit = dyn Fn(&RawDocument, &Found, &mut Edits) -> Result<(), StepError> + Send + Sync;
 
 /// A transform: what each document of a collection that matches a filter becomes.
 ///
@@ -33,7 +32,7 @@ pub struct Transform {
     pub(crate) counters: Vec<Counter>,
     pub(crate) deletes: bool,
     pub(crate) convergent: bool,
-    pub(crate) edit: Arc<Edit>,
+    pub(crate) editor: Editor,
 }
 
 /// One counted action of a transform.
@@ -63,7 +62,7 @@ impl Transform {
             counters: vec![],
             deletes: false,
             convergent: false,
-            edit: Arc::new(edit),
+            editor: Editor::Function(Arc::new(edit)),
         }
     }
 

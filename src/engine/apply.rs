@@ -87,6 +87,7 @@ impl Work<'_> {
                     let _doing = context.activity.doing(at(upgrade, &step.name()));
                     let ended =
                         work_of(step).in_transaction(context, session, upgrade, u64::MAX).await;
+                    let ended = context.editors.ended(ended).await;
                     done.extend(ended.map_err(|error| in_step(error, upgrade, step))?);
                 }
                 context.quiesced.verify(&context.stop).await?;
@@ -111,6 +112,8 @@ impl Work<'_> {
         let mut late = 0;
         for (position, step) in steps.iter().enumerate() {
             late += work_of(step).sweep(self, upgrade, &steps[position + 1..]).await;
+            // the version is applied: a failure to end changes nothing
+            let _ = self.context.editors.end().await;
         }
         late
     }
@@ -127,6 +130,7 @@ impl Work<'_> {
             let Some(step) = upgrade.steps().nth(position) else { break };
             let _doing = self.context.activity.doing(at(upgrade, &step.name()));
             let ended = work_of(step).in_batches(self, upgrade, estimate).await;
+            let ended = self.context.editors.ended(ended).await;
             ended.map_err(|error| in_step(error, upgrade, step))?;
         }
         self.context.reached(Point::BeforeVersion).await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use mongodb::Database;
 use tokio::time::Instant;
 
+use crate::engine::editors::open::Editors;
 use crate::process::activity::Activity;
 use crate::process::checkpoint::{Checkpoints, Point};
 use crate::quiesce::quiesced::Quiesced;
@@ -35,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) quiesced: Quiesced,
     /// What this run has stored next to the record for as long as an edit takes.
     pub(crate) staged: Own,
+    /// The editors of transforms that are open.
+    pub(crate) editors: Editors,
 }
 
 impl Context {

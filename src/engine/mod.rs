@@ -6,6 +6,7 @@
 //! - `preflight`: what each pending version would do, found without leaving a trace. A plan is nothing else.
 //! - `steps`: how each kind of step is done.
 //! - `documents`: the documents of a transform on their way: found, looked up, computed, written.
+//! - `editors`: where the edits of a transform come from, other than a function of the author's.
 //! - `apply`: a version. `work`: the session and the stored record of a run. `transact`: a transaction that moves the
 //!   record.
 //! - `sweep`: convergent steps of applied versions, once more.
@@ -18,6 +19,7 @@ pub(crate) mod background;
 pub(crate) mod condition;
 pub(crate) mod context;
 pub(crate) mod documents;
+pub(crate) mod editors;
 pub(crate) mod failing;
 pub(crate) mod preflight;
 pub(crate) mod steps;

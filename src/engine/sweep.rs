@@ -158,6 +158,7 @@ impl Work<'_> {
         let context = self.context;
         let _doing = context.activity.doing(format!("{}: preflight", at(upgrade, &step.name())));
         let scanned = scan(context, upgrade, transform, None, since, settled).await;
+        let scanned = context.editors.ended(scanned).await;
         Ok(scanned.map_err(|error| in_step(error, upgrade, step))?.done.documents)
     }
 
@@ -170,6 +171,7 @@ impl Work<'_> {
     ) -> Result<(), RunError> {
         let SweptStep { upgrade, step, .. } = totals.selected[index];
         let swept = Box::pin(self.passes(totals, index, expected)).await;
+        let swept = self.context.editors.ended(swept).await;
         swept.map_err(|error| in_step(error, upgrade, step))
     }
 

@@ -7,6 +7,7 @@ use crate::authoring::condition::{Asked, Condition};
 use crate::authoring::table::VersionUpgrade;
 use crate::engine::condition::ask;
 use crate::engine::context::Context;
+use crate::engine::editors::open::Editors;
 use crate::engine::failing::{closed, closed_in_preflight};
 use crate::modes::run::Run;
 use crate::process::exit::Outcome;
@@ -39,6 +40,7 @@ impl Run<'_> {
                 .map(|quiesce| quiesce.quiesced.clone())
                 .unwrap_or_default(),
             staged: Own::default(),
+            editors: Editors::default(),
         })
     }
 

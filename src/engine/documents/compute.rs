@@ -1,9 +1,10 @@
-//! Calling the author's function, and checking what it says.
+//! Calling the author's function, or asking another editor, and checking what it says.
 
+use mongodb::ClientSession;
 use mongodb::bson::{DateTime, RawDocument, RawDocumentBuf};
-use mongodb::{ClientSession, Database};
 
 use crate::authoring::edit::{Edits, Extent, MAX_DOCUMENT_SIZE, deletion, guarded_deletion};
+use crate::authoring::editor::Answer;
 use crate::authoring::lookup::Found;
 use crate::authoring::step_error::StepError;
 use crate::authoring::step_kind::StepKind;
@@ -11,12 +12,15 @@ use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::author::{self, about, refused};
 use crate::engine::background::{Abandoned, aside};
-use crate::engine::documents::converge::{Verify, verify, verify_known};
+use crate::engine::context::Context;
+use crate::engine::documents::converge::{Verify, edits, verify, verify_known};
 use crate::engine::documents::edited::{
     Batch, Edited, Effect, HELD_BYTES, MOST_COUNTED, Purpose, Sizes, last, place,
 };
 use crate::engine::documents::find::{In, SIZE, check_id};
 use crate::engine::documents::look_up::{Gathered, gather};
+use crate::engine::editors::editor::{Asked, Origin};
+use crate::engine::editors::open as editors;
 use crate::server::stop::RunError;
 
 /// A batch, and what was too much for it.
@@ -28,29 +32,72 @@ pub(crate) struct Computed {
     pub(crate) found: usize,
 }
 
-/// Computes the edits of documents that were read together; of fewer of them where that is too much to be
-/// held.
+/// How the edits of documents are computed.
+#[derive(Clone, Copy)]
+pub(crate) struct How {
+    pub(crate) purpose: Purpose,
+    pub(crate) promise: Verify,
+    pub(crate) origin: Origin,
+    /// Where the documents were read, and what they refer to.
+    pub(crate) place: In,
+}
+
+/// Computes the edits of documents that were read together, in the session's transaction where there is one; of fewer of
+/// them where that is too much to be held.
 pub(crate) async fn compute(
+    context: &Context,
+    session: Option<&mut ClientSession>,
     upgrade: &VersionUpgrade,
     transform: &Transform,
-    documents: Vec<RawDocumentBuf>,
-    found: Found,
-    purpose: Purpose,
-    promise: Verify,
+    gathered: Gathered,
+    how: How,
 ) -> Result<Computed, RunError> {
+    let Gathered { mut documents, found, rest } = gathered;
+    let answers = answers(context, session, upgrade, transform, &documents, &found, how).await?;
+    let mut later = match &answers {
+        Some(answers) => documents.split_off(answers.len()),
+        None => vec![],
+    };
     let (upgrade, transform) = (upgrade.clone(), transform.clone());
-    aside(move |abandoned| {
-        computed(&upgrade, &transform, documents, &found, (purpose, promise), abandoned)
+    let mut computed = aside(move |abandoned| {
+        computed(&upgrade, &transform, documents, answers, &found, how, abandoned)
     })
-    .await
+    .await?;
+    computed.rest.append(&mut later);
+    computed.rest.extend(rest);
+    Ok(computed)
+}
+
+/// What the transform's editor says of documents; `None` if it is a function.
+async fn answers(
+    context: &Context,
+    session: Option<&mut ClientSession>,
+    upgrade: &VersionUpgrade,
+    transform: &Transform,
+    documents: &[RawDocumentBuf],
+    found: &Found,
+    how: How,
+) -> Result<Option<Vec<Answer>>, RunError> {
+    let How { origin, place, .. } = how;
+    let (database, editors) = (context.database(), &context.editors);
+    if !editors::is_asked(transform) {
+        return Ok(None);
+    }
+    let asked =
+        |session| Asked { database, session, place, upgrade, transform, documents, found, origin };
+    match session {
+        Some(session) => editors.answers(asked(Some(session))).await,
+        None => context.retry(async || editors.answers(asked(None)).await).await,
+    }
 }
 
 fn computed(
     upgrade: &VersionUpgrade,
     transform: &Transform,
     documents: Vec<RawDocumentBuf>,
+    answers: Option<Vec<Answer>>,
     found: &Found,
-    (purpose, promise): (Purpose, Verify),
+    how: How,
     abandoned: &Abandoned,
 ) -> Result<Computed, RunError> {
     let step = &transform.name();
@@ -60,18 +107,25 @@ fn computed(
     let (mut read, mut end, mut held) = (0, last(&documents)?, 0);
     let (mut edited, mut outputs) = (Vec::new(), Vec::new());
     let mut documents = documents.into_iter();
-    while let Some(document) = documents.next() {
+    let mut answers = answers.map(Vec::into_iter);
+    while let Some(mut document) = documents.next() {
         abandoned.check()?;
         read += 1;
+        let mut answer = answers.as_mut().and_then(Iterator::next);
+        if let Some(onto) = answer.as_mut().and_then(|answer| answer.onto.take()) {
+            document = onto;
+        }
+        let verified = answer.as_ref().is_some_and(|answer| answer.verified);
         let effect = author::call(
             upgrade,
             step,
             || place(transform, &document),
-            || effect(upgrade.started(), transform, &document, found, purpose, promise),
+            || effect(upgrade.started(), transform, &document, found, answer, how),
         )?;
         let Some(mut effect) = effect else { continue };
-        if promise == Verify::Output
+        if how.promise == Verify::Output
             && let Some(output) = effect.output.take()
+            && !verified
             && let Some(output) = verify_known(upgrade, transform, output, found)?
         {
             held += output.as_bytes().len();
@@ -91,27 +145,25 @@ fn computed(
 
 /// Looks up what documents refer to, and computes and verifies their edits, all in one place.
 pub(crate) async fn compute_in(
-    place: In,
-    database: &Database,
+    context: &Context,
     mut session: Option<&mut ClientSession>,
     upgrade: &VersionUpgrade,
     transform: &Transform,
     documents: Vec<RawDocumentBuf>,
-    (purpose, promise): (Purpose, Verify),
+    how: How,
 ) -> Result<Computed, RunError> {
-    let looking_up = session.as_deref_mut();
-    let gathered = gather(database, looking_up, upgrade, transform, documents, place).await?;
-    let Gathered { documents, found, rest } = gathered;
-    let mut computed = compute(upgrade, transform, documents, found, purpose, promise).await?;
-    computed.rest.extend(rest);
+    let (database, looking_up) = (context.database(), session.as_deref_mut());
+    let gathered = gather(database, looking_up, upgrade, transform, documents, how.place).await?;
+    let computing = session.as_deref_mut();
+    let mut computed = compute(context, computing, upgrade, transform, gathered, how).await?;
     let outputs = std::mem::take(&mut computed.batch.outputs);
-    verify_all(database, session, upgrade, transform, outputs, place).await?;
+    verify_all(context, session, upgrade, transform, outputs, how.place).await?;
     Ok(computed)
 }
 
-/// Verifies the outputs that need further look-ups, by giving them to the transform again.
+/// Verifies the outputs that need further look-ups, or are to be asked about, by giving them to the transform again.
 pub(crate) async fn verify_all(
-    database: &Database,
+    context: &Context,
     mut session: Option<&mut ClientSession>,
     upgrade: &VersionUpgrade,
     transform: &Transform,
@@ -119,15 +171,24 @@ pub(crate) async fn verify_all(
     place: In,
 ) -> Result<(), RunError> {
     while !outputs.is_empty() {
-        let session = session.as_deref_mut();
-        let gathered = gather(database, session, upgrade, transform, outputs, place).await?;
-        let Gathered { documents, found, rest } = gathered;
+        let (database, looking_up) = (context.database(), session.as_deref_mut());
+        let gathered = gather(database, looking_up, upgrade, transform, outputs, place).await?;
+        let Gathered { mut documents, found, rest } = gathered;
+        let (purpose, promise) = (Purpose::Preflight, Verify::Output);
+        let how = How { purpose, promise, origin: Origin::Computed, place };
+        let asking = session.as_deref_mut();
+        let answers = answers(context, asking, upgrade, transform, &documents, &found, how).await?;
+        outputs = answers.as_ref().map_or(vec![], |some| documents.split_off(some.len()));
         let (upgrade, transform) = (upgrade.clone(), transform.clone());
         let verifying = move |_: &Abandoned| {
-            documents.iter().try_for_each(|output| verify(&upgrade, &transform, output, &found))
+            let mut answers = answers.map(Vec::into_iter);
+            documents.iter().try_for_each(|output| {
+                let answer = answers.as_mut().and_then(Iterator::next);
+                verify(&upgrade, &transform, output, &found, answer)
+            })
         };
         aside(verifying).await?;
-        outputs = rest;
+        outputs.extend(rest);
     }
     Ok(())
 }
@@ -137,11 +198,10 @@ fn effect(
     transform: &Transform,
     document: &RawDocument,
     found: &Found,
-    purpose: Purpose,
-    promise: Verify,
+    answer: Option<Answer>,
+    how: How,
 ) -> Result<Option<Effect>, StepError> {
-    let mut edits = Edits::at(started);
-    (transform.edit)(document, found, &mut edits)
+    let edits = edits(started, transform, document, found, answer)
         .map_err(|error| about(error, transform, document, found))?;
     let declared = |name: &str| transform.counters.iter().any(|counter| counter.name == name);
     if let Some(name) = edits.counters().find(|name| !declared(name)) {
@@ -154,7 +214,7 @@ fn effect(
     }
     match edits.is_empty() {
         true => Ok(None),
-        false => checked(transform, document, edits, purpose, promise),
+        false => checked(transform, document, edits, how.purpose, how.promise),
     }
 }
 
@@ -283,21 +343,23 @@ mod tests {
     use crate::version::Version;
 
     /// What a transform makes of `{ _id, n }` for each number.
-    async fn computed(n: i32, transform: &Transform) -> Batch {
+    fn computed(n: i32, transform: &Transform) -> Batch {
         let code = Version::parse_code("0.8.0").unwrap();
         let step = Transform::new("things", |_, _, _| Ok(()));
         let upgrades = Upgrades::new([Upgrade::new("0.8.0", "an upgrade").step(step)], &code);
         let documents = (0..n).map(|n| rawdoc! { "_id": n, "n": n }).collect();
         let upgrade = &upgrades.unwrap();
         let upgrade = &upgrade.versions()[0];
-        compute(upgrade, transform, documents, Found::default(), Purpose::Write, Verify::Nothing)
-            .await
+        let (purpose, promise) = (Purpose::Write, Verify::Nothing);
+        let how = How { purpose, promise, origin: Origin::Stored, place: In::Transaction };
+        let abandoned = Abandoned::default();
+        super::computed(upgrade, transform, documents, None, &Found::default(), how, &abandoned)
             .unwrap()
             .batch
     }
 
-    #[tokio::test]
-    async fn what_is_only_counted_is_no_edit() {
+    #[test]
+    fn what_is_only_counted_is_no_edit() {
         let transform = Transform::new("things", |document, _, edits| {
             edits.count("seen", 1);
             if document.get_i32("n").is_ok_and(|n| n == 2) {
@@ -306,14 +368,14 @@ mod tests {
             Ok(())
         })
         .action(ActionType::Update, "seen", "See {n}");
-        let batch = computed(4, &transform).await;
+        let batch = computed(4, &transform);
         assert_eq!((batch.read, batch.last.clone()), (4, Some(Bson::Int32(3))));
         assert_eq!(batch.done().documents, 1);
         assert_eq!(batch.done().counts.get("seen"), Some(&1));
     }
 
-    #[tokio::test]
-    async fn a_part_of_a_batch_ends_at_its_last_edit() {
+    #[test]
+    fn a_part_of_a_batch_ends_at_its_last_edit() {
         let transform = Transform::new("things", |document, _, edits| {
             match document.get_i32("n") {
                 Ok(9) => {}
@@ -321,7 +383,7 @@ mod tests {
             }
             Ok(())
         });
-        let batch = computed(10, &transform).await;
+        let batch = computed(10, &transform);
         let part = |tried| {
             let (part, last) = batch.part(tried);
             (part.len(), last)
@@ -330,13 +392,13 @@ mod tests {
         assert_eq!(part(1), (4, Some(Bson::Int32(3))));
         assert_eq!(part(3), (1, Some(Bson::Int32(0))));
         assert_eq!(part(64), (1, Some(Bson::Int32(0))));
-        assert_eq!(computed(0, &transform).await.part(1).1, None);
+        assert_eq!(computed(0, &transform).part(1).1, None);
 
         let transform = Transform::new("things", |_, _, edits| {
             edits.set("load", "x".repeat(TRANSACTION_BYTES / 3));
             Ok(())
         });
-        let mut batch = computed(4, &transform).await;
+        let mut batch = computed(4, &transform);
         batch.cut();
         assert_eq!((batch.edited.len(), batch.last), (2, Some(Bson::Int32(1))));
     }

@@ -3,10 +3,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use mongodb::bson::{RawDocument, RawDocumentBuf};
+use mongodb::bson::{DateTime, RawDocument, RawDocumentBuf};
 
 use crate::authoring::edit::Edits;
+use crate::authoring::editor::{Answer, Editor};
 use crate::authoring::lookup::Found;
+use crate::authoring::step_error::StepError;
 use crate::authoring::step_kind::StepKind;
 use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
@@ -31,19 +33,38 @@ impl Verify {
     }
 }
 
-/// Gives the transform its own output, as far as `found` has all that the output asks for; returns what
-/// asks for more.
+/// Gives the transform its own output, as far as it is a function and `found` has all that the output asks
+/// for; returns what has to be asked about.
 pub(crate) fn verify_known(
     upgrade: &VersionUpgrade,
     transform: &Transform,
     output: RawDocumentBuf,
     found: &Found,
 ) -> Result<Option<RawDocumentBuf>, RunError> {
-    if !transform.lookups.iter().all(|lookup| found.answers(lookup, &output)) {
+    let called = matches!(transform.editor, Editor::Function(_));
+    if !called || !transform.lookups.iter().all(|lookup| found.answers(lookup, &output)) {
         return Ok(Some(output));
     }
-    verify(upgrade, transform, &output, found)?;
+    verify(upgrade, transform, &output, found, None)?;
     Ok(None)
+}
+
+/// The edits of a document: those that the function asks for, or the answer of another editor.
+pub(crate) fn edits(
+    started: DateTime,
+    transform: &Transform,
+    document: &RawDocument,
+    found: &Found,
+    answer: Option<Answer>,
+) -> Result<Edits, StepError> {
+    if let Some(answer) = answer {
+        return answer.into_edits(started);
+    }
+    let mut edits = Edits::at(started);
+    match &transform.editor {
+        Editor::Function(edit) => edit(document, found, &mut edits)?,
+    }
+    Ok(edits)
 }
 
 /// Gives the transform its own output.
@@ -56,11 +77,12 @@ pub(crate) fn verify(
     transform: &Transform,
     output: &RawDocument,
     found: &Found,
+    answer: Option<Answer>,
 ) -> Result<(), RunError> {
-    let mut edits = Edits::at(upgrade.started());
-    let called = catch_unwind(AssertUnwindSafe(|| (transform.edit)(output, found, &mut edits)));
+    let calling = || edits(upgrade.started(), transform, output, found, answer);
+    let called = catch_unwind(AssertUnwindSafe(calling));
     // What it refuses, it does not change. The filter may keep such documents from it.
-    let Ok(Ok(())) = called else { return Ok(()) };
+    let Ok(Ok(edits)) = called else { return Ok(()) };
     if edits.is_empty() || edits.leave_as_it_is(output) {
         return Ok(());
     }

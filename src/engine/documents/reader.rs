@@ -7,11 +7,12 @@ use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::background;
 use crate::engine::context::Context;
-use crate::engine::documents::compute::{self, Computed};
+use crate::engine::documents::compute::{self, Computed, How};
 use crate::engine::documents::converge::Verify;
 use crate::engine::documents::edited::{self, Batch, Edited, Purpose, Sizes};
 use crate::engine::documents::find::{self, In};
 use crate::engine::documents::look_up::{self, Gathered};
+use crate::engine::editors::editor::Origin;
 use crate::server::connection;
 use crate::server::stop::RunError;
 
@@ -151,20 +152,18 @@ impl<'a> Reader<'a> {
 
     /// The next batch; at the end one without documents.
     pub(crate) async fn next(&mut self) -> Result<Batch, RunError> {
-        let Gathered { documents, found, .. } = match self.ready.take() {
+        let gathered = match self.ready.take() {
             Some(ready) => ready,
             None => self.read().await?,
         };
-        let (upgrade, transform, purpose) = (self.upgrade, self.transform, self.purpose);
-        let (context, promise) = (self.context, self.promise);
-        let more = !documents.is_empty() && self.reads_ahead();
+        let (upgrade, transform, context) = (self.upgrade, self.transform, self.context);
+        let how = self.how();
+        let more = !gathered.documents.is_empty() && self.reads_ahead();
         // the query is on its way before the computing begins
         let (read, computed) = tokio::join!(
             biased;
             async { if more { self.read().await.map(Some) } else { Ok(None) } },
-            context.stop.guard(compute::compute(
-                upgrade, transform, documents, found, purpose, promise
-            )),
+            context.stop.guard(compute::compute(context, None, upgrade, transform, gathered, how)),
         );
         let (batch, whole) = self.weighed(computed?).await?;
         if whole {
@@ -181,17 +180,21 @@ impl<'a> Reader<'a> {
 
     /// The next batch, for a task that reads while others write; at the end one without documents.
     pub(crate) async fn prefetch(&mut self) -> Result<Batch, RunError> {
-        let Gathered { documents, found, .. } = self.read().await?;
+        let gathered = self.read().await?;
         self.after.clone_from(&self.read_to);
-        let (upgrade, transform, purpose) = (self.upgrade, self.transform, self.purpose);
-        let computing =
-            compute::compute(upgrade, transform, documents, found, purpose, self.promise);
-        let computed = self.context.stop.guard(computing).await?;
+        let (upgrade, transform, context) = (self.upgrade, self.transform, self.context);
+        let computing = compute::compute(context, None, upgrade, transform, gathered, self.how());
+        let computed = context.stop.guard(computing).await?;
         let (batch, whole) = self.weighed(computed).await?;
         if !whole {
             self.restart(batch.last.clone());
         }
         Ok(batch)
+    }
+
+    fn how(&self) -> How {
+        let (purpose, promise) = (self.purpose, self.promise);
+        How { purpose, promise, origin: Origin::Stored, place: In::Plain(self.since) }
     }
 
     /// Whether the next batch is read ahead: not if the transform adds documents to its own collection, which it must
@@ -206,10 +209,10 @@ impl<'a> Reader<'a> {
         let Computed { mut batch, rest, found } = computed;
         let outputs = std::mem::take(&mut batch.outputs);
         let (context, upgrade, transform) = (self.context, self.upgrade, self.transform);
-        let (database, place) = (context.database(), In::Plain(self.since));
+        let place = In::Plain(self.since);
         let verifying = async || {
             let outputs = outputs.clone();
-            let all = compute::verify_all(database, None, upgrade, transform, outputs, place);
+            let all = compute::verify_all(context, None, upgrade, transform, outputs, place);
             context.stop.guard(all).await
         };
         context.retry(verifying).await?;

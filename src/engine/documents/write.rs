@@ -12,11 +12,12 @@ use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::context::Context;
 use crate::engine::documents::added::{by_collection, there};
-use crate::engine::documents::compute::compute_in;
+use crate::engine::documents::compute::{How, compute_in};
 use crate::engine::documents::converge::Verify;
 use crate::engine::documents::edited::{Batch, Edited, Purpose, Sizes, done, id_bytes, place};
 use crate::engine::documents::find::{Flow, In, documents, each, find_again, finds};
 use crate::engine::documents::large::{self, Exchange};
+use crate::engine::editors::editor::Origin;
 use crate::engine::failing::write_failure;
 use crate::record::journal::Done;
 use crate::server::answer::{fail_on_write_concern, write_errors};
@@ -30,7 +31,7 @@ const COMMAND_ITEMS: usize = 100_000;
 
 /// Reads the next batch after `after` in the session's transaction, with its edits.
 pub(crate) async fn read(
-    database: &Database,
+    context: &Context,
     session: &mut ClientSession,
     upgrade: &VersionUpgrade,
     transform: &Transform,
@@ -38,18 +39,22 @@ pub(crate) async fn read(
     limit: usize,
 ) -> Result<Batch, RunError> {
     let finds = finds(transform, after, limit, In::Transaction, Sizes::Asked);
-    let documents = documents(database, Some(&mut *session), finds).await?;
-    let promise = Verify::promise(transform);
+    let documents = documents(context.database(), Some(&mut *session), finds).await?;
+    let how = in_transaction(Verify::promise(transform));
     // what is too much is read again by the next call
-    let (place, how) = (In::Transaction, (Purpose::Write, promise));
-    let computed = compute_in(place, database, Some(session), upgrade, transform, documents, how);
+    let computed = compute_in(context, Some(session), upgrade, transform, documents, how);
     Ok(computed.await?.batch)
+}
+
+/// How documents are computed that were read in the transaction that writes them.
+fn in_transaction(promise: Verify) -> How {
+    How { purpose: Purpose::Write, promise, origin: Origin::Stored, place: In::Transaction }
 }
 
 /// Writes, in the session's transaction, documents that were read and computed before it: where one is not
 /// what it was, its edits are computed again.
 pub(crate) async fn write_prefetched(
-    database: &Database,
+    context: &Context,
     session: &mut ClientSession,
     upgrade: &VersionUpgrade,
     transform: &Transform,
@@ -59,6 +64,7 @@ pub(crate) async fn write_prefetched(
     if prefetched.is_empty() {
         return Ok(Done::default());
     }
+    let database = context.database();
     let find = find_again(transform, prefetched, sizes)?;
     let (mut edited, mut changed) = (Vec::<&Edited>::with_capacity(prefetched.len()), Vec::new());
     let mut rest: Option<HashMap<&[u8], &Edited>> = None;
@@ -82,10 +88,8 @@ pub(crate) async fn write_prefetched(
     .await?;
     let mut recomputed = Vec::new();
     while !changed.is_empty() {
-        let (place, how) = (In::Transaction, (Purpose::Write, Verify::Nothing));
-        let session = Some(&mut *session);
-        let computed =
-            compute_in(place, database, session, upgrade, transform, changed, how).await?;
+        let (session, how) = (Some(&mut *session), in_transaction(Verify::Nothing));
+        let computed = compute_in(context, session, upgrade, transform, changed, how).await?;
         recomputed.push(computed.batch);
         changed = computed.rest;
     }

@@ -99,6 +99,7 @@ async fn rehearse(
         let (upgrade, step, _) = steps[*index];
         let _doing = context.activity.doing(format!("{}: rehearsing", at(upgrade, &step.name())));
         let ended = work_of(step).in_transaction(context, session, upgrade, most).await;
+        let ended = context.editors.ended(ended).await;
         context.activity.moved();
         let Some(done) = ended.map_err(|error| in_step(error, upgrade, step))? else {
             return Ok(None);

@@ -7,10 +7,11 @@ use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, doc, ra
 use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::context::Context;
-use crate::engine::documents::compute::compute_in;
+use crate::engine::documents::compute::{How, compute_in};
 use crate::engine::documents::converge::Verify;
 use crate::engine::documents::edited::{Edited, Purpose, Sizes};
 use crate::engine::documents::find::{self, In};
+use crate::engine::editors::editor::Origin;
 use crate::server::stop::RunError;
 use crate::server::{answer, errors};
 
@@ -48,8 +49,8 @@ pub(crate) async fn compute(
     let (mut all, mut held) = (Vec::new(), 0);
     while !left.is_empty() {
         let computing = async || {
-            let (documents, how) = (left.clone(), (purpose, promise));
-            let computing = compute_in(place, database, None, upgrade, transform, documents, how);
+            let how = How { purpose, promise, origin: Origin::Computed, place };
+            let computing = compute_in(context, None, upgrade, transform, left.clone(), how);
             context.stop.guard(computing).await
         };
         let computed = context.retry(computing).await?;

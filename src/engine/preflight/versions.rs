@@ -72,6 +72,7 @@ pub(crate) async fn preflight(
                 let written = &written;
                 let on = PreflightContext { context, upgrade, begun, since, earlier, written };
                 let known = work_of(step).preflight(&on).await;
+                let known = context.editors.ended(known).await;
                 known.map_err(|error| in_step(error, upgrade, step))?
             }
             false => None,
@@ -155,7 +156,7 @@ async fn follow_chains(
         }
         let Some(chain) = Chain::of(&chained[..=index], begun) else { continue };
         let _doing = context.activity.doing(format!("{}: preflight", at(upgrade, &step.name())));
-        let followed = chain.follow(context, since).await;
+        let followed = context.editors.ended(chain.follow(context, since).await).await;
         findings[index] = followed.map_err(|error| in_step(error, upgrade, step))?;
     }
     Ok(())

@@ -70,7 +70,7 @@ impl StepWork for Transform {
         loop {
             let place = after.as_ref();
             let mut batch =
-                write::read(database, &mut *session, upgrade, self, place, limit).await?;
+                write::read(context, &mut *session, upgrade, self, place, limit).await?;
             batch.cut();
             let edited: Vec<&Edited> = batch.edited.iter().collect();
             write::write(database, &mut *session, upgrade, self, &edited).await?;
@@ -384,9 +384,9 @@ pub(crate) async fn batch_in_transaction(
         PATIENCE,
         async |session, stored, tried| {
             let (part, last) = batch.part(tried);
-            let (database, sizes) = (context.database(), batch.sizes);
+            let sizes = batch.sizes;
             let done =
-                write::write_prefetched(database, session, upgrade, transform, part, sizes).await?;
+                write::write_prefetched(context, session, upgrade, transform, part, sizes).await?;
             let to = record(&base(stored, None)?, &done, last.as_ref());
             Ok(((done, last), to))
         },

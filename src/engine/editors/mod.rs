@@ -1,0 +1,6 @@
+//! Editors of transforms that are asked about a batch at a time, other than functions in the gate itself.
+//!
+//! - `editor`: what each of them is, and what it is asked. `open`: those that are open.
+
+pub(crate) mod editor;
+pub(crate) mod open;
