@@ -1,0 +1,159 @@
+"""What a program answers to a message of the gate."""
+
+import unittest
+from typing import Any
+
+import bson
+from bson import Binary, Int64, Regex
+from bson.raw_bson import RawBSONDocument
+
+import upgrade_gate
+from upgrade_gate import answer, count, delete, insert, refuse
+
+
+def raw(*fields: bytes) -> bytes:
+    """A document of elements by their bytes."""
+    inner = b"".join(fields)
+    return (len(inner) + 5).to_bytes(4, "little") + inner + b"\0"
+
+
+def message(document: bytes, found: bytes = raw()) -> bytes:
+    return raw(b"\x03document\0" + document, b"\x03found\0" + found)
+
+
+def ask(function: Any, document: Any, found: Any = None) -> dict[str, Any]:
+    encoded = document if isinstance(document, bytes) else bson.encode(document)
+    said = answer(function, message(encoded, bson.encode(found or {})))
+    return bson.decode(bson.encode(said))
+
+
+SYMBOL = b"\x0esymbol\0\x02\0\0\0a\0"
+UNDEFINED = b"\x06undefined\0"
+TWICE = b"\x03twice\0" + raw(b"\x10n\0\1\0\0\0", b"\x10n\0\2\0\0\0")
+NOT_UTF8 = b"\x02text\0\x02\0\0\0\xff\0"
+HARMED = {"symbol": SYMBOL, "undefined": UNDEFINED, "twice": TWICE, "text": NOT_UTF8}
+ID = b"\x10_id\0\1\0\0\0"
+
+
+class Answers(unittest.TestCase):
+    def test_what_is_returned_as_it_was_is_no_change(self) -> None:
+        document = {"_id": 1, "n": 1.0, "long": Int64(1), "re": Regex("a", "xi"), "b": Binary(b"", 5)}
+        self.assertEqual(ask(lambda document, _: document, document), {})
+        self.assertEqual(ask(lambda document, _: dict(reversed(document.items())), document), {})
+        self.assertEqual(ask(lambda *_: None, document), {})
+
+    def test_only_the_fields_that_changed_are_set(self) -> None:
+        def change(document: Any, found: Any) -> Any:
+            document["inner"]["a"] = 2
+            document["new"] = found["other"][0]["x"]
+            del document["old"]
+            return document
+
+        said = ask(change, {"_id": 1, "inner": {"a": 1, "b": 2}, "old": 1, "kept": []}, {"other": [{"x": "y"}]})
+        self.assertEqual(said, {"set": {"inner": {"a": 2, "b": 2}, "new": "y"}, "unset": ["old"]})
+
+    def test_another_type_or_another_order_inside_is_a_change(self) -> None:
+        for before, after in [(1, 1.0), (1, True), (0, False), (Int64(1), 1), ({"a": 1, "b": 2}, {"b": 2, "a": 1})]:
+            said = ask(lambda document, _, after=after: {**document, "n": after}, {"_id": 1, "n": before})
+            self.assertEqual(bson.encode(said), bson.encode({"set": {"n": after}}))
+
+    def test_a_document_that_was_changed_and_not_returned_is_refused(self) -> None:
+        self.assertIn("returned None", ask(lambda document, _: document.clear(), {"_id": 1})["refuse"])
+        self.assertIn("returned a int", ask(lambda *_: 1, {"_id": 1})["refuse"])
+
+    def test_counts_inserts_and_deletion(self) -> None:
+        def split(document: Any, _: Any) -> None:
+            for part in document["parts"]:
+                insert("parts", part)
+                count("parts")
+            count("seen", 5)
+            delete()
+            document["parts"] = []
+
+        self.assertEqual(
+            ask(split, {"_id": 1, "parts": [{"_id": 2}, {"_id": 3}]}),
+            {"delete": True, "insert": {"parts": [{"_id": 2}, {"_id": 3}]}, "count": {"parts": 2, "seen": 5}},
+        )
+        with self.assertRaises(RuntimeError):
+            count("outside")
+
+    def test_a_refusal_and_an_error_say_what_the_operator_may_read(self) -> None:
+        self.assertEqual(ask(lambda *_: refuse("no list has it"), {"_id": 1}), {"refuse": "no list has it"})
+        self.assertRegex(
+            ask(lambda document, _: document["s3cret"], {"_id": 1})["refuse"],
+            r"^the program raised KeyError in test_answers.py, line \d+$",
+        )
+        self.assertIn("ValueError", ask(lambda *_: insert("parts", {}), {"_id": 1})["refuse"])
+        for value in [{"s3cret"}, 2**64, "\udc80", object(), {1: "s3cret"}]:
+            refusal = ask(lambda document, _, value=value: {**document, "n": value}, {"_id": 1})["refuse"]
+            self.assertTrue(refusal.startswith("field `n` ") and "s3cret" not in refusal, refusal)
+
+
+class Unharmed(unittest.TestCase):
+    def test_what_python_cannot_hold_stays_as_it_is_next_to_a_change(self) -> None:
+        document = raw(ID, *HARMED.values())
+        self.assertEqual(ask(lambda document, _: {**document, "n": 1}, document), {"set": {"n": 1}})
+        self.assertEqual(ask(lambda document, _: document, document), {})
+
+    def test_a_changed_field_that_python_cannot_hold_is_refused(self) -> None:
+        for name, element in HARMED.items():
+            for document in [raw(ID, element), raw(ID, b"\x03" + name.encode() + b"\0" + raw(element))]:
+                refusal = ask(lambda document, _, name=name: {**document, name: 5}, document)["refuse"]
+                self.assertIn(f"field `{name}` is changed", refusal)
+
+    def test_a_field_that_python_cannot_hold_can_be_removed(self) -> None:
+        for name, element in HARMED.items():
+            said = ask(lambda *_: {"_id": 1}, raw(ID, element))
+            self.assertEqual(said, {"unset": [name]})
+
+    def test_one_that_is_moved_or_copied_or_was_found_is_refused(self) -> None:
+        def move(document: Any, _: Any) -> Any:
+            document["to"] = document.pop(next(name for name in document if name != "_id"))
+            return document
+
+        def copy(document: Any, _: Any) -> Any:
+            document["to"] = [document["outer"]]
+            return document
+
+        def add(document: Any, _: Any) -> Any:
+            insert("others", {"_id": 2, "to": document["outer"]})
+            return document
+
+        def take(document: Any, found: Any) -> Any:
+            return {**document, "to": found["other"][0]["outer"]}
+
+        def take_one(document: Any, found: Any) -> Any:
+            return {**document, "to": next(iter(found["other"][0]["outer"].values()))}
+
+        for name, element in HARMED.items():
+            self.assertIn("to", ask(move, raw(ID, element))["refuse"])
+            outer = raw(ID, b"\x03outer\0" + raw(element))
+            self.assertIn("`outer`" if name != "text" else "`to`", ask(copy, outer)["refuse"])
+            found = {"other": [RawBSONDocument(outer)]}
+            self.assertIn("field `to` ", ask(take, {"_id": 1}, found)["refuse"])
+            if name not in ["undefined", "text"]:  # the one is None, the other cannot be encoded at all
+                self.assertIn(f"from `{name}`", ask(take_one, {"_id": 1}, found)["refuse"])
+            if name != "text":  # which cannot be encoded at all
+                self.assertIn("others", ask(add, outer)["refuse"])
+
+    def test_a_date_beyond_those_of_python_is_held(self) -> None:
+        date = b"\x09date\0" + (2**62).to_bytes(8, "little")
+        inner = raw(ID, b"\x03inner\0" + raw(date))
+
+        def change(document: Any, _: Any) -> Any:
+            document["inner"]["n"] = 1
+            return document
+
+        self.assertIn(date, bson.encode(answer(change, message(inner))))
+
+
+class Module(unittest.TestCase):
+    def test_a_function_of_an_imported_module_stays_a_function(self) -> None:
+        def function(document: Any, _: Any) -> Any:
+            return document
+
+        self.assertIs(upgrade_gate.transform(function), function)
+
+
+if __name__ == "__main__":
+    unittest.main()

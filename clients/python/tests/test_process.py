@@ -1,0 +1,90 @@
+"""A program as a process, as the gate runs it."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+import bson
+
+CLIENT = Path(__file__).resolve().parent.parent
+GREETING = bson.encode({"gate": 1, "version": "1.1.0", "step": "pin", "collection": "items"})
+
+
+def run(source: str, messages: bytes) -> "subprocess.CompletedProcess[bytes]":
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder, "program.py")
+        program.write_text(source)
+        # as the gate starts it: with hardly any variables
+        env = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([str(CLIENT), *sys.path])}
+        return subprocess.run([sys.executable, str(program)], input=messages, capture_output=True, env=env, timeout=60)
+
+
+def ask(**document: object) -> bytes:
+    return bson.encode({"document": document, "found": {}})
+
+
+class Process(unittest.TestCase):
+    def test_answers_in_order_until_the_input_ends(self) -> None:
+        source = """
+from upgrade_gate import transform
+@transform
+def double(document, found):
+    document["n"] *= 2
+    return document
+"""
+        ended = run(source, GREETING + b"".join(ask(_id=n, n=n) for n in range(1000)))
+        answers = bson.decode_all(ended.stdout)
+        self.assertEqual(answers[0], {"ready": 1})
+        self.assertEqual(answers[1:], [{"set": {"n": 2 * n}} if n else {} for n in range(1000)])
+        self.assertEqual((ended.returncode, ended.stderr), (0, b""))
+
+    def test_keeps_what_is_printed_off_the_answers(self) -> None:
+        source = """
+import ctypes, os, subprocess, sys
+print("before")
+from upgrade_gate import transform
+@transform
+def noisy(document, found):
+    print("a print")
+    os.write(1, b"a write\\n")
+    sys.__stdout__.write("the first stdout\\n")
+    libc = ctypes.CDLL(None); libc.puts(b"a library"); libc.fflush(None)
+    subprocess.run(["sh", "-c", "echo a child; cat"])
+    return document
+"""
+        ended = run(source, GREETING + ask(_id=1) + ask(_id=2))
+        self.assertEqual(bson.decode_all(ended.stdout), [{"ready": 1}, {}, {}])
+        for text in [b"before", b"a print", b"a write", b"the first stdout", b"a library", b"a child"]:
+            self.assertIn(text, ended.stderr)
+        self.assertEqual(ended.returncode, 0)
+
+    def test_an_error_is_an_answer_and_its_text_goes_to_stderr(self) -> None:
+        source = """
+from upgrade_gate import transform
+@transform
+def broken(document, found):
+    raise ValueError("a secret")
+"""
+        ended = run(source, GREETING + ask(_id=1))
+        self.assertEqual(
+            bson.decode_all(ended.stdout)[1], {"refuse": "the program raised ValueError in program.py, line 5"}
+        )
+        self.assertIn(b"a secret", ended.stderr)
+
+    def test_another_protocol_and_a_message_that_is_cut_off(self) -> None:
+        source = """
+from upgrade_gate import transform
+@transform
+def nothing(document, found):
+    return document
+"""
+        ended = run(source, bson.encode({"gate": 2}))
+        self.assertIn("protocol 1, and the gate 2", bson.decode(ended.stdout)["refuse"])
+        self.assertNotEqual(run(source, GREETING + ask(_id=1)[:-1]).returncode, 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
