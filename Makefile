@@ -5,7 +5,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test matrix chaos manifests e2e compose own-app bench check readme pictures
+.PHONY: help setup demo test matrix chaos manifests e2e compose own-app clients bench check readme pictures
 
 help: ## list these commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -42,6 +42,12 @@ compose: setup ## deploy/compose.yaml on a Docker engine, started here; needs ro
 
 own-app: setup ## examples/own-app by the guide's commands, from the copy to its image; needs root
 	$(CARGO) test --locked --test own_app_image -- --nocapture
+
+# Node's packages go into the cache, not beside their list.
+clients: setup ## the tests of the helpers for programs, in Python and for Node; needs Node
+	cd clients/python && PYTHONPATH=../../.cache/python:. $(PYTHON) -B -m unittest discover -b -s tests
+	@rm -rf .cache/clients-node && cp -r clients/node .cache/clients-node && rm -rf .cache/clients-node/node_modules
+	@cd .cache/clients-node && npm ci --ignore-scripts --silent && npm test
 
 # Built as the image is: static. ARGS=10000 is done in two minutes, and writes nothing.
 bench: export MONGOD ?= $(CURDIR)/.cache/mongod-6.0.5/mongod

@@ -39,6 +39,7 @@ export function changes(message, after, options) {
     if (reorders(now)) {
       throw new Harmed(`field \`${name}\` has names like 1 next to others, which JavaScript moves to the front`);
     }
+    if (hasUndefined(now)) throw new Harmed(`field \`${name}\` holds undefined: remove what is undefined, or set it to null`);
     set[name] = now;
   }
   const unset = Object.keys(before).filter((name) => !Object.hasOwn(after, name));
@@ -138,6 +139,11 @@ function forgets(typed, now) {
   }
   if (Array.isArray(now)) return Array.isArray(typed) && now.some((part, index) => forgets(typed[index], part));
   return isPlain(now) && isPlain(typed) && Object.keys(now).some((name) => forgets(typed[name], now[name]));
+}
+
+export function hasUndefined(now) {
+  if (Array.isArray(now)) return now.some(hasUndefined);
+  return now === undefined || (isPlain(now) && Object.values(now).some(hasUndefined));
 }
 
 const isIndex = (name) => /^(0|[1-9]\d{0,9})$/.test(name) && Number(name) < 2 ** 32 - 1;

@@ -1,10 +1,11 @@
 // Programs of upgrade-gate: a function that says what each document of a collection becomes.
 
 import fs from "node:fs";
+import tty from "node:tty";
 
 import { serialize } from "bson";
 
-import { Harmed, changes, checkCopies, decode } from "./fields.js";
+import { Harmed, changes, checkCopies, decode, hasUndefined } from "./fields.js";
 
 const PROTOCOL = 1;
 const CHUNK = 1 << 16;
@@ -30,6 +31,7 @@ export function count(name, n = 1) {
 
 export function insert(collection, document) {
   if (!Object.hasOwn(document, "_id")) throw new TypeError("a document to insert needs an _id that follows from the input");
+  if (hasUndefined(document)) throw new Harmed(`a document for ${collection} holds undefined: set it to null, or leave it out`);
   (said().inserts[collection] ??= []).push(decode(serialize(document), { promoteValues: false }));
 }
 
@@ -75,12 +77,12 @@ export async function answer(transform, message, options = {}) {
 /** Answers the gate until its input ends. */
 export async function transform(transform, options = {}) {
   await null; // whatever the file defines below this call is there then
-  if (process.stdin.isTTY) {
+  if (tty.isatty(0)) {
     process.stderr.write("this is a program of upgrade-gate, which starts it and sends it documents\n");
     process.exitCode = 1;
     return;
   }
-  const target = ownOutput();
+  const [source, target] = [ownInput(), ownOutput()];
   let [buffer, greeted, answers, since] = [Buffer.alloc(0), false, [], 0];
   const write = () => {
     const bytes = Buffer.concat(answers.splice(0));
@@ -89,7 +91,7 @@ export async function transform(transform, options = {}) {
   const chunks = [];
   for (;;) {
     const chunk = Buffer.allocUnsafe(CHUNK);
-    const read = fs.readSync(0, chunk);
+    const read = fs.readSync(source, chunk);
     if (read === 0) break;
     chunks.push(chunk.subarray(0, read));
     const held = buffer.length + chunks.reduce((sum, part) => sum + part.length, 0);
@@ -123,12 +125,28 @@ function greet(message) {
   return gate === PROTOCOL ? { ready: 1 } : { refuse: `the program speaks protocol ${PROTOCOL}, and the gate ${gate}` };
 }
 
+/** Where messages come from: read without Node's own stream, which would not wait for them. */
+function ownInput() {
+  try {
+    return fs.openSync("/dev/fd/0", "r");
+  } catch {
+    return 0; // not a pipe
+  }
+}
+
 /** Where answers go; standard output is standard error from then on, for this process and those that it starts. */
 function ownOutput() {
-  const own = fs.openSync("/dev/fd/1", "w");
+  let own;
+  try {
+    own = fs.openSync("/dev/fd/1", "w");
+  } catch {
+    // not a pipe: what JavaScript prints is kept off it, if not what others print
+    process.stdout.write = process.stderr.write.bind(process.stderr);
+    return 1;
+  }
   fs.closeSync(1);
   try {
-    fs.openSync("/dev/fd/2", "w");
+    fs.openSync("/dev/fd/2", "a");
   } catch {
     fs.openSync("/dev/null", "w");
   }

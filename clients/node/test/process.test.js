@@ -1,0 +1,79 @@
+// A program as a process, as the gate runs it.
+
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import fs from "node:fs";
+import path from "node:path";
+import { test } from "node:test";
+
+import { deserialize, serialize } from "bson";
+
+const client = path.resolve(import.meta.dirname, "..");
+const greeting = serialize({ gate: 1, version: "1.1.0", step: "pin", collection: "items" });
+const ask = (document) => serialize({ document, found: {} });
+
+function run(source, messages) {
+  const folder = fs.mkdtempSync(path.join(client, "test", "program-"));
+  try {
+    const program = path.join(folder, "program.js");
+    fs.writeFileSync(program, `import { transform } from "${client}/index.js";\n${source}`);
+    const input = path.join(folder, "input");
+    fs.writeFileSync(input, Buffer.concat(messages));
+    // Node itself would start it with sockets, and the gate has pipes
+    const [stderr, status] = [path.join(folder, "stderr"), path.join(folder, "status")];
+    const shell = `cat ${input} | { ${process.execPath} ${program} 2>${stderr}; echo $? >${status}; } | cat`;
+    const { stdout } = spawnSync("sh", ["-c", shell], { env: { PATH: process.env.PATH }, maxBuffer: 1 << 26 });
+    return { stdout, stderr: fs.readFileSync(stderr, "utf8"), status: Number(fs.readFileSync(status)) };
+  } finally {
+    fs.rmSync(folder, { recursive: true });
+  }
+}
+
+function answers(bytes) {
+  const all = [];
+  for (let at = 0; at < bytes.length; ) {
+    const end = at + bytes.readInt32LE(at);
+    all.push(deserialize(bytes.subarray(at, end)));
+    at = end;
+  }
+  return all;
+}
+
+test("answers in order until the input ends", () => {
+  const source = `
+    transform(async (document) => { document.n *= factor; return document; });
+    const factor = 2;
+  `;
+  const numbers = [...Array(1000).keys()];
+  const load = "x".repeat(10_000);
+  const ended = run(source, [greeting, ...numbers.map((n) => ask({ _id: n, n, load }))]);
+  assert.equal(ended.stderr, "");
+  const [ready, ...others] = answers(ended.stdout);
+  assert.deepEqual(ready, { ready: 1 });
+  assert.deepEqual(others, numbers.map((n) => (n ? { set: { n: 2 * n } } : {})));
+  assert.equal(ended.status, 0);
+});
+
+test("keeps what is printed off the answers", () => {
+  const source = `
+    import { execFileSync, spawnSync } from "node:child_process";
+    import fs from "node:fs";
+    transform((document) => {
+      console.log("a print");
+      process.stdout.write("a write\\n");
+      fs.writeSync(1, "a file\\n");
+      spawnSync("sh", ["-c", "echo a child"], { stdio: "inherit" });
+      return document;
+    });
+  `;
+  const ended = run(source, [greeting, ask({ _id: 1 }), ask({ _id: 2 })]);
+  assert.deepEqual(answers(ended.stdout), [{ ready: 1 }, {}, {}]);
+  for (const text of ["a print", "a write", "a file", "a child"]) assert.ok(ended.stderr.includes(text), text);
+  assert.equal(ended.status, 0);
+});
+
+test("another protocol is refused, and a message that is cut off is an error", () => {
+  const source = "transform((document) => document);";
+  assert.match(answers(run(source, [serialize({ gate: 2 })]).stdout)[0].refuse, /protocol 1, and the gate 2/);
+  assert.notEqual(run(source, [greeting, ask({ _id: 1 }).subarray(0, -1)]).status, 0);
+});
