@@ -6,6 +6,7 @@ use mongodb::bson::DateTime;
 use mongodb::bson::oid::ObjectId;
 use tokio::time::Instant;
 
+use crate::authoring::step::Step;
 use crate::authoring::table::Upgrades;
 use crate::authoring::upgrade::Upgrade;
 use crate::engine::failing::closed;
@@ -17,7 +18,7 @@ use crate::process::failure::Failure;
 use crate::process::report::Report;
 #[cfg(feature = "kubernetes")]
 use crate::process::settings::Events;
-use crate::process::settings::{Asking, Mode, Settings};
+use crate::process::settings::{Asking, Mode, Program, Settings};
 #[cfg(feature = "kubernetes")]
 use crate::quiesce::kubernetes::{events::JobEvents, workloads::Cluster};
 use crate::quiesce::observer::{Notice, Observer, Occasion, Tone};
@@ -45,6 +46,7 @@ pub struct Gate {
     pub(crate) app: String,
     pub(crate) code_version: String,
     version_variable: Option<String>,
+    pub(crate) program: Program,
     names: Names,
     oldest: Option<String>,
     upgrades: Vec<Upgrade>,
@@ -70,6 +72,7 @@ impl Gate {
             app,
             code_version: code_version.into(),
             version_variable: None,
+            program: Program::Compiled,
             names,
             oldest: None,
             upgrades: vec![],
@@ -144,6 +147,13 @@ impl Gate {
         self
     }
 
+    /// The gate as one whose upgrades are files.
+    #[cfg(feature = "files")]
+    pub(crate) fn of_files(mut self) -> Self {
+        self.program = Program::Files;
+        self
+    }
+
     /// Lets the author's code see this time as the start of every run.
     pub(crate) fn began(mut self, began: DateTime) -> Self {
         self.began = Some(began);
@@ -190,30 +200,29 @@ impl Gate {
                 "the record cannot be named {LOCK_ID}, as the lock is"
             )));
         }
-        let own = self.names.collection.as_str();
-        for upgrade in upgrades.versions() {
-            if let Some(step) = upgrade.steps().find(|step| step.touches(own)) {
-                let (version, step) = (&upgrade.version, step.name());
-                return Err(wrong(format!(
-                    "{version}: \"{step}\" changes {own}, which is the gate's"
-                )));
-            }
+        if let Some(mistake) = self.names.stamp.as_ref().and_then(Place::mistake) {
+            return Err(Failure::bug(mistake));
         }
-        if let Some(place) = &self.names.stamp {
-            if let Some(mistake) = place.mistake() {
-                return Err(Failure::bug(mistake));
-            }
-            for upgrade in upgrades.versions() {
-                if let Some(step) = upgrade.steps().find(|step| step.removes(&place.collection)) {
-                    let (version, step) = (&upgrade.version, step.name());
-                    return Err(wrong(format!(
-                        "{version}: \"{step}\" takes {} away, where the application's version is",
-                        place.collection
-                    )));
-                }
+        for upgrade in upgrades.versions() {
+            if let Some(mistake) = upgrade.steps().find_map(|step| self.step_mistake(step)) {
+                return Err(wrong(format!("{}: {mistake}", upgrade.version)));
             }
         }
         Ok((code, upgrades))
+    }
+
+    /// Why a step cannot be one of this gate's.
+    pub(crate) fn step_mistake(&self, step: &Step) -> Option<String> {
+        let own = self.names.collection.as_str();
+        if step.touches(own) {
+            return Some(format!("\"{}\" changes {own}, which is the gate's", step.name()));
+        }
+        let place = self.names.stamp.as_ref().filter(|place| step.removes(&place.collection))?;
+        Some(format!(
+            "\"{}\" takes {} away, where the application's version is",
+            step.name(),
+            place.collection
+        ))
     }
 
     fn checked_oldest(&self, code: &Version) -> Result<Option<Version>, String> {
@@ -466,7 +475,6 @@ mod tests {
     use super::*;
     use crate::authoring::command::Command;
     use crate::authoring::lookup::Lookup;
-    use crate::authoring::step::Step;
     use crate::authoring::transform::Transform;
 
     fn checked(step: impl Into<Step>) -> Result<(), String> {

@@ -6,6 +6,7 @@
 //!
 //! - `program`: a run as a process: arguments, environment, and the one place where it ends.
 //! - [`harness`] kills runs, for tests of upgrades.
+//! - `files`: the front end that reads upgrades from YAML and JSON.
 //! - `gate`: what an application says of itself, and a run from its beginning to its end.
 //! - `modes`: what each mode does.
 //! - `engine`: applies upgrades, or finds out without a trace what each would do.
@@ -20,6 +21,8 @@
 mod authoring;
 mod decision;
 mod engine;
+#[cfg(feature = "files")]
+pub mod files;
 mod gate;
 pub mod harness;
 mod modes;
@@ -52,10 +55,13 @@ pub use mongodb::bson;
 pub use process::action::{ActionType, UpgradeAction};
 pub use process::exit::Outcome;
 pub use process::failure::Failure;
+pub use process::mistake::{Mistake, MistakeLevel};
 pub use process::report::{
     NotSwept, Report, Unfinished, UpgradeReport, UpgradeState, WorkloadReport, WorkloadState,
 };
 pub use process::settings::Settings;
+#[cfg(feature = "files")]
+pub use program::run_files;
 pub use quiesce::observer::{Notice, Observer, Occasion, Tone};
 pub use quiesce::workloads::{Scaled, Workload, Workloads};
 pub use version::{Version, VersionError};

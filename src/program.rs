@@ -1,5 +1,9 @@
 //! The process around a run: arguments, settings, log, report and exit status.
 
+#[cfg(feature = "files")]
+mod files;
+
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,15 +17,18 @@ use crate::gate::Gate;
 use crate::modes::run::{POLL, SAY};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
-use crate::process::report::Report;
+use crate::process::report::{Report, VALIDATE};
 use crate::process::settings::{
-    Arguments, LogFormat, Mode, ReportFormat, SettingNames, Settings, Unread, arguments,
+    Arguments, LogFormat, Mode, Program, ReportFormat, SettingNames, Settings, Unread, arguments,
     default_report_file, help,
 };
 use crate::process::{allocator, blocking, log, text};
 use crate::server::retry::jittered;
 use crate::server::stop::Stop;
 use crate::version::Version;
+
+#[cfg(feature = "files")]
+pub use files::run_files;
 
 /// How long the report file may take: nobody may be there to read a named pipe.
 const SOON: Duration = Duration::from_secs(2);
@@ -30,17 +37,13 @@ impl Gate {
     /// The whole of an application's gate: reads arguments and settings, runs, reports, and returns the
     /// process's exit status.
     pub fn main(self) -> ExitCode {
-        let name = std::env::args_os().next();
-        let program = name
-            .as_deref()
-            .and_then(|path| Path::new(path).file_name())
-            .map_or("upgrade-gate".into(), |name| name.to_string_lossy());
+        let program = program_name();
         match arguments(std::env::args_os().skip(1)) {
             Ok(Arguments::Run(mode)) => {
                 allocator::settle(mode);
                 self.run_process(mode, &program)
             }
-            Ok(Arguments::Help) => printed(&help(&program, &self.code_version)),
+            Ok(Arguments::Help) => printed(&help(&program, &self.code_version, self.program)),
             Ok(Arguments::Version) => printed(&format!("{program} {}", self.code_version)),
             Err(failure) => self.refuse(failure, &program),
         }
@@ -72,7 +75,7 @@ impl Gate {
             Ok(code) => code,
             Err(failure) => return self.refuse(failure, program),
         };
-        let settings = match runtime.block_on(settings_in_time(&code, mode, &stop)) {
+        let settings = match runtime.block_on(settings_in_time(&code, mode, self.program, &stop)) {
             Ok(settings) => settings,
             Err(failure) => return self.refuse(failure, program),
         };
@@ -103,13 +106,6 @@ impl Gate {
 
     /// Ends a process that could not begin a run.
     fn refuse(&self, failure: Failure, program: &str) -> ExitCode {
-        // what else is wrong, these can be read
-        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-        let chosen = |name: &str| set(name)?.into_string().ok();
-        let log_format = chosen("GATE_LOG_FORMAT").and_then(|text| text.parse::<LogFormat>().ok());
-        let format =
-            chosen("GATE_REPORT_FORMAT").and_then(|text| text.parse::<ReportFormat>().ok());
-        log::init(&Targets::new().with_default(LevelFilter::INFO), log_format);
         let names = SettingNames::from_env();
         let mut report = self.blank_report();
         report.end(
@@ -117,21 +113,48 @@ impl Gate {
             names.named(&failure.message),
             Some(names.named(&failure.next)),
         );
-        let file = set("GATE_REPORT_FILE").map(PathBuf::from).or_else(default_report_file);
-        Telling { program, file: file.as_deref(), format, log_format }.finish(&report)
+        tell_without_settings(&report, program)
     }
+}
+
+/// Tells how a process ended for which no settings were read.
+fn tell_without_settings(report: &Report, program: &str) -> ExitCode {
+    // whatever else is wrong, these can be read
+    let log_format = chosen("GATE_LOG_FORMAT").and_then(|text| text.parse::<LogFormat>().ok());
+    let format = chosen("GATE_REPORT_FORMAT").and_then(|text| text.parse::<ReportFormat>().ok());
+    log::init(&Targets::new().with_default(LevelFilter::INFO), log_format);
+    let file = set("GATE_REPORT_FILE").map(PathBuf::from).or_else(default_report_file);
+    Telling { program, file: file.as_deref(), format, log_format }.finish(report)
+}
+
+/// A variable of the environment, unless it is empty.
+fn set(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// The same, as text.
+fn chosen(name: &str) -> Option<String> {
+    set(name)?.into_string().ok()
+}
+
+/// What this program was called as.
+fn program_name() -> String {
+    let name = std::env::args_os().next();
+    let name = name.as_deref().and_then(|path| Path::new(path).file_name());
+    name.map_or("upgrade-gate".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 /// The settings, waiting for a file of the connection string that something else may fill.
 async fn settings_in_time(
     code: &Version,
     mode: Option<Mode>,
+    program: Program,
     stop: &Stop,
 ) -> Result<Settings, Failure> {
     let began = Instant::now();
     let mut said: Option<Instant> = None;
     loop {
-        let (failure, waits) = match Settings::read_env(code, mode) {
+        let (failure, waits) = match Settings::read_env(code, mode, program) {
             Ok(settings) => return Ok(settings),
             Err(Unread { failure, waits: Some(waits) }) => (failure, waits),
             Err(Unread { failure, waits: None }) => return Err(failure),
@@ -213,7 +236,9 @@ impl Telling<'_> {
 /// The last line of the log.
 fn tell_end(report: &Report) {
     let Report { app, database, from, to, outcome, exit_code, message, duration_ms, .. } = report;
-    if report.status.is_some() {
+    if report.mode == VALIDATE {
+        tracing::info!(app, outcome, exit_code, duration_ms, reason = message, "validated");
+    } else if report.status.is_some() {
         tracing::info!(
             app,
             database,

@@ -94,6 +94,15 @@ impl Step {
         }
     }
 
+    /// Whether it has a name of its own: a command usually has that of what it does, and may do it twice with another
+    /// one between.
+    pub(crate) fn is_named(&self) -> bool {
+        match self {
+            Step::Command(command) => command.is_named(),
+            _ => true,
+        }
+    }
+
     /// Whether the step may change a collection: its documents, indexes, validator or name.
     pub(crate) fn touches(&self, collection: &str) -> bool {
         self.changes().contains(&collection)

@@ -106,7 +106,7 @@ impl Upgrades {
             }
             match versions.last_mut() {
                 Some(of_version) if of_version.version == version => {
-                    if of_version.upgrades.iter().any(|u| u.description == upgrade.description) {
+                    if of_version.upgrades.iter().any(|other| other.name() == upgrade.name()) {
                         return Err(TableError(format!("{label} is registered twice")));
                     }
                     of_version.upgrades.push(upgrade);
@@ -127,11 +127,10 @@ impl Upgrades {
             }
         }
         for of_version in &versions {
-            if let Some(mistake) = missing_mistake(of_version.steps()) {
+            if let Some((_, mistake)) = missing_mistake(of_version.steps()) {
                 return Err(TableError(format!("upgrade {}: {mistake}", of_version.version)));
             }
-            // a command has the name of what it does, and may do it twice with another one between
-            let named = of_version.steps().filter(|step| step.command().is_none());
+            let named = of_version.steps().filter(|step| step.is_named());
             let mut names: Vec<String> = named.map(|step| step.name()).collect();
             names.sort();
             if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -201,20 +200,24 @@ impl Upgrades {
     }
 }
 
-/// A step that needs a collection which an earlier step of its version took away, and none brought back.
-fn missing_mistake<'a>(steps: impl Iterator<Item = &'a Step>) -> Option<String> {
+/// A step that needs a collection which an earlier step of its version took away, and none brought back: its position,
+/// and what is wrong.
+pub(crate) fn missing_mistake<'a>(
+    steps: impl Iterator<Item = &'a Step>,
+) -> Option<(usize, String)> {
     let mut gone: HashMap<String, String> = HashMap::new();
-    for step in steps {
+    for (position, step) in steps.enumerate() {
         let (needs, verb) = match step {
             Step::Transform(_) => (step.reads(), "reads"),
             _ => (step.gone().into_iter().collect(), "needs"),
         };
         if let Some((name, by)) = needs.iter().find_map(|name| gone.get_key_value(*name)) {
-            return Some(format!(
+            let mistake = format!(
                 "step \"{}\" {verb} {name}, but the earlier step \"{by}\" takes it away: change their \
                  order, or the collection",
                 step.name()
-            ));
+            );
+            return Some((position, mistake));
         }
         for name in step.collections() {
             gone.remove(name);

@@ -7,6 +7,15 @@ use crate::authoring::condition::Condition;
 use crate::authoring::naming::Name;
 use crate::authoring::step::Step;
 
+/// What the history knows of an upgrade that is a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UpgradeFile {
+    /// Its name without the ending.
+    pub(crate) name: String,
+    /// The SHA-256 of what it says, in hexadecimal digits.
+    pub(crate) sha256: String,
+}
+
 /// One registered upgrade: a version, a line that says what it does, conditions and steps.
 ///
 /// One without steps changes no document. It is for a version whose code writes what older code cannot
@@ -15,6 +24,8 @@ use crate::authoring::step::Step;
 pub struct Upgrade {
     pub(crate) version: String,
     pub(crate) description: Name,
+    /// The file that it was read from.
+    pub(crate) file: Option<UpgradeFile>,
     pub(crate) formerly: BTreeSet<String>,
     pub(crate) conditions: Vec<Condition>,
     pub(crate) steps: Vec<Step>,
@@ -26,6 +37,7 @@ impl Upgrade {
         Upgrade {
             version: version.into(),
             description: description.into(),
+            file: None,
             formerly: BTreeSet::new(),
             conditions: vec![],
             steps: vec![],
@@ -34,12 +46,23 @@ impl Upgrade {
 
     /// The name by which a history entry knows that the upgrade was applied.
     pub(crate) fn name(&self) -> String {
-        self.description.to_string()
+        match &self.file {
+            Some(file) => file.name.clone(),
+            None => self.description.to_string(),
+        }
     }
 
     /// Whether a history entry that names the upgrades applied names this one.
     pub(crate) fn is_among(&self, names: &[&str]) -> bool {
-        names.iter().any(|name| self.description == *name || self.formerly.contains(*name))
+        let own = self.name();
+        names.iter().any(|name| own == *name || self.formerly.contains(*name))
+    }
+
+    /// The upgrade as that of a file, which the history knows by the file's name.
+    #[cfg(feature = "files")]
+    pub(crate) fn of_file(mut self, file: UpgradeFile) -> Self {
+        self.file = Some(file);
+        self
     }
 
     /// A description that the upgrade had in an earlier release.

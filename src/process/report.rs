@@ -4,11 +4,15 @@ use serde::Serialize;
 
 use crate::process::action::UpgradeAction;
 use crate::process::exit::Outcome;
+use crate::process::mistake::Mistake;
 use crate::process::status::Status;
 use crate::visible::{self, cut};
 
 /// What Kubernetes keeps of a container's termination message, in bytes.
 const TERMINATION_MESSAGE: usize = 4096;
+
+/// The mode of a run that only checked files of upgrades.
+pub(crate) const VALIDATE: &str = "validate";
 
 /// What a run did and how it ended.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -59,6 +63,9 @@ pub struct Report {
     /// The workloads that were stopped or started.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub workloads: Vec<WorkloadReport>,
+    /// In mode `validate`: what is wrong in the files of upgrades, or odd.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mistakes: Vec<Mistake>,
     /// What the operator should know all the same.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -253,11 +260,13 @@ impl Report {
         }
         short.warnings.clear();
         short.not_swept.clear();
+        short.mistakes.truncate(5);
         let keeps_upgrades = short.to_json();
         if fits(&keeps_upgrades) {
             return keeps_upgrades;
         }
         short.upgrades.clear();
+        short.mistakes.clear();
         let mut stage = 0;
         while short.status.as_mut().is_some_and(|status| status.shorten(stage)) {
             let message = short.to_json();

@@ -10,7 +10,8 @@ use mongodb::bson::Bson;
 use crate::process::action::UpgradeAction;
 use crate::process::exit::Outcome;
 use crate::process::report::{
-    NotSwept, Report, Unfinished, UpgradeReport, UpgradeState, WorkloadReport, WorkloadState,
+    NotSwept, Report, Unfinished, UpgradeReport, UpgradeState, VALIDATE, WorkloadReport,
+    WorkloadState,
 };
 use crate::process::status::{
     HistoryEntry, LockStatus, Status, StepState, StoppedWorkload, UnfinishedStatus, Verdict,
@@ -55,6 +56,10 @@ impl Report {
                 let check = ended(*exit_code, outcome, message);
                 text.line(0, format!("mode check would say: {check}"));
                 next
+            }
+            None if self.mode == VALIDATE && self.exit_code == Outcome::Open.code() => {
+                text.line(0, format!("{} (exit 0): {}", self.outcome, self.message));
+                return text.0;
             }
             None => {
                 text.line(0, ended(self.exit_code, &self.outcome, &self.message));
@@ -149,7 +154,13 @@ impl Text {
 
     /// What a run did to the database, or would do.
     fn run(&mut self, report: &Report) {
-        if let Some(recorded) = report.recorded() {
+        for mistake in &report.mistakes {
+            self.blank();
+            for line in mistake.shown().lines() {
+                self.line(0, line);
+            }
+        }
+        if let Some(recorded) = report.recorded().filter(|_| report.mode != VALIDATE) {
             self.line(0, format!("recorded version: {recorded}"));
         }
         if let Some(version) = &report.in_doubt {
@@ -411,6 +422,7 @@ mod tests {
 
     use super::*;
     use crate::process::action::ActionType;
+    use crate::process::mistake::{Mistake, MistakeLevel};
     use crate::process::status::{PendingUpgrade, StampStatus, StepStatus};
 
     /// Texts and numbers that are all different, so that each can be found.
@@ -497,6 +509,15 @@ mod tests {
                     step: self.text(),
                     collection: self.text(),
                     reason: self.text(),
+                }],
+                mistakes: vec![Mistake {
+                    level: MistakeLevel::Warning,
+                    file: self.text(),
+                    line: Some(self.number() as usize),
+                    column: Some(self.number() as usize),
+                    message: self.text(),
+                    expected: self.some(),
+                    excerpt: String::new(),
                 }],
                 status: None,
             }

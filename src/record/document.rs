@@ -198,7 +198,10 @@ impl Record {
         applied: &Applied,
     ) -> Self {
         let version = &upgrade.version;
-        let name = |upgrade: &Upgrade| doc! { "name": upgrade.name() };
+        let name = |upgrade: &Upgrade| match &upgrade.file {
+            Some(file) => doc! { "name": &file.name, "sha256": &file.sha256 },
+            None => doc! { "name": upgrade.name() },
+        };
         let mut details = doc! {
             "upgrades": upgrade.upgrades.iter().map(name).collect::<Vec<_>>(),
             "actions": applied.actions.iter().map(action_document).collect::<Vec<_>>(),

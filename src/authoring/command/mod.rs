@@ -33,13 +33,17 @@ use crate::authoring::command::modify_index::ModifyIndex;
 use crate::authoring::command::rename::Rename;
 use crate::authoring::command::set_options::SetOptions;
 use crate::authoring::command::set_validator::SetValidator;
+use crate::authoring::naming::Name;
 use crate::authoring::step_kind::StepKind;
 use crate::process::action::UpgradeAction;
 use crate::server::privileges::Need;
 
 /// A change that the server makes outside transactions, each with a probe that tells done from not done.
 #[derive(Clone, Debug)]
-pub struct Command(Arc<dyn CommandKind>);
+pub struct Command {
+    kind: Arc<dyn CommandKind>,
+    name: Option<Name>,
+}
 
 impl Command {
     /// Creates an index of this name, with these keys; what it returns takes the usual options. It is done when an
@@ -78,7 +82,7 @@ impl Command {
         collection: impl Into<Cow<'static, str>>,
         name: impl Into<Cow<'static, str>>,
     ) -> Command {
-        Command(Arc::new(DropIndex { collection: collection.into(), name: name.into() }))
+        Command::of(DropIndex { collection: collection.into(), name: name.into() })
     }
 
     /// Sets a collection's validator, for instance `{ $jsonSchema: … }`; an empty document removes it. The collection
@@ -87,7 +91,7 @@ impl Command {
     /// The command may reach the server late, after another run finished: where several upgrades set
     /// the validator of one collection, let each accept what the later ones do.
     pub fn set_validator(collection: impl Into<Cow<'static, str>>, validator: Document) -> Command {
-        Command(Arc::new(SetValidator { collection: collection.into(), validator }))
+        Command::of(SetValidator { collection: collection.into(), validator })
     }
 
     /// Changes how a collection is kept: `validationLevel`, `validationAction`, `expireAfterSeconds` (of a
@@ -101,7 +105,7 @@ impl Command {
     /// Command::set_options("cards", doc! { "validationLevel": "moderate", "validationAction": "warn" });
     /// ```
     pub fn set_options(collection: impl Into<Cow<'static, str>>, options: Document) -> Command {
-        Command(Arc::new(SetOptions { collection: collection.into(), options }))
+        Command::of(SetOptions { collection: collection.into(), options })
     }
 
     /// Changes an index that is there: `expireAfterSeconds` or `hidden`. Done when each option is as it says.
@@ -113,33 +117,51 @@ impl Command {
         options: Document,
     ) -> Command {
         let (collection, name) = (collection.into(), name.into());
-        Command(Arc::new(ModifyIndex { collection, name, options }))
+        Command::of(ModifyIndex { collection, name, options })
     }
 
     /// Renames a collection; nothing may have the new name yet. Done when the source is gone.
     pub fn rename(from: impl Into<Cow<'static, str>>, to: impl Into<Cow<'static, str>>) -> Command {
-        Command(Arc::new(Rename { from: from.into(), to: to.into() }))
+        Command::of(Rename { from: from.into(), to: to.into() })
     }
 
     /// Drops a collection; done when it is gone.
     pub fn drop_collection(collection: impl Into<Cow<'static, str>>) -> Command {
-        Command(Arc::new(Drop { collection: collection.into() }))
+        Command::of(Drop { collection: collection.into() })
+    }
+
+    fn of(kind: impl CommandKind + 'static) -> Command {
+        Command { kind: Arc::new(kind), name: None }
+    }
+
+    /// Names the step, which has the name of what it does otherwise.
+    pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Command {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Whether it has a name of its own, which no other step of its version may have.
+    pub(crate) fn is_named(&self) -> bool {
+        self.name.is_some()
     }
 
     pub(crate) fn as_kind(&self) -> &dyn CommandKind {
-        &*self.0
+        &*self.kind
     }
 }
 
 impl From<CreateIndex> for Command {
     fn from(index: CreateIndex) -> Self {
-        Command(Arc::new(index))
+        Command::of(index)
     }
 }
 
 impl StepKind for Command {
     fn name(&self) -> String {
-        self.0.describe()
+        match &self.name {
+            Some(name) => name.clone().into_owned(),
+            None => self.kind.describe(),
+        }
     }
 
     fn kind(&self) -> &'static str {
@@ -147,34 +169,34 @@ impl StepKind for Command {
     }
 
     fn reads(&self) -> Vec<&str> {
-        self.0.collections()
+        self.kind.collections()
     }
 
     fn writes(&self) -> Vec<&str> {
-        if self.0.gone().is_some() { self.0.collections() } else { vec![] }
+        if self.kind.gone().is_some() { self.kind.collections() } else { vec![] }
     }
 
     fn changes(&self) -> Vec<&str> {
-        self.0.collections()
+        self.kind.collections()
     }
 
     fn collections(&self) -> Vec<&str> {
-        self.0.collections()
+        self.kind.collections()
     }
 
     fn own_mistake(&self) -> Option<String> {
-        self.0.mistake()
+        self.kind.mistake()
     }
 
     fn privileges(&self) -> Vec<Need> {
-        self.0.privileges()
+        self.kind.privileges()
     }
 
     fn declare_collections<'a>(&'a self, collections: &mut Collections<'a, '_>) {
-        self.0.declare_collections(collections);
+        self.kind.declare_collections(collections);
     }
 
     fn unestimated_actions(&self) -> Vec<UpgradeAction> {
-        vec![self.0.action().detail("exact", false)]
+        vec![self.kind.action().detail("exact", false)]
     }
 }

@@ -76,6 +76,16 @@ pub struct Settings {
     pub(crate) pod: Pod,
 }
 
+/// Where a program's upgrades come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// They are compiled into it.
+    #[default]
+    Compiled,
+    /// It reads them from files.
+    Files,
+}
+
 /// What a run does, written as `GATE_MODE` has it.
 #[derive(
     Clone, Copy, Debug, Default, Display, EnumString, IntoStaticStr, VariantNames, PartialEq, Eq,

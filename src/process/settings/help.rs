@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 
 use strum::VariantNames;
 
-use super::choices::Mode;
+use super::choices::{Mode, Program};
 use super::table::{Fallback, SETTINGS};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
@@ -19,6 +19,12 @@ const EXAMPLES: &[(&str, &str, &str, &str)] = &[
     ("", "upgrade", "", "bring the database up to date"),
     ("", "check", "", "may the application start? 0 says yes"),
     ("GATE_REPORT_FORMAT=text ", "plan", " | tee plan.txt", "keep what it says"),
+];
+
+/// What is typed more where upgrades are files.
+const EXAMPLES_OF_FILES: &[(&str, &str, &str, &str)] = &[
+    ("", "validate", " ./upgrades", "are the files of upgrades right? Needs no server"),
+    ("GATE_UPGRADES=./upgrades ", "plan", "", "what would these files do? Writes nothing"),
 ];
 
 /// What the command line asks for.
@@ -60,7 +66,7 @@ pub fn arguments<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Result<A
 }
 
 /// The text of `--help`, for a program and its code version.
-pub fn help(program: &str, version: &str) -> String {
+pub(crate) fn help(program: &str, version: &str, kind: Program) -> String {
     let about = "Decides, from one document in MongoDB, whether an application may start on its \
                  database, and brings the database up to date first when told to. Its exit status \
                  opens the gate (0) or closes it (any other).";
@@ -70,11 +76,16 @@ pub fn help(program: &str, version: &str) -> String {
     }
     text +=
         "\nExamples:\n\n  export GATE_MONGODB_URI=mongodb://user:password@host:27017/database\n\n";
-    text += &columns(EXAMPLES.iter().map(|(before, mode, after, meaning)| {
+    let of_files = match kind {
+        Program::Compiled => &[],
+        Program::Files => EXAMPLES_OF_FILES,
+    };
+    text += &columns(of_files.iter().chain(EXAMPLES).map(|(before, mode, after, meaning)| {
         [format!("{before}{program} {mode}{after}"), String::new(), (*meaning).into()]
     }));
     text += "\nSettings are environment variables; durations are written like 90s or 10m:\n\n";
-    text += &columns(SETTINGS.iter().map(|setting| {
+    let settings = SETTINGS.iter().filter(|setting| setting.is_of(kind));
+    text += &columns(settings.map(|setting| {
         let (Fallback::Value(default) | Fallback::Words(default)) = setting.default;
         [setting.name.into(), default.into(), setting.description().replace(['`', '*'], "")]
     }));
@@ -84,6 +95,9 @@ pub fn help(program: &str, version: &str) -> String {
         [format!("{:>2}", outcome.code()), retry.into(), outcome.meaning().into()]
     }));
     text += "\nArguments: the mode, in place of GATE_MODE; --help; --version\n";
+    if kind == Program::Files {
+        text += "           validate [DIRECTORY], in place of GATE_UPGRADES\n";
+    }
     text
 }
 
@@ -128,7 +142,9 @@ mod tests {
 
     #[test]
     fn help_names_every_setting_and_exit_code_within_its_width() {
-        let text = help("datalab-upgrade", "0.8.0");
+        let compiled = help("datalab-upgrade", "0.8.0", Program::Compiled);
+        assert!(!compiled.contains("GATE_UPGRADES") && !compiled.contains("validate ["));
+        let text = help("datalab-upgrade", "0.8.0", Program::Files);
         assert!(text.starts_with("datalab-upgrade 0.8.0\n"));
         for mode in EXAMPLES.iter().map(|(_, mode, ..)| mode) {
             assert!(mode.parse::<Mode>().is_ok(), "{mode}");

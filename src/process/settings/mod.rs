@@ -16,13 +16,19 @@ mod uri_options;
 mod value;
 
 pub use choices::*;
-pub use help::{Arguments, arguments, help};
+pub(crate) use help::help;
+pub use help::{Arguments, arguments};
+
 pub(crate) use names::SettingNames;
 pub(crate) use read::Unread;
 #[cfg(test)]
 pub(crate) use table::markdown_table;
+#[cfg(feature = "files")]
+pub(crate) use table::{UPGRADES, UPGRADES_DIRECTORY, nearest};
 pub use uri::Origin;
 #[cfg(test)]
 pub(crate) use uri_options::markdown_uri_options;
+#[cfg(feature = "files")]
+pub(crate) use value::parse_duration;
 #[cfg(feature = "kubernetes")]
 pub use value::{WorkloadKind, WorkloadName};

@@ -36,12 +36,16 @@ impl Settings {
     ///
     /// Those of [`Settings::from_vars`], and the same outcome for a value that is not UTF-8.
     pub fn from_env(code_version: &Version) -> Result<Self, Failure> {
-        Self::read_env(code_version, None).map_err(|unread| unread.failure)
+        Self::read_env(code_version, None, Program::Compiled).map_err(|unread| unread.failure)
     }
 
     /// The same, with the mode that the command line names, and with how long to wait for a file that may
     /// be filled.
-    pub(crate) fn read_env(code_version: &Version, named: Option<Mode>) -> Result<Self, Unread> {
+    pub(crate) fn read_env(
+        code_version: &Version,
+        named: Option<Mode>,
+        program: Program,
+    ) -> Result<Self, Unread> {
         let mut vars = utf8(std::env::vars_os())?;
         if let Some(named) = named {
             let set = vars.iter().find(|(name, value)| name == MODE && !value.is_empty());
@@ -56,7 +60,7 @@ impl Settings {
             }
             vars.push((MODE.to_owned(), named.word().to_owned()));
         }
-        Self::read_vars(vars, code_version)
+        Self::read_vars(vars, code_version, program)
     }
 
     /// How long one wait for a server may take.
@@ -76,12 +80,13 @@ impl Settings {
         vars: impl IntoIterator<Item = (String, String)>,
         code_version: &Version,
     ) -> Result<Self, Failure> {
-        Self::read_vars(vars, code_version).map_err(|unread| unread.failure)
+        Self::read_vars(vars, code_version, Program::Compiled).map_err(|unread| unread.failure)
     }
 
     fn read_vars(
         vars: impl IntoIterator<Item = (String, String)>,
         code_version: &Version,
+        program: Program,
     ) -> Result<Self, Unread> {
         let vars: Vec<(String, String)> = vars.into_iter().collect();
         let in_cluster = vars.iter().any(|(name, value)| name == IN_CLUSTER && !value.is_empty());
@@ -94,7 +99,7 @@ impl Settings {
         let mut problems = Problems::default();
         let mode = problems.keep(mode(&raw.mode).map(Some));
         for name in set.keys() {
-            problems.keep(check_scope(name, mode));
+            problems.keep(check_scope(name, mode, program));
         }
         let of_file = raw.mongodb_uri_file.is_some();
         let mode = mode.unwrap_or_default();
@@ -170,6 +175,8 @@ impl Raw {
 
     /// Of use only if there was no problem.
     fn read(self, mode: Mode, code: &Version, problems: &mut Problems) -> Settings {
+        // the directory of upgrades was read before, because the code version may be in it
+        let _ = &self.upgrades;
         let Connection { uri, database, origin } = problems.keep(uri::connection(
             &self.mongodb_uri,
             &self.mongodb_uri_source,
@@ -317,8 +324,15 @@ fn is_service_link(name: &str) -> bool {
 }
 
 /// Whether a setting is known, and may be set in this mode.
-fn check_scope(name: &str, mode: Option<Mode>) -> Result<(), Failure> {
-    let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
+fn check_scope(name: &str, mode: Option<Mode>, program: Program) -> Result<(), Failure> {
+    let mut known = SETTINGS.iter().filter(|setting| setting.is_of(program));
+    let Some(setting) = known.find(|setting| setting.name == name) else {
+        if SETTINGS.iter().any(|setting| setting.name == name) {
+            return Err(wrong(
+                format!("{name} is a setting of upgrade-gate, which reads upgrades from files"),
+                format!("unset {name}: the upgrades of this program are compiled into it"),
+            ));
+        }
         // a name that went wrong may hold what was meant as its value
         if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') || name.len() > 64 {
             return Err(wrong(
@@ -327,7 +341,8 @@ fn check_scope(name: &str, mode: Option<Mode>) -> Result<(), Failure> {
                 "write settings as NAME=value; --help lists all names",
             ));
         }
-        let known = SETTINGS.iter().filter_map(|setting| setting.name.strip_prefix(PREFIX));
+        let known = SETTINGS.iter().filter(|setting| setting.is_of(program));
+        let known = known.filter_map(|setting| setting.name.strip_prefix(PREFIX));
         let (nearest, _) = table::nearest(&name[PREFIX.len()..], known).unwrap_or_default();
         return Err(wrong(
             format!("{name} is not a setting"),

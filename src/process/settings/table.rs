@@ -4,8 +4,12 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::choices::{Mode, TERMINATION_LOG};
+use super::choices::{Mode, Program, TERMINATION_LOG};
 use Fallback::{Value, Words};
+
+/// The setting that names the directory of upgrades, and the directory without it.
+pub(crate) const UPGRADES: &str = "GATE_UPGRADES";
+pub(crate) const UPGRADES_DIRECTORY: &str = "/upgrades";
 
 /// A setting, as its user sees it.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +42,8 @@ pub enum Scope {
     Only(&'static [Mode]),
     /// Runs in any other mode than these.
     Except(&'static [Mode]),
+    /// Runs of the program that reads upgrades from files.
+    Files,
 }
 
 /// The table, and the texts that are read by it: a field is the setting of its name, and has a text if the
@@ -69,8 +75,15 @@ settings! {
          `wait`: check until it is open; `plan`: list what an upgrade would do; `status`: say \
          what is stored and what `check` would say, and exit 0; `sweep`: upgrade what old code has \
          written since the upgrade; `record`: repair the record; `resume`: where it is open, give \
-         stopped workloads their replicas back. Only `upgrade`, `sweep` and `record` write to the \
+         stopped workloads their replicas back. `upgrade-gate`, which reads upgrades from files, also \
+         has `validate`: say what is wrong in them, without a server. Only `upgrade`, `sweep` and `record` write to the \
          application's data and the record"),
+    upgrades: Option<String> = Setting {
+        name: UPGRADES,
+        default: Words(UPGRADES_DIRECTORY),
+        scope: Scope::Files,
+        meaning: "the directory of files that hold the upgrades",
+    },
     initialise: String = always("GATE_INITIALISE", Value("no"),
         "`fresh`: record the code version in an unrecorded database that holds no documents"),
     from_version: Option<String> = always("GATE_FROM_VERSION", Words(""),
@@ -80,7 +93,7 @@ settings! {
         "an earlier version to stop at"),
     app_version: Option<String> = always("GATE_APP_VERSION", Words(""),
         "the version of the application that is about to start; other than the code version it is \
-         refused (16)"),
+         refused (16). Where `gate.yaml` names no version, it is the code version"),
     skip_conditions: String = always("GATE_SKIP_CONDITIONS", Value("false"),
         "`true`: skip those conditions that declare themselves skippable"),
     timeout: Option<String> = always("GATE_TIMEOUT", Words("5m, none in wait"),
@@ -162,12 +175,18 @@ const fn only(
 }
 
 impl Setting {
+    /// Whether a program has it.
+    pub(super) fn is_of(&self, program: Program) -> bool {
+        !matches!((self.scope, program), (Scope::Files, Program::Compiled))
+    }
+
     /// The meaning together with the scope.
     pub(super) fn description(&self) -> String {
         match self.scope {
             Scope::Always => self.meaning.into(),
             Scope::Only(modes) => format!("{} ({} only)", self.meaning, in_modes(modes)),
             Scope::Except(modes) => format!("{} (not in {})", self.meaning, in_modes(modes)),
+            Scope::Files => format!("{} (`upgrade-gate` only)", self.meaning),
         }
     }
 }
@@ -196,7 +215,7 @@ pub(crate) fn markdown_table() -> String {
 /// The word most like `text`, whatever their case.
 ///
 /// Slips of the finger show in the edit distance, left-out words in the pairs of letters.
-pub(super) fn nearest<'a>(
+pub(crate) fn nearest<'a>(
     text: &str,
     words: impl IntoIterator<Item = &'a str>,
 ) -> Option<(&'a str, f64)> {

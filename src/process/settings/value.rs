@@ -93,6 +93,13 @@ pub(super) fn duration(name: &str, text: &str) -> Result<Duration, Failure> {
     humantime::parse_duration(text).or_else(|_| refused("is not a duration"))
 }
 
+/// A time with its unit, which no setting holds.
+#[cfg(feature = "files")]
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    humantime::parse_duration(text).ok().filter(|_| has_known_units(text))
+}
+
 /// Whether a text is whole numbers, each with its unit: `M` would be months, and `min` is not ours.
 fn has_known_units(text: &str) -> bool {
     let mut rest = text.trim();

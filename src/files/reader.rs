@@ -1,0 +1,250 @@
+//! What one file says, read value by value; what is wrong is noted at its place, and the rest is read on.
+
+use mongodb::bson::Document;
+
+use crate::authoring::naming::collection_mistake;
+use crate::files::mistakes::{Mistakes, Source};
+use crate::files::node::{Entry, Node, Span, Value};
+use crate::files::values;
+use crate::process::settings::nearest;
+use crate::version::Version;
+
+/// From this likeness on, a word is taken for a slip of another one.
+const LIKE: f64 = 0.6;
+
+/// A file that is read, and the mistakes of all files.
+pub(crate) struct Reader<'a, 'b> {
+    pub(crate) source: Source<'a>,
+    pub(crate) mistakes: &'b mut Mistakes,
+}
+
+impl Reader<'_, '_> {
+    pub(crate) fn wrong(
+        &mut self,
+        span: &Span,
+        message: impl Into<String>,
+        expected: impl AsRef<str>,
+    ) {
+        self.mistakes.at(&self.source, span, message, expected);
+    }
+
+    /// A value of the wrong kind.
+    fn expected(&mut self, node: &Node, what: &str) {
+        let expected = match (&node.value, what) {
+            (Value::Refused, _) => return,
+            (Value::Bool(_) | Value::Int(_) | Value::Double(_), "a text") => {
+                format!("{what} is expected: put it in quotes")
+            }
+            _ => format!("{what} is expected"),
+        };
+        self.wrong(&node.span, format!("this is {}", node.kind()), expected);
+    }
+
+    /// A text that is not empty, in one line.
+    pub(crate) fn line<'n>(&mut self, node: &'n Node) -> Option<&'n str> {
+        let Value::Text(text) = &node.value else {
+            self.expected(node, "a text");
+            return None;
+        };
+        let line = text.trim();
+        if line.is_empty() {
+            self.wrong(&node.span, "this is an empty text", "a text is expected");
+            return None;
+        }
+        if line.contains(['\n', '\r']) {
+            self.wrong(&node.span, "this has several lines", "one line is expected");
+            return None;
+        }
+        Some(line)
+    }
+
+    /// A text of a report, with the numbers that it may hold.
+    pub(crate) fn report<'n>(&mut self, node: &'n Node, counts: &[&str]) -> Option<&'n str> {
+        let line = self.line(node)?;
+        for (at, _) in line.match_indices('{') {
+            let inner = line[at + 1..].split('}').next().unwrap_or_default();
+            let is_name = inner.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            if line[at + 1..].contains('}') && is_name && !counts.contains(&inner) {
+                let known: Vec<String> = counts.iter().map(|name| format!("{{{name}}}")).collect();
+                let expected = format!("a report has {}", known.join(", "));
+                self.wrong(&node.span, format!("{{{inner}}} is not counted here"), expected);
+                return None;
+            }
+        }
+        Some(line)
+    }
+
+    /// The name of a collection.
+    pub(crate) fn collection(&mut self, node: &Node) -> Option<String> {
+        let name = self.line(node)?;
+        match collection_mistake(name) {
+            Some(mistake) => {
+                self.wrong(
+                    &node.span,
+                    mistake,
+                    "the name of a collection of the database is expected",
+                );
+                None
+            }
+            None => Some(name.to_owned()),
+        }
+    }
+
+    /// A version that can be recorded.
+    pub(crate) fn version(&mut self, node: &Node) -> Option<Version> {
+        const EXPECTED: &str = "a version as 1.4.0 or 1.4.0-rc.1 is expected";
+        match &node.value {
+            Value::Text(text) => match Version::parse_code(text) {
+                Ok(version) => Some(version),
+                Err(error) => {
+                    self.wrong(&node.span, error.to_string(), EXPECTED);
+                    None
+                }
+            },
+            Value::Refused => None,
+            _ => {
+                self.wrong(&node.span, format!("this is {}, not a version", node.kind()), EXPECTED);
+                None
+            }
+        }
+    }
+
+    pub(crate) fn truth(&mut self, node: &Node) -> Option<bool> {
+        match node.value {
+            Value::Bool(value) => Some(value),
+            _ => {
+                self.expected(node, "true or false");
+                None
+            }
+        }
+    }
+
+    pub(crate) fn list<'n>(&mut self, node: &'n Node) -> Option<&'n [Node]> {
+        match &node.value {
+            Value::List(items) => Some(items),
+            _ => {
+                self.expected(node, "a list");
+                None
+            }
+        }
+    }
+
+    /// A list of texts, at least one, or one alone.
+    pub(crate) fn lines(&mut self, node: &Node) -> Option<Vec<String>> {
+        if let Value::Text(_) = node.value {
+            return Some(vec![self.line(node)?.to_owned()]);
+        }
+        let items = self.list(node)?;
+        if items.is_empty() {
+            self.wrong(&node.span, "this list is empty", "at least one text is expected");
+            return None;
+        }
+        let lines: Vec<Option<String>> =
+            items.iter().map(|item| self.line(item).map(str::to_owned)).collect();
+        lines.into_iter().collect()
+    }
+
+    pub(crate) fn document(&mut self, node: &Node) -> Option<Document> {
+        match &node.value {
+            Value::Map(_) => values::document((&self.source, self.mistakes), node),
+            _ => {
+                self.expected(node, "a mapping");
+                None
+            }
+        }
+    }
+
+    pub(crate) fn documents(&mut self, node: &Node) -> Option<Vec<Document>> {
+        let items = self.list(node)?;
+        let documents: Vec<Option<Document>> =
+            items.iter().map(|item| self.document(item)).collect();
+        documents.into_iter().collect()
+    }
+
+    pub(crate) fn fields<'n>(&mut self, node: &'n Node) -> Option<Fields<'n>> {
+        match &node.value {
+            Value::Map(entries) => Some(Fields { entries, known: vec![] }),
+            _ => {
+                self.expected(node, "a mapping");
+                None
+            }
+        }
+    }
+}
+
+/// The keys of a mapping, each asked for by name; what nobody asked for is a mistake.
+pub(crate) struct Fields<'n> {
+    entries: &'n [Entry],
+    known: Vec<&'static str>,
+}
+
+impl<'n> Fields<'n> {
+    pub(crate) fn optional(&mut self, key: &'static str) -> Option<&'n Node> {
+        self.entry(key).map(|entry| &entry.node)
+    }
+
+    pub(crate) fn entry(&mut self, key: &'static str) -> Option<&'n Entry> {
+        self.known.push(key);
+        self.entries.iter().find(|entry| entry.key == key)
+    }
+
+    /// A key that must be there; `of` is what lacks it, and where that is.
+    pub(crate) fn required(
+        &mut self,
+        reader: &mut Reader<'_, '_>,
+        key: &'static str,
+        of: (&Span, &str),
+        expected: &str,
+    ) -> Option<&'n Node> {
+        let found = self.optional(key);
+        if found.is_none() {
+            // a slip is told where it is
+            let slip = self.entries.iter().any(|entry| {
+                let like = nearest(&entry.key, [key]).is_some_and(|(_, likeness)| likeness >= LIKE);
+                like && !self.known.contains(&entry.key.as_str())
+            });
+            if !slip {
+                reader.wrong(of.0, format!("{} lacks `{key}`", of.1), expected);
+            }
+        }
+        found
+    }
+
+    /// All keys, in the order in which they are written.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &'n Entry> + use<'n> {
+        self.entries.iter()
+    }
+
+    /// Forgets what was asked for, except one key.
+    pub(crate) fn knows_only(&mut self, key: &'static str) {
+        self.known = vec![key];
+    }
+
+    /// Notes the keys that were not asked for.
+    pub(crate) fn finish(self, reader: &mut Reader<'_, '_>) {
+        for entry in self.entries {
+            if self.known.contains(&entry.key.as_str()) {
+                continue;
+            }
+            let taken = |key: &&&str| !self.entries.iter().any(|entry| entry.key == ***key);
+            let free = self.known.iter().filter(taken).copied();
+            let message = format!("`{}` is not known here", entry.key);
+            let expected = match nearest(&entry.key, free) {
+                Some((key, likeness)) if likeness >= LIKE => format!("did you mean `{key}`?"),
+                _ => format!("known are {}", quoted(&self.known)),
+            };
+            reader.wrong(&entry.at, message, expected);
+        }
+    }
+}
+
+/// Keys as a message lists them.
+pub(crate) fn quoted(keys: &[&str]) -> String {
+    let quoted: Vec<String> = keys.iter().map(|key| format!("`{key}`")).collect();
+    quoted.join(", ")
+}
+
+/// The key that is most like `key`, if it may be a slip of that one.
+pub(crate) fn slip_of<'k>(key: &str, keys: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    nearest(key, keys).filter(|(_, likeness)| *likeness >= LIKE).map(|(key, _)| key)
+}

@@ -1,0 +1,66 @@
+//! The kinds of steps that a file may have.
+
+use crate::authoring::step::Step;
+use crate::files::node::{Node, Span};
+use crate::files::reader::{Reader, quoted, slip_of};
+use crate::files::steps::kind::{Kind, Written};
+use crate::files::steps::{create_index, drop, drop_index, rename, seed, validator};
+
+/// All kinds, in the order in which they are listed.
+const KINDS: &[Kind] =
+    &[seed::KIND, create_index::KIND, drop_index::KIND, validator::KIND, rename::KIND, drop::KIND];
+
+/// Reads a step, the one of this number in its file, and says where its kind is written.
+pub(crate) fn read(
+    reader: &mut Reader<'_, '_>,
+    node: &Node,
+    (file, number): (&str, usize),
+) -> Option<(Step, Span)> {
+    let mut fields = reader.fields(node)?;
+    let keys: Vec<&str> = KINDS.iter().map(|kind| kind.key).collect();
+    let mut found = vec![];
+    for kind in KINDS {
+        if let Some(entry) = fields.entry(kind.key) {
+            found.push((kind, entry));
+        }
+    }
+    found.sort_by_key(|(_, entry)| entry.at.start);
+    let (kind, entry) = match found[..] {
+        [found] => found,
+        [] => {
+            let start = node.span.start..node.span.start;
+            let slip =
+                fields.keys().find_map(|entry| Some((entry, slip_of(&entry.key, keys.clone())?)));
+            match slip {
+                Some((entry, kind)) => {
+                    let message = format!("`{}` is not a kind of step", entry.key);
+                    reader.wrong(&entry.at, message, format!("did you mean `{kind}`?"));
+                }
+                None => {
+                    let expected = format!("a step has one of {}", quoted(&keys));
+                    reader.wrong(&start, "this step does not say what it does", expected);
+                }
+            }
+            return None;
+        }
+        [(first, _), (_, second), ..] => {
+            let message = format!("the step has both `{}` and `{}`", first.key, second.key);
+            reader.wrong(&second.at, message, "write two steps");
+            return None;
+        }
+    };
+    fields.knows_only(kind.key);
+    let at = entry.at.clone();
+    let default_name = format!("{file}, step {number}: {}", kind.key);
+    let mut written = Written { fields, at: at.clone(), subject: &entry.node, default_name };
+    let step = (kind.read)(reader, &mut written);
+    written.fields.finish(reader);
+    let step = step?;
+    if let Some(mistake) = step.mistake() {
+        // the place says which step it is
+        let named = format!("step \"{}\": ", step.name());
+        reader.wrong(&at, mistake.strip_prefix(&named).unwrap_or(&mistake), "");
+        return None;
+    }
+    Some((step, at))
+}

@@ -1,0 +1,399 @@
+//! YAML to a tree, by the events of a parser. What readers of YAML differ on, and what the same text could be written
+//! without, is refused.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span as MarkedSpan};
+
+use crate::files::mistakes::{Mistakes, Source};
+use crate::files::node::{Entry, Node, Span, Value};
+use crate::files::scalar;
+use crate::visible::is_hidden;
+
+/// The server stores no document that nests deeper than 180 levels, and a file has a few of its own.
+const DEEPEST: usize = 190;
+/// More values than that in a file do not fit into the memory that a gate has.
+const MOST_VALUES: usize = 250_000;
+
+/// Reads the one document of a file, as far as its mistakes allow.
+pub(crate) fn parse(source: &Source<'_>, mistakes: &mut Mistakes) -> Option<Node> {
+    if let Some(place) = unprintable(source.text) {
+        mistakes.at(source, &place, "a control character", "in a text write it as \"\\u0000\"");
+        return None;
+    }
+    let text = source.text;
+    let first = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    if let Some(directive) = first.filter(|line| line.starts_with('%')) {
+        let start = text.find(directive).unwrap_or_default();
+        let expected = "remove it: files are read as YAML 1.2";
+        mistakes.at(source, &(start..start + directive.len()), "a directive", expected);
+        return None;
+    }
+    if source.name.ends_with(".json") {
+        is_json(source, mistakes)?;
+    }
+    let mut builder = Builder {
+        source,
+        mistakes,
+        places: Places::new(text),
+        open: vec![],
+        root: None,
+        values: 0,
+        scalars: vec![],
+        last_end: 0,
+    };
+    let whole = builder.read();
+    let scalars = std::mem::take(&mut builder.scalars);
+    let root = builder.root.take();
+    whole?;
+    if !source.name.ends_with(".json") {
+        tabs(source, &scalars, mistakes);
+    }
+    hidden(source, mistakes);
+    let empty = |node: &Node| node.value == Value::Null;
+    let root = root.filter(|root| !empty(root));
+    if root.is_none() {
+        mistakes.of_file(source.name, "the file is empty", "remove it, or write what it is to say");
+    }
+    root
+}
+
+/// A JSON file is JSON, for whatever else reads it.
+fn is_json(source: &Source<'_>, mistakes: &mut Mistakes) -> Option<()> {
+    let text = source.text;
+    let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(text) else { return Some(()) };
+    if text.trim().is_empty() {
+        mistakes.of_file(source.name, "the file is empty", "remove it, or write what it is to say");
+        return None;
+    }
+    let start: usize =
+        text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
+    let at = (start + error.column().saturating_sub(1)).min(text.len());
+    let said = error.to_string();
+    let said = said.split(" at line ").next().unwrap_or_default();
+    let expected = "correct it; a file whose name ends in .yaml may be written more freely";
+    mistakes.at(source, &(at..at + 1), format!("this is not JSON: {said}"), expected);
+    None
+}
+
+/// A character that YAML does not allow, and that would end the text for some readers.
+fn unprintable(text: &str) -> Option<Span> {
+    let wrong = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}');
+    let (at, character) = text.char_indices().find(|(_, c)| wrong(*c))?;
+    Some(at..at + character.len_utf8())
+}
+
+/// Tabs between values: editors show them as any number of spaces, and YAML does not indent by them.
+fn tabs(source: &Source<'_>, scalars: &[Span], mistakes: &mut Mistakes) {
+    let text = source.text;
+    let mut from = 0;
+    let end = text.len()..text.len();
+    for scalar in scalars.iter().chain([&end]) {
+        let gap = text.get(from..scalar.start).unwrap_or_default();
+        let mut at = from;
+        for line in gap.split_inclusive('\n') {
+            let code = line.split('#').next().unwrap_or_default();
+            if let Some(tab) = code.find('\t') {
+                let place = at + tab..at + tab + 1;
+                mistakes.at(source, &place, "a tab", "indent and separate by spaces");
+                return;
+            }
+            at += line.len();
+        }
+        from = from.max(scalar.end);
+    }
+}
+
+/// Characters that nobody sees, wherever they are.
+fn hidden(source: &Source<'_>, mistakes: &mut Mistakes) {
+    // they are part of some scripts and of emoji
+    let usual = |c: char| matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe0f}' | '\u{ad}');
+    let wrong = |c: char| is_hidden(c) && !c.is_control() && !usual(c);
+    if let Some((at, character)) = source.text.char_indices().find(|(_, c)| wrong(*c)) {
+        let message = format!("a character that is not shown: U+{:04X}", u32::from(character));
+        let expected = "remove it, or write it as an escape in double quotes";
+        mistakes.warn(source, &(at..at + character.len_utf8()), message, expected);
+    }
+}
+
+/// From the parser's places, which count characters, to bytes.
+struct Places {
+    /// Where each character begins; `None` if each has one byte.
+    bytes: Option<Vec<u32>>,
+    end: usize,
+}
+
+impl Places {
+    fn new(text: &str) -> Self {
+        let bytes = (!text.is_ascii())
+            .then(|| text.char_indices().map(|(at, _)| at as u32).collect::<Vec<_>>());
+        Places { bytes, end: text.len() }
+    }
+
+    fn byte(&self, marker: Marker) -> usize {
+        let index = marker.index();
+        match &self.bytes {
+            None => index.min(self.end),
+            Some(bytes) => bytes.get(index).map_or(self.end, |at| *at as usize),
+        }
+    }
+
+    fn span(&self, span: MarkedSpan) -> Span {
+        let start = self.byte(span.start);
+        start..self.byte(span.end).max(start)
+    }
+}
+
+/// A collection that is not complete yet.
+enum Open {
+    List { start: usize, items: Vec<Node> },
+    Map { start: usize, entries: Vec<Entry>, key: Option<Key>, seen: HashMap<String, Span> },
+}
+
+/// A key that waits for its value.
+enum Key {
+    Text(String, Span),
+    /// What is under it is read, and dropped.
+    Wrong,
+}
+
+struct Builder<'a, 'b> {
+    source: &'a Source<'a>,
+    mistakes: &'b mut Mistakes,
+    places: Places,
+    open: Vec<Open>,
+    root: Option<Node>,
+    values: usize,
+    /// Where texts and numbers are.
+    scalars: Vec<Span>,
+    last_end: usize,
+}
+
+impl Builder<'_, '_> {
+    /// Reads all events. `None` if what follows a mistake cannot be made sense of.
+    fn read(&mut self) -> Option<()> {
+        let mut documents = 0;
+        for event in Parser::new_from_str(self.source.text) {
+            let (event, marked) = match event {
+                Ok(event) => event,
+                Err(error) => {
+                    self.not_yaml(&error);
+                    return None;
+                }
+            };
+            let span = self.places.span(marked);
+            match event {
+                Event::DocumentStart(_) => {
+                    documents += 1;
+                    if documents > 1 {
+                        let expected = "move it to a file of its own: each file is one upgrade";
+                        self.wrong(&span, "a second document in one file", expected);
+                        return None;
+                    }
+                }
+                Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
+                Event::Alias(_) => {
+                    self.wrong(&span, "an alias", "write what it stands for at this place");
+                    self.complete(Node { span, value: Value::Refused })?;
+                }
+                Event::Scalar(text, style, anchor, tag) => {
+                    self.check_extras(&span, anchor, tag.is_some());
+                    self.scalar(text, style, span)?;
+                }
+                Event::SequenceStart(anchor, tag) => {
+                    self.check_extras(&span, anchor, tag.is_some());
+                    self.begin(&span, Open::List { start: span.start, items: vec![] })?;
+                }
+                Event::MappingStart(anchor, tag) => {
+                    self.check_extras(&span, anchor, tag.is_some());
+                    let (entries, seen) = (vec![], HashMap::new());
+                    let map = Open::Map { start: span.start, entries, key: None, seen };
+                    self.begin(&span, map)?;
+                }
+                Event::SequenceEnd | Event::MappingEnd => {
+                    // of a collection in brackets the end is theirs
+                    let end = span.end.max(self.last_end);
+                    let node = match self.open.pop()? {
+                        Open::List { start, items } => {
+                            Node { span: start..end, value: Value::List(items) }
+                        }
+                        Open::Map { start, entries, .. } => {
+                            Node { span: start..end, value: Value::Map(entries) }
+                        }
+                    };
+                    self.complete(node)?;
+                }
+            }
+        }
+        Some(())
+    }
+
+    fn wrong(&mut self, span: &Span, message: impl Into<String>, expected: impl AsRef<str>) {
+        self.mistakes.at(self.source, span, message, expected);
+    }
+
+    /// Refuses anchors and tags.
+    fn check_extras(&mut self, span: &Span, anchor: usize, tagged: bool) {
+        let before = self.source.text.get(..span.start).unwrap_or_default();
+        let sign = |sign: char| match before.rfind(sign) {
+            Some(at) => {
+                let end = before[at..].find(char::is_whitespace).map_or(span.start, |end| at + end);
+                at..end
+            }
+            None => span.clone(),
+        };
+        if anchor > 0 {
+            self.wrong(&sign('&'), "an anchor", "remove it: what is written twice is read twice");
+        }
+        if tagged {
+            let expected = "remove it: types are written as MongoDB Extended JSON, as in { $date: \
+                            \"2026-11-28T00:00:00Z\" }";
+            self.wrong(&sign('!'), "a tag", expected);
+        }
+    }
+
+    fn scalar(&mut self, text: Cow<'_, str>, style: ScalarStyle, span: Span) -> Option<()> {
+        self.last_end = span.end;
+        self.scalars.push(span.clone());
+        let is_key = matches!(self.open.last(), Some(Open::Map { key: None, .. }));
+        if style != ScalarStyle::Plain {
+            return self.complete(Node { span, value: Value::Text(text.into_owned()) });
+        }
+        let value = match scalar::plain(&text) {
+            // a word is a word as a key
+            Err(_)
+                if is_key
+                    && !text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) =>
+            {
+                Value::Text(text.into_owned())
+            }
+            Ok(value) => {
+                if let Value::Text(_) = value {
+                    self.check_comment(&span);
+                }
+                value
+            }
+            Err((message, expected)) => {
+                if !is_key {
+                    self.wrong(&span, message, expected);
+                }
+                Value::Refused
+            }
+        };
+        self.complete(Node { span, value })
+    }
+
+    /// A text that a comment seems to cut short: `Fix #{n}`.
+    fn check_comment(&mut self, span: &Span) {
+        let rest = self.source.text.get(span.end..).unwrap_or_default();
+        let rest = rest.split(['\n', '\r']).next().unwrap_or_default();
+        let spaces = rest.len() - rest.trim_start_matches([' ', '\t']).len();
+        let Some(comment) = rest[spaces..].strip_prefix('#') else { return };
+        let set_apart = spaces > 1 && (comment.is_empty() || comment.starts_with([' ', '\t']));
+        if spaces > 0 && !set_apart {
+            let place = span.end + spaces..span.end + rest.trim_end().len();
+            self.mistakes.warn(
+                self.source,
+                &place,
+                "this is a comment: the text ends before it",
+                "put the whole text in quotes, or two spaces before the comment and one after its #",
+            );
+        }
+    }
+
+    fn begin(&mut self, span: &Span, open: Open) -> Option<()> {
+        self.last_end = self.last_end.max(span.end);
+        if self.open.len() >= DEEPEST {
+            self.too_deep(span);
+            return None;
+        }
+        self.open.push(open);
+        Some(())
+    }
+
+    fn too_deep(&mut self, span: &Span) {
+        let message = format!("this nests deeper than {DEEPEST} levels");
+        self.wrong(span, message, "the server stores no document that nests deeper than 180");
+    }
+
+    /// Puts a complete value where it belongs.
+    fn complete(&mut self, node: Node) -> Option<()> {
+        self.last_end = self.last_end.max(node.span.end);
+        self.values += 1;
+        if self.values > MOST_VALUES {
+            let message = format!("the file has more than {MOST_VALUES} values");
+            let expected = "split it into several upgrades, or let the application write the data";
+            self.wrong(&node.span, message, expected);
+            return None;
+        }
+        match self.open.last_mut() {
+            None => self.root = Some(node),
+            Some(Open::List { items, .. }) => items.push(node),
+            Some(Open::Map { entries, key, seen, .. }) => match key.take() {
+                Some(Key::Text(key, at)) => entries.push(Entry { key, at, node }),
+                Some(Key::Wrong) => {}
+                None => {
+                    let Node { span, value } = node;
+                    let (message, expected) = match value {
+                        Value::Text(text) if text == "<<" => {
+                            ("a merge key".to_owned(), "write the keys out")
+                        }
+                        Value::Text(text) => match seen.get(&text) {
+                            Some(first) => {
+                                let line = line_of(self.source.text, first.start);
+                                let message =
+                                    format!("`{text}` is there twice: line {line} has it too");
+                                *key = Some(Key::Wrong);
+                                self.wrong(&span, message, "remove one of them");
+                                return Some(());
+                            }
+                            None => {
+                                seen.insert(text.clone(), span.clone());
+                                *key = Some(Key::Text(text, span));
+                                return Some(());
+                            }
+                        },
+                        _ => ("this key is not a text".to_owned(), "put it in quotes"),
+                    };
+                    *key = Some(Key::Wrong);
+                    self.wrong(&span, message, expected);
+                }
+            },
+        }
+        Some(())
+    }
+
+    /// What the parser could not read.
+    fn not_yaml(&mut self, error: &ScanError) {
+        let start = self.places.byte(*error.marker());
+        let span = start..start;
+        let text = self.source.text;
+        let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
+        let line = text[line_start..].lines().next().unwrap_or_default();
+        let indent = &line[..line.len() - line.trim_start().len()];
+        let info = error.info();
+        if let Some(tab) = indent.find('\t') {
+            let place = line_start + tab..line_start + tab + 1;
+            self.wrong(&place, "a tab", "indent and separate by spaces");
+        } else if info.contains("unknown anchor") {
+            let at = text[..start].rfind('*').unwrap_or(start);
+            self.wrong(
+                &(at..start.max(at + 1)),
+                "an alias",
+                "write what it stands for at this place",
+            );
+        } else if info.contains("recursion limit") {
+            self.too_deep(&span);
+        } else {
+            let expected = "a text that holds `: ` or ` #`, or begins with one of {}[],&*!|>'\"%@`, is \
+                            put in quotes";
+            self.wrong(&span, format!("this is not YAML: {info}"), expected);
+        }
+    }
+}
+
+/// The line of a place, counted from 1.
+fn line_of(text: &str, at: usize) -> usize {
+    text[..at].matches('\n').count() + 1
+}
