@@ -275,6 +275,33 @@ fn a_component_gives_what_quiesce_and_events_need_to_the_gate_alone() {
     );
 }
 
+#[test]
+fn a_component_mounts_upgrades_from_files_under_a_name_that_follows_their_contents() {
+    let made = |contents: &str| {
+        kustomized("files", |deploy| {
+            format!(
+                "resources: [{deploy}]\ncomponents: [{deploy}/files]\nconfigMapGenerator: [{{name: upgrades, \
+                 literals: ['gate.yaml={contents}']}}]\n"
+            )
+        })
+    };
+    let mounted = |objects: &[Value]| {
+        let name = &object(objects, "ConfigMap")["metadata"]["name"];
+        for pod in pods(objects) {
+            assert_eq!(pod["volumes"][0]["configMap"]["name"], *name);
+            let mount = json!([{ "name": "upgrades", "mountPath": "/upgrades", "readOnly": true }]);
+            assert_eq!(gate(pod)["volumeMounts"], mount);
+        }
+        name.as_str().unwrap().to_owned()
+    };
+    let first = made("app: kanban");
+    assert_eq!(setting(gate(pods(&first)[1]), "GATE_MODE")["value"], "plan", "by hand");
+    let names = [mounted(&first), mounted(&made("app: kanban")), mounted(&made("app: other"))];
+    assert_eq!(names[0], names[1]);
+    assert_ne!(names[0], names[2], "pods of an earlier release keep their own files");
+    assert_eq!(pods(&manifests())[0]["volumes"], Value::Null, "only on request");
+}
+
 /// What kube-state-metrics 2.15 says of the metrics that the alerts use: their labels.
 const METRICS: &[(&str, &[&str])] = &[
     ("kube_job_failed", &["job_name", "namespace", "condition"]),
@@ -315,19 +342,15 @@ fn the_example_alerts_are_rules_that_prometheus_reads() {
     assert_eq!(labels["app.kubernetes.io/component"], "upgrade-gate");
 }
 
-fn compose(file: &Path) -> Output {
-    tool("docker-compose")
-        .arg("--file")
-        .arg(file)
-        .args(["config", "--format=json"])
-        .output()
-        .unwrap()
+fn compose(files: &[&Path]) -> Output {
+    let files = files.iter().flat_map(|file| [Path::new("--file"), file]);
+    tool("docker-compose").args(files).args(["config", "--format=json"]).output().unwrap()
 }
 
 #[test]
 fn the_api_starts_after_the_upgrade_has_succeeded() {
     let file = Path::new(ROOT).join("deploy/compose.yaml");
-    let output = compose(&file);
+    let output = compose(&[&file]);
     assert!(output.status.success(), "{}", text(&output));
     let services = &serde_json::from_slice::<Value>(&output.stdout).unwrap()["services"];
     let condition = &services["api"]["depends_on"]["upgrade"]["condition"];
@@ -350,8 +373,22 @@ fn compose_refuses_a_misspelt_condition() {
     let name = format!("upgrade-gate-compose-{}.yaml", std::process::id());
     let file = std::env::temp_dir().join(name);
     std::fs::write(&file, misspelt).unwrap();
-    let output = compose(&file);
+    let output = compose(&[&file]);
     std::fs::remove_file(&file).unwrap();
     assert!(!output.status.success());
     assert!(text(&output).contains("depends_on.upgrade.condition"), "{}", text(&output));
+}
+
+#[test]
+fn a_second_compose_file_mounts_upgrades_from_files_into_the_stock_image() {
+    let deploy = Path::new(ROOT).join("deploy");
+    let output = compose(&[&deploy.join("compose.yaml"), &deploy.join("compose.files.yaml")]);
+    assert!(output.status.success(), "{}", text(&output));
+    let upgrade = &serde_json::from_slice::<Value>(&output.stdout).unwrap()["services"]["upgrade"];
+    let image = format!("ghcr.io/datalab-org/upgrade-gate:{}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(upgrade["image"], image);
+    let mount = &upgrade["volumes"][0];
+    assert_eq!([&mount["target"], &mount["read_only"]], [&json!("/upgrades"), &json!(true)]);
+    assert_eq!(mount["source"], *deploy.join("upgrades").to_string_lossy());
+    assert_eq!(upgrade["environment"]["GATE_MODE"], "upgrade", "the rest is as it was");
 }
