@@ -47,6 +47,7 @@ pub use authoring::step::Step;
 pub use authoring::step_error::StepError;
 pub use authoring::transaction::Transaction;
 pub use authoring::transform::Transform;
+pub use authoring::update::Update;
 pub use authoring::upgrade::Upgrade;
 pub use futures_util::future::BoxFuture;
 pub use gate::Gate;

@@ -188,8 +188,9 @@ fn table() -> BTreeMap<String, [Vec<String>; 2]> {
 }
 
 /// An upgrade of the scenario application, with the kinds of its steps and their collections.
-const STEPS: [(&str, &[(&str, &str)]); 13] = [
+const STEPS: [(&str, &[(&str, &str)]); 14] = [
     ("strict", &[("condition", "tasks"), ("transform", "things")]),
+    ("evaluate", &[("update", "things")]),
     ("pin", &[("transform", "things"), ("look-up of a transform", "people")]),
     ("extract", &[("transform", "things"), ("inserts_into of a transform", "blocks")]),
     ("singleton", &[("transaction", "auxiliary")]),

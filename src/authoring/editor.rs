@@ -6,6 +6,7 @@ use mongodb::bson::{DateTime, RawDocument, RawDocumentBuf};
 
 use crate::authoring::edit::{Counts, Edits, Inserts};
 use crate::authoring::lookup::Found;
+use crate::authoring::pipeline::Pipeline;
 use crate::authoring::step_error::StepError;
 
 /// A function of the author's, called with one document after another.
@@ -20,6 +21,8 @@ pub(crate) type Function =
 pub(crate) enum Editor {
     /// A function of the author's.
     Function(Arc<Function>),
+    /// A pipeline that the server evaluates.
+    Pipeline(Arc<Pipeline>),
 }
 
 /// What an editor that is asked says of one document.
@@ -30,6 +33,8 @@ pub(crate) struct Answer {
     /// The document that the answer belongs to, where it is not the one that was given: the editor read it again and
     /// found it changed. It still matches the transform's filter.
     pub(crate) onto: Option<RawDocumentBuf>,
+    /// What the document becomes as a whole; nothing else is said of its fields then.
+    pub(crate) becomes: Option<RawDocumentBuf>,
     /// The top-level fields to set, in order. Their values are taken byte for byte.
     pub(crate) set: RawDocumentBuf,
     /// The top-level fields to remove.
@@ -71,6 +76,9 @@ impl Answer {
             edits.set(field.as_str(), value);
         }
         self.unset.into_iter().for_each(|field| edits.unset(field));
+        if let Some(becomes) = self.becomes {
+            edits.become_whole(becomes);
+        }
         self.inserts.into_iter().for_each(|(into, document)| edits.insert(into, document));
         self.counts.into_iter().for_each(|(counter, n)| edits.count(counter, n));
         if self.delete {

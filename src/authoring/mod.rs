@@ -2,9 +2,10 @@
 //!
 //! - `table`: the upgrades of an application, by version. `upgrade`: one of them. `step`: one of its steps; `step_kind`:
 //!   what every kind of step says of itself.
-//! - `transform`, `seed`, `transaction`, `command`: one kind of step each. `condition`: what must hold before.
+//! - `transform`, `update`, `seed`, `transaction`, `command`: one kind of step each. `condition`: what must hold before.
 //! - `editor`: where a transform's edits come from. `edit`: what it does to one document. `lookup`: what it looks up
 //!   for it.
+//! - `pipeline`: what the server evaluates of one document. `pipeline_mistakes`: what it must not hold.
 //! - `handle`: what the code of a transaction step may do.
 //! - `collections`: which collections a step needs and leaves. `step_error`: why a step refused.
 //! - `naming`: names that nothing can have. `derived`: ids that are the same at every run.
@@ -18,6 +19,8 @@ pub(crate) mod editor;
 pub(crate) mod handle;
 pub(crate) mod lookup;
 pub(crate) mod naming;
+pub(crate) mod pipeline;
+pub(crate) mod pipeline_mistakes;
 pub(crate) mod seed;
 pub(crate) mod step;
 pub(crate) mod step_error;
@@ -25,4 +28,5 @@ pub(crate) mod step_kind;
 pub(crate) mod table;
 pub(crate) mod transaction;
 pub(crate) mod transform;
+pub(crate) mod update;
 pub(crate) mod upgrade;

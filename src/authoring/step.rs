@@ -10,6 +10,7 @@ use crate::authoring::seed::Seed;
 use crate::authoring::step_kind::StepKind;
 use crate::authoring::transaction::Transaction;
 use crate::authoring::transform::Transform;
+use crate::authoring::update::Update;
 use crate::process::action::UpgradeAction;
 use crate::server::privileges::Need;
 
@@ -19,6 +20,8 @@ use crate::server::privileges::Need;
 pub enum Step {
     /// Documents of one collection become others.
     Transform(Transform),
+    /// Documents of one collection become what a pipeline makes of them.
+    Update(Update),
     /// Documents that must be there.
     Seed(Seed),
     /// Free code in one transaction.
@@ -38,6 +41,7 @@ impl Step {
     fn as_kind(&self) -> &dyn StepKind {
         match self {
             Step::Transform(step) => step,
+            Step::Update(step) => step,
             Step::Seed(step) => step,
             Step::Transaction(step) => step,
             Step::Command(step) => step,

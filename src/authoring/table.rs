@@ -208,7 +208,7 @@ pub(crate) fn missing_mistake<'a>(
     let mut gone: HashMap<String, String> = HashMap::new();
     for (position, step) in steps.enumerate() {
         let (needs, verb) = match step {
-            Step::Transform(_) => (step.reads(), "reads"),
+            Step::Transform(_) | Step::Update(_) => (step.reads(), "reads"),
             _ => (step.gone().into_iter().collect(), "needs"),
         };
         if let Some((name, by)) = needs.iter().find_map(|name| gone.get_key_value(*name)) {

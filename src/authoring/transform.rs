@@ -52,9 +52,14 @@ impl Transform {
         collection: impl Into<Cow<'static, str>>,
         edit: impl Fn(&RawDocument, &Found, &mut Edits) -> Result<(), StepError> + Send + Sync + 'static,
     ) -> Self {
+        Transform::by(collection.into(), Editor::Function(Arc::new(edit)))
+    }
+
+    /// A transform of all documents of `collection` by an editor.
+    pub(crate) fn by(collection: Name, editor: Editor) -> Self {
         Transform {
             name: None,
-            collection: collection.into(),
+            collection,
             filter: doc! {},
             fields: vec![],
             lookups: vec![],
@@ -62,7 +67,7 @@ impl Transform {
             counters: vec![],
             deletes: false,
             convergent: false,
-            editor: Editor::Function(Arc::new(edit)),
+            editor,
         }
     }
 

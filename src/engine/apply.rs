@@ -124,14 +124,30 @@ impl Work<'_> {
         upgrade: &VersionUpgrade,
         estimate: &Estimate,
     ) -> Result<Applied, RunError> {
+        let steps: Vec<&Step> = upgrade.steps().collect();
+        let mut proven = None;
         loop {
             let journal = self.journal()?;
             let position = journal.step;
-            let Some(step) = upgrade.steps().nth(position) else { break };
+            let Some(step) = steps.get(position) else { break };
             let _doing = self.context.activity.doing(at(upgrade, &step.name()));
             let ended = work_of(step).in_batches(self, upgrade, estimate).await;
             let ended = self.context.editors.ended(ended).await;
             ended.map_err(|error| in_step(error, upgrade, step))?;
+            proven = Some(position);
+        }
+        for (position, step) in steps.iter().enumerate() {
+            let writes = step.writes();
+            let later = steps[position + 1..].iter().flat_map(|later| later.writes());
+            // the last step has just proven it
+            if later.into_iter().any(|name| writes.contains(&name))
+                || proven == Some(position) && position + 1 == steps.len()
+            {
+                continue;
+            }
+            let left = work_of(step).prove(self, upgrade, position).await;
+            let left = self.context.editors.ended(left).await;
+            left.map_err(|error| in_step(error, upgrade, step))?;
         }
         self.context.reached(Point::BeforeVersion).await;
         self.context.quiesced.verify(&self.context.stop).await?;

@@ -185,6 +185,13 @@ impl Journal {
         }
     }
 
+    /// Counts what was done of a step, whether it is under way or finished, after its documents had been dealt with.
+    pub(crate) fn count_late(&mut self, step: usize, done: &Done) {
+        if let Some(step) = self.steps.get_mut(step) {
+            step.done.add(&Done { late: done.documents, ..done.clone() });
+        }
+    }
+
     /// Counts a batch and moves on: to its end, to the next pass, or to the next step.
     pub(crate) fn advance(&mut self, done: &Done, last: Option<Bson>, passes: &Passes) {
         self.count(done);

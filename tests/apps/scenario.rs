@@ -10,7 +10,7 @@ use upgrade_gate::bson::{Bson, Document, RawBsonRef, RawDocument, doc, rawdoc};
 use upgrade_gate::mongodb::Client;
 use upgrade_gate::{
     ActionType, Command, Condition, Edits, Found, Gate, Handle, Keys, Lookup, Seed, StepError,
-    Transaction, Transform, Upgrade, UpgradeAction,
+    Transaction, Transform, Update, Upgrade, UpgradeAction,
 };
 
 fn main() -> ExitCode {
@@ -45,6 +45,15 @@ fn upgrade(version: &str, name: &str) -> Upgrade {
                 .filter(doc! { "a": { "$exists": true } })
                 .action(ActionType::Update, "moved", "Move {n} field(s) a to b")
                 .convergent(),
+        ),
+        // the same, by the server
+        "evaluate" => new("move a to b in things").step(
+            Update::new(
+                "things",
+                doc! { "a": { "$exists": true } },
+                [doc! { "$set": { "b": "$a" } }, doc! { "$unset": "a" }],
+            )
+            .report("Move {n} field(s) a to b"),
         ),
         // depends on the results of move_field
         "twice" => new("write twice b in things").step(

@@ -24,6 +24,7 @@ pub struct Edits {
     pub(super) inserts: Inserts,
     pub(super) counts: Counts,
     pub(super) deleted: bool,
+    pub(super) becomes: Option<RawDocumentBuf>,
     pub(super) started: Option<DateTime>,
 }
 
@@ -131,7 +132,20 @@ impl Edits {
 
     /// Whether there is nothing to write.
     pub(crate) fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.inserts.is_empty() && !self.deleted
+        self.changes.is_empty()
+            && self.inserts.is_empty()
+            && !self.deleted
+            && self.becomes.is_none()
+    }
+
+    /// Makes the document another one as a whole, with the same `_id`.
+    pub(crate) fn become_whole(&mut self, document: RawDocumentBuf) {
+        self.becomes = Some(document);
+    }
+
+    /// What the document becomes as a whole, where that was said.
+    pub(crate) fn becomes(&self) -> Option<&RawDocument> {
+        self.becomes.as_deref()
     }
 
     /// What was counted, by counter.

@@ -4,7 +4,7 @@
 //! - `tree`: the edits by place. `element`: documents by their bytes. `rewrite`: what the server makes of a document.
 //! - `statement`: the statements. `assign`: what they assign, and which old values that depends on. `conditions`: filters
 //!   that hold only for these.
-//! - `touched`: edits whose old and new values exceed one statement.
+//! - `whole`: a document that becomes another one. `touched`: edits whose old and new values exceed one statement.
 
 mod assign;
 mod conditions;
@@ -17,6 +17,7 @@ mod statement;
 mod tests;
 mod touched;
 mod tree;
+mod whole;
 
 pub(crate) use assign::Extent;
 pub use edits::Edits;
@@ -25,3 +26,4 @@ pub(crate) use element::{MAX_DOCUMENT_SIZE, is_too_deep};
 pub(crate) use error::EditError;
 pub(crate) use statement::{deletion, guarded_deletion};
 pub(crate) use touched::{CHANGED, PURPOSE, Touched, stored_id};
+pub(crate) use whole::{Whole, repeated};

@@ -24,6 +24,7 @@ impl Edits {
         };
         !self.deleted
             && self.inserts.is_empty()
+            && self.becomes().is_none_or(|becomes| becomes == document)
             && self.changes().is_ok_and(|changes| changes.is_none_or(same))
     }
 

@@ -284,7 +284,7 @@ impl Touched {
 
 /// Refuses a value in which a document repeats a name. An update by a pipeline that adds such a one ends the whole
 /// server, by a failed invariant of `document_diff_serialization.cpp` (seen on 5.0.4 and 6.0.5).
-fn check_names(element: &Element<'_>) -> Result<(), EditError> {
+pub(super) fn check_names(element: &Element<'_>) -> Result<(), EditError> {
     let Some((inner, inside)) = element.container()? else { return Ok(()) };
     let mut names = Vec::new();
     for inner in elements(inner) {

@@ -3,7 +3,7 @@
 use mongodb::ClientSession;
 use mongodb::bson::{DateTime, RawDocument, RawDocumentBuf};
 
-use crate::authoring::edit::{Edits, Extent, MAX_DOCUMENT_SIZE, deletion, guarded_deletion};
+use crate::authoring::edit::{Edits, Extent, MAX_DOCUMENT_SIZE, Whole, deletion, guarded_deletion};
 use crate::authoring::editor::Answer;
 use crate::authoring::lookup::Found;
 use crate::authoring::step_error::StepError;
@@ -22,6 +22,9 @@ use crate::engine::documents::look_up::{Gathered, gather};
 use crate::engine::editors::editor::{Asked, Origin};
 use crate::engine::editors::open as editors;
 use crate::server::stop::RunError;
+
+/// Why a document cannot become what it should.
+pub(crate) const OUTGROWS: &str = "it would grow beyond the server's limit of 16 MiB";
 
 /// A batch, and what was too much for it.
 pub(crate) struct Computed {
@@ -277,9 +280,33 @@ fn checked(
         (true, Purpose::Guarded) => Some(guarded_deletion(document, &transform.fields)?),
     };
     let changes = edits.changes()?;
+    let whole = edits.becomes().map(|becomes| Whole::new(document, becomes)).transpose()?;
     let extent = if transform.fields.is_empty() { Extent::Whole } else { Extent::Fields };
     let mut large = None;
     let statement = match &changes {
+        None if let Some((whole, becomes)) = whole.as_ref().zip(edits.becomes()) => {
+            if becomes == document && inserted == 0 {
+                return Ok(None);
+            }
+            after = becomes.as_bytes().len();
+            if after > MAX_DOCUMENT_SIZE {
+                return Err(StepError::refused(OUTGROWS));
+            }
+            if promise != Verify::Nothing {
+                output = Some(becomes.to_owned());
+            }
+            match purpose {
+                Purpose::Preflight => None,
+                Purpose::Write => Some(whole.statement()?),
+                Purpose::Guarded => {
+                    let statement = whole.guarded_statement()?;
+                    if statement.is_none() {
+                        large = Some(whole.touched()?);
+                    }
+                    statement
+                }
+            }
+        }
         Some(changes) => {
             let bytes = changes.apply(document)?;
             if bytes == document.as_bytes() && inserted == 0 {
@@ -287,8 +314,7 @@ fn checked(
             }
             after = (before + bytes.len()).saturating_sub(read);
             if after > MAX_DOCUMENT_SIZE {
-                let reason = "it would grow beyond the server's limit of 16 MiB";
-                return Err(StepError::refused(reason));
+                return Err(StepError::refused(OUTGROWS));
             }
             let becomes = RawDocumentBuf::from_bytes(bytes)?;
             let statement = match purpose {
@@ -315,7 +341,7 @@ fn checked(
             None
         }
     };
-    let changes = changes.is_some();
+    let changes = changes.is_some() || whole.is_some();
     let (counts, inserts) = edits.into_counts_and_inserts();
     let bytes = before.max(after) + inserted;
     Ok(Some(Effect {

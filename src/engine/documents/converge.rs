@@ -63,6 +63,7 @@ pub(crate) fn edits(
     let mut edits = Edits::at(started);
     match &transform.editor {
         Editor::Function(edit) => edit(document, found, &mut edits)?,
+        Editor::Pipeline(_) => return Err(StepError::refused("its editor was not asked")),
     }
     Ok(edits)
 }

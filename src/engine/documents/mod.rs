@@ -3,12 +3,13 @@
 //!
 //! - `reader`: reads batches ahead while others are written. `edited`: what a document is to become. `added`: the
 //!   documents that it adds. `converge`: whether the output of a convergent transform stays as it is.
-//! - `large`: arrays that are too large for one guarded update. `missing`: documents of a seed that are not there.
+//! - `evaluate`: what the server makes of documents by a pipeline. `large`: arrays that are too large for one guarded update. `missing`: documents of a seed that are not there.
 
 pub(crate) mod added;
 pub(crate) mod compute;
 pub(crate) mod converge;
 pub(crate) mod edited;
+pub(crate) mod evaluate;
 pub(crate) mod find;
 pub(crate) mod large;
 pub(crate) mod look_up;

@@ -41,7 +41,6 @@ pub(crate) trait AskedEditor: Send {
 }
 
 /// What an editor is asked.
-#[expect(dead_code, reason = "the first editor that is asked comes next")]
 pub(crate) struct Asked<'a> {
     pub(crate) database: &'a Database,
     /// The session in whose transaction the documents were read; `None` outside transactions.
@@ -53,6 +52,7 @@ pub(crate) struct Asked<'a> {
     /// The documents as they were read: those that match the transform's filter, with the fields that it names.
     pub(crate) documents: &'a [RawDocumentBuf],
     /// What the transform's look-ups found for them.
+    #[expect(dead_code, reason = "look-ups of a pipeline come next")]
     pub(crate) found: &'a Found,
     pub(crate) origin: Origin,
 }

@@ -9,6 +9,7 @@ use crate::authoring::editor::{Answer, Editor};
 use crate::authoring::step_kind::StepKind;
 use crate::authoring::transform::Transform;
 use crate::engine::editors::editor::{Asked, AskedEditor};
+use crate::engine::editors::pipeline::Evaluated;
 use crate::process::failure::Failure;
 use crate::server::stop::RunError;
 
@@ -25,6 +26,7 @@ type Open = Arc<Mutex<Box<dyn AskedEditor>>>;
 fn carried_out(editor: &Editor) -> Option<Box<dyn AskedEditor>> {
     match editor {
         Editor::Function(_) => None,
+        Editor::Pipeline(pipeline) => Some(Box::new(Evaluated::new(pipeline.clone()))),
     }
 }
 

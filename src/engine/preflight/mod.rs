@@ -1,12 +1,13 @@
 //! What each pending version would do, found without leaving a trace.
 //!
 //! - `versions`: step after step of all pending versions. `estimate`: what is found out.
-//! - `scan`: a transform computed and thrown away. `chain`, `unstored`, `descendants`: documents that only an earlier
-//!   step, or the step itself, would make. `rehearsal`: steps done in a transaction that is aborted.
+//! - `scan`: a transform computed and thrown away. `chain`, `composed`, `unstored`, `descendants`: documents that
+//!   only an earlier step, or the step itself, would make. `rehearsal`: steps done in a transaction that is aborted.
 //! - `absent`: collections that are not there.
 
 pub(crate) mod absent;
 pub(crate) mod chain;
+pub(crate) mod composed;
 pub(crate) mod descendants;
 pub(crate) mod estimate;
 pub(crate) mod rehearsal;

@@ -12,6 +12,7 @@ use crate::engine::context::Context;
 use crate::engine::documents::edited::TRANSACTION_BYTES;
 use crate::engine::failing::{at, in_step};
 use crate::engine::preflight::chain::Chain;
+use crate::engine::preflight::composed::Composed;
 use crate::engine::preflight::estimate::{Estimate, Finding, Known, Later};
 use crate::engine::preflight::rehearsal::rehearse_into;
 use crate::engine::steps::kind::{Extent, PreflightContext};
@@ -51,10 +52,14 @@ pub(crate) async fn preflight(
             upgrade.steps().enumerate().map(move |(position, step)| (*upgrade, step, position))
         })
         .collect();
+    let finished = journal.map_or(0, |journal| journal.step);
+    for (upgrade, step, _) in steps.iter().skip(finished) {
+        let understood = work_of(step).understood(context, upgrade).await;
+        understood.map_err(|error| in_step(error, upgrade, step))?;
+    }
     let mut findings: Vec<Option<Known>> = Vec::new();
     // what earlier steps change, and what they move away
     let (mut written, mut moved) = (HashSet::<&str>::new(), HashSet::<&str>::new());
-    let finished = journal.map_or(0, |journal| journal.step);
     for (index, (upgrade, step, position)) in steps.iter().enumerate() {
         if index < finished {
             findings.push(Some(Known::default()));
@@ -152,6 +157,13 @@ async fn follow_chains(
         steps.iter().map(|(upgrade, step, _)| (*upgrade, *step)).collect();
     for (index, (upgrade, step)) in chained.iter().enumerate() {
         if findings[index].is_some() || !which(step) {
+            continue;
+        }
+        if let Some(composed) = Composed::of(&chained[..=index]) {
+            let doing = format!("{}: preflight", at(upgrade, &step.name()));
+            let _doing = context.activity.doing(doing);
+            let known = composed.follow(context, since).await;
+            findings[index] = Some(known.map_err(|error| in_step(error, upgrade, step))?);
             continue;
         }
         let Some(chain) = Chain::of(&chained[..=index], begun) else { continue };

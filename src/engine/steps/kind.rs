@@ -20,6 +20,19 @@ use crate::server::stop::RunError;
 /// How a kind of step is done.
 #[async_trait(?Send)]
 pub(crate) trait StepWork: StepKind {
+    /// Makes sure that the server knows what the step is to send, whatever it holds.
+    ///
+    /// # Errors
+    ///
+    /// It does not: 18, or 14 where the step is wrong.
+    async fn understood(
+        &self,
+        _context: &Context,
+        _upgrade: &VersionUpgrade,
+    ) -> Result<(), RunError> {
+        Ok(())
+    }
+
     /// Determines what the step would do, given that no earlier step changes what it reads. `None` if only running it
     /// can tell.
     ///
@@ -53,6 +66,21 @@ pub(crate) trait StepWork: StepKind {
         upgrade: &VersionUpgrade,
         estimate: &Estimate,
     ) -> Result<(), RunError>;
+
+    /// Makes sure, before the version moves, that nothing is left for the step to do, where it promises that; `position`
+    /// is its place in the journal. No later step of the version changes what it changes.
+    ///
+    /// # Errors
+    ///
+    /// Something always is.
+    async fn prove(
+        &self,
+        _work: &mut Work<'_>,
+        _upgrade: &VersionUpgrade,
+        _position: usize,
+    ) -> Result<(), RunError> {
+        Ok(())
+    }
 
     /// Runs the step again right after its version was applied in one transaction, to catch what old code wrote in the
     /// meantime; `later` are the steps after it. Returns how many documents it changed.

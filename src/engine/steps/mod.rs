@@ -1,6 +1,6 @@
 //! How each kind of step is done on a server: one file a kind.
 //!
-//! - `transform`, `seed`, `transaction`, `command`: the kinds. `kind`: what each of them does. `lifetime`: how long the
+//! - `transform`, `update`, `seed`, `transaction`, `command`: the kinds. `kind`: what each of them does. `lifetime`: how long the
 //!   server lets a transaction live.
 
 mod command;
@@ -9,6 +9,7 @@ pub(crate) mod lifetime;
 mod seed;
 mod transaction;
 pub(crate) mod transform;
+pub(crate) mod update;
 
 use crate::authoring::step::Step;
 use crate::engine::steps::kind::StepWork;
@@ -17,6 +18,7 @@ use crate::engine::steps::kind::StepWork;
 pub(crate) fn work_of(step: &Step) -> &dyn StepWork {
     match step {
         Step::Transform(step) => step,
+        Step::Update(step) => step,
         Step::Seed(step) => step,
         Step::Transaction(step) => step,
         Step::Command(step) => step,

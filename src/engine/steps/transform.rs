@@ -428,7 +428,7 @@ async fn batch_guarded(
 }
 
 /// The warning that the sweep did not get to its end.
-fn not_swept(upgrade: &VersionUpgrade, transform: &Transform, reason: &str) -> String {
+pub(crate) fn not_swept(upgrade: &VersionUpgrade, transform: &Transform, reason: &str) -> String {
     format!(
         "{}: documents of {} that old code wrote during the upgrade may be left as they were, and no later \
          run of the upgrade looks for them ({reason})",

@@ -1,0 +1,428 @@
+//! What no filter or pipeline of a step may hold, found without a server: each mistake with the path to its key.
+//!
+//! Aggregation, by which a preflight evaluates a pipeline, and update treat these differently, or their outcome
+//! depends on more than the document.
+
+use std::fmt;
+
+use mongodb::bson::{Bson, Document};
+
+use crate::authoring::pipeline::FOUND;
+
+/// A mistake in a filter or a pipeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mistake {
+    /// The keys from the top down to the one that is wrong; the positions in arrays are numbers.
+    pub(crate) path: Vec<String>,
+    /// What is wrong with it, and what is expected.
+    pub(crate) reason: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path.is_empty() {
+            true => f.write_str(&self.reason),
+            false => write!(f, "{}: {}", self.path.join("."), self.reason),
+        }
+    }
+}
+
+/// Whether a pipeline has look-ups, whose documents are at hand under `$_found`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LookUps {
+    Some,
+    None,
+}
+
+/// What is wrong with a filter that says which documents have the old shape.
+pub(crate) fn of_filter(filter: &Document) -> Vec<Mistake> {
+    let mut mistakes = Mistakes::default();
+    mistakes.filter(filter, Reading::Filter);
+    mistakes.found
+}
+
+/// What is wrong with the filter of an update, which the update has to lead out of.
+pub(crate) fn of_update_filter(filter: &Document) -> Vec<Mistake> {
+    let mut mistakes = of_filter(filter);
+    if filter.is_empty() {
+        mistakes.push(Mistake {
+            path: vec![],
+            reason: "it matches every document, so no update can lead out of it: name what only documents \
+                     of the old shape have"
+                .to_owned(),
+        });
+    }
+    mistakes
+}
+
+/// What is wrong with the pipeline of an update.
+pub(crate) fn of_update(pipeline: &[Document], look_ups: LookUps) -> Vec<Mistake> {
+    let mut mistakes = Mistakes::default();
+    if pipeline.is_empty() {
+        mistakes.note("it has no stage, so it changes nothing");
+    }
+    for (position, stage) in pipeline.iter().enumerate() {
+        mistakes.at(position.to_string(), |mistakes| mistakes.update_stage(stage, look_ups));
+    }
+    mistakes.found
+}
+
+/// What is wrong with the pipeline of a copy.
+#[cfg_attr(not(test), expect(dead_code, reason = "a step that copies comes next"))]
+pub(crate) fn of_copy(pipeline: &[Document]) -> Vec<Mistake> {
+    let mut mistakes = Mistakes::default();
+    for (position, stage) in pipeline.iter().enumerate() {
+        mistakes.at(position.to_string(), |mistakes| mistakes.copy_stage(stage));
+    }
+    mistakes.found
+}
+
+const UPDATE_STAGES: &str = "$set, $addFields, $unset, $project, $replaceWith or $replaceRoot";
+
+const COPY_STAGES: &str =
+    "$match, $set, $addFields, $unset, $project, $replaceWith, $replaceRoot or $unwind";
+
+const KEEPS_ID: &str =
+    "only { $mergeObjects: [ …, { _id: \"$_id\" } ] } is taken, which keeps the document's _id";
+
+const ID: &str = "no update can change an _id";
+
+/// What a value is read as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// A filter: a string is a constant.
+    Filter,
+    /// An expression of an update: a string may be a field or a variable, and `$$NOW` is allowed.
+    Update,
+    /// Any other expression.
+    Expression,
+}
+
+#[derive(Default)]
+struct Mistakes {
+    path: Vec<String>,
+    found: Vec<Mistake>,
+}
+
+impl Mistakes {
+    fn note(&mut self, reason: impl Into<String>) {
+        self.found.push(Mistake { path: self.path.clone(), reason: reason.into() });
+    }
+
+    fn at(&mut self, key: impl Into<String>, look: impl FnOnce(&mut Self)) {
+        self.path.push(key.into());
+        look(self);
+        self.path.pop();
+    }
+
+    fn update_stage(&mut self, stage: &Document, look_ups: LookUps) {
+        let Some((operator, argument)) = self.stage(stage) else { return };
+        self.at(operator, |mistakes| match (operator, argument) {
+            ("$set" | "$addFields", Bson::Document(set)) => {
+                mistakes.names(set.keys().map(String::as_str), look_ups);
+                mistakes.expressions(set, Reading::Update);
+            }
+            ("$unset", argument) => mistakes.unset(argument, look_ups),
+            ("$project", Bson::Document(project)) => {
+                if !is_true(project.get("_id")) {
+                    mistakes
+                        .note("it needs `_id: 1`: aggregation and update differ on it otherwise");
+                }
+                let names = project.keys().map(String::as_str).filter(|name| *name != "_id");
+                mistakes.names(names, look_ups);
+                mistakes.expressions(project, Reading::Update);
+            }
+            ("$replaceWith", root) => mistakes.root(root),
+            ("$replaceRoot", Bson::Document(argument)) => {
+                let root = argument.get("newRoot").unwrap_or(&Bson::Null);
+                mistakes.at("newRoot", |mistakes| mistakes.root(root));
+            }
+            ("$set" | "$addFields" | "$project" | "$replaceRoot", _) => {
+                mistakes.note("a document is expected");
+            }
+            _ => mistakes.note(format!("no stage of an update: {UPDATE_STAGES} is expected")),
+        });
+    }
+
+    fn copy_stage(&mut self, stage: &Document) {
+        let Some((operator, argument)) = self.stage(stage) else { return };
+        self.at(operator, |mistakes| match (operator, argument) {
+            ("$match", Bson::Document(filter)) => mistakes.filter(filter, Reading::Filter),
+            ("$set" | "$addFields" | "$project", Bson::Document(fields)) => {
+                mistakes.expressions(fields, Reading::Expression);
+            }
+            ("$replaceWith" | "$replaceRoot", root) => {
+                mistakes.expression(root, Reading::Expression);
+            }
+            ("$unset" | "$unwind", _) => {}
+            ("$match" | "$set" | "$addFields" | "$project", _) => {
+                mistakes.note("a document is expected");
+            }
+            _ => mistakes
+                .note(format!("a copy sees one document at a time: {COPY_STAGES} is expected")),
+        });
+    }
+
+    /// The one operator of a stage, with its argument.
+    fn stage<'a>(&mut self, stage: &'a Document) -> Option<(&'a str, &'a Bson)> {
+        let mut keys = stage.iter();
+        match (keys.next(), keys.next()) {
+            (Some((operator, argument)), None) => Some((operator, argument)),
+            (Some(_), Some((second, _))) => {
+                let (second, reason) =
+                    (second.clone(), "a stage has one operator: make it a stage of its own");
+                self.at(second, |mistakes| mistakes.note(reason));
+                None
+            }
+            (None, _) => {
+                self.note("an empty stage");
+                None
+            }
+        }
+    }
+
+    /// Top-level names that an update sets or keeps.
+    fn names<'a>(&mut self, names: impl Iterator<Item = &'a str>, look_ups: LookUps) {
+        for name in names {
+            self.name(name, name, look_ups);
+        }
+    }
+
+    fn name(&mut self, key: &str, path: &str, look_ups: LookUps) {
+        match path.split('.').next() {
+            Some("_id") => self.at(key, |mistakes| mistakes.note(ID)),
+            Some(FOUND) if look_ups == LookUps::Some => self.at(key, |mistakes| {
+                mistakes.note("what was looked up is there to be read, and never stored");
+            }),
+            _ => {}
+        }
+    }
+
+    fn unset(&mut self, argument: &Bson, look_ups: LookUps) {
+        match argument {
+            Bson::String(path) => match path.split('.').next() {
+                Some("_id") => self.note(ID),
+                Some(FOUND) if look_ups == LookUps::Some => {
+                    self.note("what was looked up is never stored");
+                }
+                _ => {}
+            },
+            Bson::Array(paths) => {
+                for (position, path) in paths.iter().enumerate() {
+                    match path {
+                        Bson::String(path) => self.name(&position.to_string(), path, look_ups),
+                        _ => {
+                            self.at(position.to_string(), |m| m.note("a field's name is expected"))
+                        }
+                    }
+                }
+            }
+            _ => self.note("a field's name, or an array of them, is expected"),
+        }
+    }
+
+    /// A root of the one form that keeps the `_id`.
+    fn root(&mut self, root: &Bson) {
+        let merged = match root {
+            Bson::Document(root) if root.len() == 1 => root.get_array("$mergeObjects").ok(),
+            _ => None,
+        };
+        let keeps = |last: &Bson| {
+            last.as_document().is_some_and(|last| {
+                last.len() == 1 && last.get_str("_id").is_ok_and(|id| id == "$_id")
+            })
+        };
+        match merged.and_then(|merged| merged.split_last()) {
+            Some((last, _)) if keeps(last) => self.expression(root, Reading::Update),
+            _ => self.note(KEEPS_ID),
+        }
+    }
+
+    fn expressions(&mut self, fields: &Document, reading: Reading) {
+        for (key, value) in fields {
+            self.at(key, |mistakes| mistakes.expression(value, reading));
+        }
+    }
+
+    fn expression(&mut self, value: &Bson, reading: Reading) {
+        match value {
+            Bson::Document(document) => {
+                for (key, value) in document {
+                    self.at(key, |mistakes| {
+                        match key.as_str() {
+                            "$literal" => return,
+                            "$rand" => {
+                                mistakes.note("its outcome differs from one evaluation to the next")
+                            }
+                            "$function" | "$accumulator" | "$where" => {
+                                mistakes.note(
+                                    "JavaScript is not taken: write it with the server's operators",
+                                );
+                            }
+                            _ => {}
+                        }
+                        mistakes.expression(value, reading);
+                    });
+                }
+            }
+            Bson::Array(values) => {
+                for (position, value) in values.iter().enumerate() {
+                    self.at(position.to_string(), |mistakes| mistakes.expression(value, reading));
+                }
+            }
+            Bson::String(text) if reading == Reading::Expression => {
+                let variable = text.strip_prefix("$$").and_then(|rest| rest.split('.').next());
+                if let Some("NOW" | "CLUSTER_TIME") = variable {
+                    self.note("the time differs from one evaluation to the next");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn filter(&mut self, filter: &Document, reading: Reading) {
+        for (key, value) in filter {
+            self.at(key, |mistakes| match key.as_str() {
+                "$expr" => mistakes.expression(value, Reading::Expression),
+                "$text" | "$near" | "$nearSphere" | "$geoNear" => {
+                    mistakes.note("aggregation and update do not both take it");
+                }
+                "$where" | "$function" => {
+                    mistakes.note("JavaScript is not taken: write it with the server's operators");
+                }
+                "$rand" | "$sampleRate" => {
+                    mistakes.note("its outcome differs from one evaluation to the next");
+                }
+                "$comment" | "$jsonSchema" => {}
+                _ => mistakes.filter_value(value, reading),
+            });
+        }
+    }
+
+    fn filter_value(&mut self, value: &Bson, reading: Reading) {
+        match value {
+            Bson::Document(document) => self.filter(document, reading),
+            Bson::Array(values) => {
+                for (position, value) in values.iter().enumerate() {
+                    self.at(position.to_string(), |mistakes| mistakes.filter_value(value, reading));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn is_true(value: Option<&Bson>) -> bool {
+    match value {
+        Some(Bson::Boolean(value)) => *value,
+        Some(Bson::Int32(value)) => *value != 0,
+        Some(Bson::Int64(value)) => *value != 0,
+        Some(Bson::Double(value)) => *value != 0.0,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mongodb::bson::doc;
+
+    use super::*;
+
+    fn paths(mistakes: &[Mistake]) -> Vec<String> {
+        mistakes.iter().map(|mistake| mistake.path.join(".")).collect()
+    }
+
+    #[test]
+    fn an_update_that_keeps_the_id_and_depends_on_its_document_alone_is_taken() {
+        let pipeline = [
+            doc! { "$set": { "position": { "$ifNull": ["$order", 0] }, "at": "$$NOW", "a._id": 1 } },
+            doc! { "$addFields": { "text": { "$literal": { "$rand": {} } } } },
+            doc! { "$unset": "order" },
+            doc! { "$unset": ["a", "b.c"] },
+            doc! { "$project": { "_id": 1, "a": 1 } },
+            doc! { "$project": { "_id": true, "a": 0 } },
+            doc! { "$replaceWith": { "$mergeObjects": ["$$ROOT", { "a": 1 }, { "_id": "$_id" }] } },
+            doc! { "$replaceRoot": { "newRoot": { "$mergeObjects": ["$a", { "_id": "$_id" }] } } },
+        ];
+        assert_eq!(of_update(&pipeline, LookUps::None), []);
+        let filter = doc! { "$or": [{ "a": "$$NOW" }, { "$expr": { "$eq": ["$a", { "$literal": "$$NOW" }] } }] };
+        assert_eq!(of_update_filter(&filter), []);
+    }
+
+    #[test]
+    fn what_an_update_must_not_hold_is_named_by_its_path() {
+        for (stage, path) in [
+            (doc! { "$set": { "_id": 1 } }, "0.$set._id"),
+            (doc! { "$set": { "_id.x": 1 } }, "0.$set._id.x"),
+            (doc! { "$addFields": { "_id": 1 } }, "0.$addFields._id"),
+            (doc! { "$unset": "_id" }, "0.$unset"),
+            (doc! { "$unset": ["a", "_id.x"] }, "0.$unset.1"),
+            (doc! { "$project": { "a": 1 } }, "0.$project"),
+            (doc! { "$project": { "_id": 0, "a": 1 } }, "0.$project"),
+            (doc! { "$project": { "_id": "$a" } }, "0.$project"),
+            (doc! { "$replaceWith": "$a" }, "0.$replaceWith"),
+            (
+                doc! { "$replaceWith": { "$mergeObjects": [{ "_id": "$_id" }, "$a"] } },
+                "0.$replaceWith",
+            ),
+            (doc! { "$replaceRoot": { "newRoot": "$a" } }, "0.$replaceRoot.newRoot"),
+            (doc! { "$set": { "a": { "$add": [1, { "$rand": {} }] } } }, "0.$set.a.$add.1.$rand"),
+            (doc! { "$set": { "a": { "$function": { "body": "" } } } }, "0.$set.a.$function"),
+            (doc! { "$match": { "a": 1 } }, "0.$match"),
+            (doc! { "$lookup": { "from": "a" } }, "0.$lookup"),
+            (doc! { "$set": { "a": 1 }, "$unset": "b" }, "0.$unset"),
+            (doc! { "$set": 1 }, "0.$set"),
+            (doc! {}, "0"),
+        ] {
+            assert_eq!(
+                paths(&of_update(std::slice::from_ref(&stage), LookUps::None)),
+                [path],
+                "{stage}"
+            );
+        }
+        assert_eq!(paths(&of_update(&[], LookUps::None)), [""]);
+        let found = [doc! { "$set": { "_found": 1 } }];
+        assert_eq!(paths(&of_update(&found, LookUps::Some)), ["0.$set._found"]);
+        assert_eq!(of_update(&found, LookUps::None), []);
+    }
+
+    #[test]
+    fn what_a_filter_must_not_hold_is_named_by_its_path() {
+        for (filter, path) in [
+            (doc! { "$text": { "$search": "a" } }, "$text"),
+            (doc! { "$where": "true" }, "$where"),
+            (doc! { "a": { "$near": [0, 0] } }, "a.$near"),
+            (doc! { "a": { "$nearSphere": [0, 0] } }, "a.$nearSphere"),
+            (doc! { "$and": [{ "b": 1 }, { "$sampleRate": 0.5 }] }, "$and.1.$sampleRate"),
+            (doc! { "$expr": { "$lt": ["$at", "$$NOW"] } }, "$expr.$lt.1"),
+            (doc! { "$expr": { "$lt": [{ "$rand": {} }, 1] } }, "$expr.$lt.0.$rand"),
+            (
+                doc! { "$nor": [{ "$expr": { "$function": { "body": "" } } }] },
+                "$nor.0.$expr.$function",
+            ),
+        ] {
+            assert_eq!(paths(&of_update_filter(&filter)), [path], "{filter}");
+        }
+        assert_eq!(paths(&of_update_filter(&doc! {})), [""]);
+        assert_eq!(of_filter(&doc! {}), []);
+    }
+
+    #[test]
+    fn a_copy_takes_the_stages_that_see_one_document() {
+        let pipeline = [
+            doc! { "$match": { "a": 1 } },
+            doc! { "$unwind": "$entries" },
+            doc! { "$replaceWith": { "_id": { "$concat": ["$a", "$entries.b"] } } },
+            doc! { "$unset": "_id" },
+        ];
+        assert_eq!(of_copy(&pipeline), []);
+        for (stage, path) in [
+            (doc! { "$group": { "_id": "$a" } }, "0.$group"),
+            (doc! { "$facet": { "a": [] } }, "0.$facet"),
+            (doc! { "$set": { "at": "$$NOW" } }, "0.$set.at"),
+            (doc! { "$match": { "$expr": { "$rand": {} } } }, "0.$match.$expr.$rand"),
+        ] {
+            assert_eq!(paths(&of_copy(std::slice::from_ref(&stage))), [path], "{stage}");
+        }
+    }
+}
