@@ -19,12 +19,10 @@ use crate::engine::documents::edited::{
 };
 use crate::engine::documents::find::{In, SIZE, check_id};
 use crate::engine::documents::look_up::{Gathered, gather};
+use crate::engine::documents::unfit::OUTGROWS;
 use crate::engine::editors::editor::{Asked, Origin};
 use crate::engine::editors::open as editors;
 use crate::server::stop::RunError;
-
-/// Why a document cannot become what it should.
-pub(crate) const OUTGROWS: &str = "it would grow beyond the server's limit of 16 MiB";
 
 /// A batch, and what was too much for it.
 pub(crate) struct Computed {

@@ -1,35 +1,31 @@
 //! Pipelines that the server evaluates read-only: whether it knows them, and what they make of all documents of a
 //! collection that match a filter.
 
-use mongodb::bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
+use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
 use mongodb::error::Error;
 
-use crate::authoring::edit::{MAX_DOCUMENT_SIZE, repeated};
+use crate::authoring::edit::MAX_DOCUMENT_SIZE;
 use crate::authoring::pipeline::Pipeline;
 use crate::authoring::step_kind::StepKind;
 use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::context::Context;
-use crate::engine::documents::compute::OUTGROWS;
 use crate::engine::documents::edited::place;
 use crate::engine::documents::find::{Flow, In, LOOK_UP_BATCH, each, query};
+use crate::engine::documents::unfit::{
+    OUTGROWS, check_names, is_refusal, still_matches, unevaluated,
+};
 use crate::engine::failing::{at, failed_step};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
+use crate::server::answer;
 use crate::server::stop::RunError;
-use crate::server::{answer, errors};
-
-/// The server's codes for a document that is too large to be built.
-const TOO_LARGE: [i32; 4] = [10334, 17260, 17419, 17420];
 
 /// The codes for an operator or a stage that the server does not know, where the message does not tell.
 const UNKNOWN: [i32; 3] = [168, 40324, 31325];
 
 /// How many documents come with one answer of the server.
 const BATCH: i32 = 1000;
-
-pub(crate) const REPEATS: &str = "is repeated in the document, or in a document within it, which an update by a pipeline \
-                                  may crash the server over: remove one of the two";
 
 /// Documents as they come before a pipeline: those that match a filter, and what earlier steps would make of them.
 #[derive(Clone, Debug)]
@@ -92,13 +88,6 @@ pub(crate) async fn known(
     ))
 }
 
-/// Whether an error is the server's refusal of what was asked, which will be the same when it is asked again.
-pub(crate) fn is_refusal(error: &Error) -> bool {
-    answer::code(error).is_some_and(|code| code != answer::UNAUTHORISED)
-        && !errors::is_transient(error)
-        && errors::meaning(error, Outcome::UpgradeFailed).is_none()
-}
-
 /// Evaluates a pipeline for all documents of a source.
 ///
 /// # Errors
@@ -129,48 +118,6 @@ pub(crate) async fn survey(
         return Err(on.too_large(source).await?);
     }
     Ok(measured.survey)
-}
-
-/// The closed gate of an update that does not lead out of its filter.
-pub(crate) fn still_matches(
-    upgrade: &VersionUpgrade,
-    transform: &Transform,
-    document: &RawDocument,
-) -> RunError {
-    failed_step(
-        upgrade,
-        &transform.name(),
-        &format!(
-            "{}: what the pipeline makes of it still matches the filter, so that the step would never be \
-             done with it",
-            place(transform, document)
-        ),
-        "let the filter match documents of the old shape only, or let the pipeline give these what the \
-         filter leaves out; deploy that, then run it again",
-    )
-}
-
-/// What one document cannot be updated for.
-pub(crate) fn unevaluated(
-    upgrade: &VersionUpgrade,
-    transform: &Transform,
-    document: Option<&RawDocument>,
-    error: &Error,
-) -> RunError {
-    let place = match document {
-        Some(document) => place(transform, document),
-        None => format!("a document of {}", transform.collection),
-    };
-    let reason = match answer::code(error) {
-        Some(code) if TOO_LARGE.contains(&code) => OUTGROWS.to_owned(),
-        _ => format!("the pipeline fails for it ({})", answer::describe(error)),
-    };
-    failed_step(
-        upgrade,
-        &transform.name(),
-        &format!("{place}: {reason}"),
-        "correct the document, or deploy code whose upgrade can deal with it, then run it again",
-    )
 }
 
 /// An aggregation over a collection.
@@ -363,26 +310,6 @@ impl On<'_> {
             "make the document smaller, or deploy code whose upgrade can deal with it, then run it again",
         ))
     }
-}
-
-/// Refuses a document that repeats one of these fields, at which the server may crash.
-pub(crate) fn check_names(
-    upgrade: &VersionUpgrade,
-    transform: &Transform,
-    document: &RawDocument,
-    wanted: impl Fn(&str) -> bool,
-) -> Result<(), RunError> {
-    let repeats = match repeated(document, wanted) {
-        Ok(None) => return Ok(()),
-        Ok(Some(field)) => format!("{}: the field `{field}` {REPEATS}", place(transform, document)),
-        Err(error) => format!("{}: {error}", place(transform, document)),
-    };
-    Err(failed_step(
-        upgrade,
-        &transform.name(),
-        &repeats,
-        "correct the document, then run it again",
-    ))
 }
 
 fn number(value: Option<&Bson>) -> u64 {

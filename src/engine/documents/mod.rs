@@ -3,7 +3,8 @@
 //!
 //! - `reader`: reads batches ahead while others are written. `edited`: what a document is to become. `added`: the
 //!   documents that it adds. `converge`: whether the output of a convergent transform stays as it is.
-//! - `evaluate`: what the server makes of documents by a pipeline. `large`: arrays that are too large for one guarded update. `missing`: documents of a seed that are not there.
+//! - `evaluate`: what the server makes of documents by a pipeline. `unfit`: those for which it cannot.
+//! - `large`: arrays that are too large for one guarded update. `missing`: documents of a seed that are not there.
 
 pub(crate) mod added;
 pub(crate) mod compute;
@@ -15,4 +16,5 @@ pub(crate) mod large;
 pub(crate) mod look_up;
 pub(crate) mod missing;
 pub(crate) mod reader;
+pub(crate) mod unfit;
 pub(crate) mod write;

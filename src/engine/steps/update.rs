@@ -17,6 +17,7 @@ use crate::engine::documents::edited::{Purpose, Sizes, TRANSACTION_BYTES, last, 
 use crate::engine::documents::evaluate::{self, Source, Survey, survey};
 use crate::engine::documents::find::{self, In, SIZE, check_id};
 use crate::engine::documents::reader::Reader;
+use crate::engine::documents::unfit::still_matches;
 use crate::engine::failing::{at, closed, failed_step, write_failure};
 use crate::engine::preflight::estimate::{Estimate, Known};
 use crate::engine::preflight::scan::all_of;
@@ -111,7 +112,7 @@ impl StepWork for Update {
         let finds = find::finds(&ids, None, 1, In::Transaction, Sizes::NotAsked);
         let left = find::documents(context.database(), Some(&mut *session), finds).await?;
         match left.first() {
-            Some(document) => Err(evaluate::still_matches(upgrade, &self.transform, document)),
+            Some(document) => Err(still_matches(upgrade, &self.transform, document)),
             None => Ok(Some(done)),
         }
     }
