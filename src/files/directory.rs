@@ -34,7 +34,7 @@ pub(crate) struct UpgradeName {
 }
 
 impl UpgradeName {
-    fn parse(file: &str, stem: &str) -> Option<Self> {
+    pub(super) fn parse(file: &str, stem: &str) -> Option<Self> {
         let dashes = stem.match_indices('-').map(|(at, _)| at);
         let named = dashes.filter(|at| at + 1 < stem.len());
         let versions: Vec<Version> =

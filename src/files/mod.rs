@@ -17,6 +17,8 @@ mod read;
 mod reader;
 mod scalar;
 mod steps;
+#[cfg(test)]
+mod tests;
 mod upgrade_file;
 mod values;
 mod yaml;

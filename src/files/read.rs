@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::authoring::table::missing_mistake;
 use crate::authoring::upgrade::Upgrade;
-use crate::files::directory::{self, GATE_FILE, UpgradeName};
+use crate::files::directory::{self, Directory, GATE_FILE, UpgradeName};
 use crate::files::gate_file::{self, GateFile};
 use crate::files::mistakes::{Mistakes, Source};
 use crate::files::reader::Reader;
@@ -43,8 +43,12 @@ pub struct Files {
 /// files are checked as for the newest upgrade's version, and make no gate.
 pub fn read(directory: impl AsRef<Path>, app_version: Option<&str>) -> Files {
     let mut mistakes = Mistakes::default();
-    let path = directory.as_ref();
-    let found = directory::read(path, &mut mistakes);
+    let found = directory::read(directory.as_ref(), &mut mistakes);
+    judge(&found, app_version, mistakes)
+}
+
+/// Finds out what the files say, and what is wrong with them.
+pub(super) fn judge(found: &Directory, app_version: Option<&str>, mut mistakes: Mistakes) -> Files {
     let gate_source = Source { name: GATE_FILE, text: found.gate.as_deref().unwrap_or_default() };
     let root = found.gate.as_ref().and_then(|_| yaml::parse(&gate_source, &mut mistakes));
     let gate_file = root.map(|root| {

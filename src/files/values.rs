@@ -103,8 +103,11 @@ fn extended(
 ) -> Option<Bson> {
     let value = json(node).and_then(|json| serde_json::from_value::<Bson>(json).ok());
     let keys: Vec<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
+    // an older form, whose unit nobody sees
+    let bare = matches!(entry.node.value, Value::Int(_)) && entry.key == "$date";
     match value {
         Some(Bson::Document(_)) | None => {}
+        Some(_) if bare => {}
         Some(value) if keys.len() == 1 || matches!(keys[..], ["$code", "$scope"]) => {
             return Some(value);
         }
