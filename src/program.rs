@@ -236,7 +236,7 @@ impl Telling<'_> {
 /// The last line of the log.
 fn tell_end(report: &Report) {
     let Report { app, database, from, to, outcome, exit_code, message, duration_ms, .. } = report;
-    if report.mode == VALIDATE {
+    if report.mode == VALIDATE && *exit_code == Outcome::Open.code() {
         tracing::info!(app, outcome, exit_code, duration_ms, reason = message, "validated");
     } else if report.status.is_some() {
         tracing::info!(

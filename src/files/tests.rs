@@ -49,6 +49,9 @@ steps:
 - rename: lists
   to: columns
 - drop: größe  # größer
+- delete: cards
+  where: { archived: true, age: { $gt: 5 } }
+  report: "Delete {n} archived card(s)"
 "#;
 
 const JSON: &str = r#"{
@@ -309,11 +312,8 @@ fn mutated(random: &mut fastrand::Rng, corpus: &[&str]) -> String {
             0 => text.insert_str(from, PARTS[random.usize(..PARTS.len())]),
             1 => text.replace_range(from..to.min(place(random, &text[..to]).max(from)), ""),
             2 => {
-                let piece = text[from..to].to_owned();
-                text.insert_str(
-                    from,
-                    &piece[..place(random, &piece).min(200)].chars().collect::<String>(),
-                );
+                let piece: String = text[from..to].chars().take(200).collect();
+                text.insert_str(from, &piece);
             }
             3 => {
                 let other = corpus[random.usize(..corpus.len())];

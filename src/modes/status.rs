@@ -4,7 +4,8 @@ use crate::modes::run::Run;
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::process::status::{PendingUpgrade, StampStatus, Status, Verdict};
-use crate::record::document::Recorded;
+use crate::record::document::{Record, Recorded};
+use crate::record::history::Action;
 use crate::record::overview;
 use crate::version::Version;
 
@@ -36,6 +37,7 @@ impl Run<'_> {
             Recorded::Readable(record) => {
                 status.floor = record.floor().map(|floor| floor.to_string());
                 status.unfinished = overview::unfinished(record);
+                self.changed_since(record).into_iter().for_each(|changed| self.warn(changed));
             }
         }
         status.stamp = self.stamp_status().await;
@@ -56,6 +58,30 @@ impl Run<'_> {
         status.check = check;
         self.report.status = Some(Box::new(status));
         Ok(format!("{is}; {would}"))
+    }
+
+    /// The upgrades whose files do not say any more what they said when they were applied.
+    fn changed_since(&self, record: &Record) -> Vec<String> {
+        let all = self.upgrades.versions().iter();
+        let files = all.flat_map(|of_version| {
+            let files = of_version.upgrades.iter().filter_map(|upgrade| upgrade.file.as_ref());
+            files.map(move |file| (&of_version.version, file))
+        });
+        let changed = files.filter(|(version, file)| {
+            let mut entries = record.history.iter().rev();
+            let newest = entries.find(|it| it.action == Action::Upgrade && it.version == **version);
+            let applied = newest.and_then(|entry| entry.applied_sha256(&file.name));
+            applied.is_some_and(|sha256| sha256 != file.sha256)
+        });
+        changed
+            .map(|(version, file)| {
+                format!(
+                    "{} was changed after it was applied: the database keeps what it did then; write a \
+                     change as a new upgrade, after {version}",
+                    file.name
+                )
+            })
+            .collect()
     }
 
     /// What mode `check` would say. If that cannot be determined, because no server answers or the run must stop,

@@ -175,6 +175,16 @@ impl Entry {
         upgrades.into_iter().map(|it| it.ok()?.as_document()?.get_str("name").ok()).collect()
     }
 
+    /// The digest of an upgrade that was applied as this file, where the entry states it.
+    pub(crate) fn applied_sha256(&self, file: &str) -> Option<&str> {
+        let upgrades = self.document.get_array("upgrades").ok()?;
+        upgrades.into_iter().find_map(|upgrade| {
+            let upgrade = upgrade.ok()?.as_document()?;
+            let is_it = upgrade.get_str("name").is_ok_and(|name| name == file);
+            upgrade.get_str("sha256").ok().filter(|_| is_it)
+        })
+    }
+
     /// Whether the gate wrote the entry.
     pub(crate) fn is_the_gates(&self) -> bool {
         self.floor != EntryFloor::Unstated

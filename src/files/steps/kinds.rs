@@ -4,11 +4,18 @@ use crate::authoring::step::Step;
 use crate::files::node::{Node, Span};
 use crate::files::reader::{Reader, quoted, slip_of};
 use crate::files::steps::kind::{Kind, Written};
-use crate::files::steps::{create_index, drop, drop_index, rename, seed, validator};
+use crate::files::steps::{create_index, delete, drop, drop_index, rename, seed, validator};
 
 /// All kinds, in the order in which they are listed.
-const KINDS: &[Kind] =
-    &[seed::KIND, create_index::KIND, drop_index::KIND, validator::KIND, rename::KIND, drop::KIND];
+const KINDS: &[Kind] = &[
+    delete::KIND,
+    seed::KIND,
+    create_index::KIND,
+    drop_index::KIND,
+    validator::KIND,
+    rename::KIND,
+    drop::KIND,
+];
 
 /// Reads a step, the one of this number in its file, and says where its kind is written.
 pub(crate) fn read(

@@ -1,0 +1,406 @@
+//! Upgrades from files: what `upgrade-gate` does with a directory, and what it says where the files are wrong.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use mongodb::bson::{Document, doc};
+use support::folder::Folder;
+use support::{Gate, Run, Server, db_hash, dump};
+use upgrade_gate::files;
+
+fn gate(directory: &Path) -> Gate {
+    let gate = Gate::new(env!("CARGO_BIN_EXE_upgrade-gate"));
+    gate.set("GATE_UPGRADES", directory.to_str().unwrap())
+}
+
+fn validate(directory: &Path) -> Gate {
+    Gate::new(env!("CARGO_BIN_EXE_upgrade-gate")).arg("validate").arg(directory.to_str().unwrap())
+}
+
+/// An application with one upgrade of every kind of step that needs no look-up.
+fn kanban(name: &str) -> Folder {
+    let folder = Folder::new(name);
+    folder.write("gate.yaml", "app: kanban\nversion: 1.2.0\n");
+    folder.write(
+        "1.1.0-roles.yaml",
+        r#"version: 1.1.0
+description: add the roles, drop what is archived
+conditions:
+- description: no two boards share a name
+  unique: { collection: boards, fields: name }
+  remedy: rename one of them
+steps:
+- seed: roles
+  documents: [ { _id: reader }, { _id: admin, all: true } ]
+  report: Add {n} role(s)
+- delete: cards
+  where: { archived: true }
+  report: Delete {n} archived card(s)
+- create_index: cards
+  keys: { board: 1, position: 1 }
+  name: board_position
+"#,
+    );
+    folder.write(
+        "1.2.0-columns.json",
+        r#"{
+  "version": "1.2.0", "description": "lists are columns",
+  "steps": [
+    { "rename": "lists", "to": "columns" },
+    { "validator": "columns", "match": { "name": { "$type": "string" } } },
+    { "drop": "old" }
+  ]
+}"#,
+    );
+    folder
+}
+
+async fn fill(database: &mongodb::Database) {
+    for (collection, documents) in [
+        ("boards", vec![doc! { "_id": 1, "name": "a" }, doc! { "_id": 2, "name": "b" }]),
+        ("cards", vec![doc! { "_id": 1, "archived": true }, doc! { "_id": 2, "board": 1 }]),
+        ("roles", vec![doc! { "_id": "admin", "mine": 1 }]),
+        ("lists", vec![doc! { "_id": 1, "name": "todo" }]),
+        ("old", vec![doc! { "_id": 1 }]),
+    ] {
+        database.collection::<Document>(collection).insert_many(documents).await.unwrap();
+    }
+}
+
+#[track_caller]
+fn ended(run: &Run, code: i32) {
+    assert_eq!(run.code, Some(code), "{run}");
+}
+
+fn descriptions(run: &Run) -> Vec<&str> {
+    let upgrades = run.report["upgrades"].as_array().unwrap().iter();
+    let actions = upgrades.flat_map(|upgrade| upgrade["actions"].as_array().unwrap());
+    actions.map(|action| action["description"].as_str().unwrap()).collect()
+}
+
+/// What `kanban` makes of what `fill` made.
+async fn is_upgraded(database: &mongodb::Database) {
+    let names = |mut names: Vec<String>| {
+        names.sort();
+        names
+    };
+    let collections = names(database.list_collection_names().await.unwrap());
+    assert_eq!(collections, ["boards", "cards", "columns", "database_metadata", "roles"]);
+    let stored = dump(database).await;
+    let documents = |collection: &str| {
+        let stored = stored[collection].iter();
+        stored.map(|raw| Document::try_from(raw).unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(documents("cards"), [doc! { "_id": 2, "board": 1 }]);
+    // what was there is as it was
+    let roles = [doc! { "_id": "admin", "mine": 1 }, doc! { "_id": "reader" }];
+    assert_eq!(documents("roles"), roles);
+    let cards = database.collection::<Document>("cards");
+    assert!(cards.list_index_names().await.unwrap().contains(&"board_position".to_owned()));
+    let wrong = database.collection("columns").insert_one(doc! { "name": 1 }).await;
+    assert!(wrong.unwrap_err().to_string().contains("validation"));
+}
+
+async fn history(database: &mongodb::Database) -> Vec<Document> {
+    let records = database.collection::<Document>("database_metadata");
+    let record = records.find_one(doc! { "_id": "kanban_schema_version" }).await.unwrap().unwrap();
+    let history = record.get_array("history").unwrap().iter();
+    history.map(|entry| entry.as_document().unwrap().clone()).collect()
+}
+
+#[tokio::test]
+async fn files_are_planned_and_applied_on_every_kind_of_server() {
+    let folder = kanban("files-applied");
+    for server in [Server::replica_set().await, Server::standalone().await] {
+        let database = server.database().await;
+        fill(&database).await;
+        let gate = gate(folder.path()).uri(&database.uri).set("GATE_FROM_VERSION", "1.0.0");
+        let before = db_hash(&database).await;
+        let plan = gate.clone().mode("plan").run().await;
+        ended(&plan, 10);
+        assert_eq!(db_hash(&database).await, before);
+        ended(&gate.clone().mode("check").run().await, 10);
+
+        let run = gate.run().await;
+        ended(&run, 0);
+        assert_eq!(descriptions(&plan)[..2], descriptions(&run)[..2]);
+        assert_eq!(descriptions(&run)[..2], ["Add 1 role(s)", "Delete 1 archived card(s)"]);
+        is_upgraded(&database).await;
+        let after = db_hash(&database).await;
+        ended(&gate.run().await, 0);
+        ended(&gate.clone().mode("check").run().await, 0);
+        assert_eq!(db_hash(&database).await, after);
+
+        let entries = history(&database).await;
+        assert_eq!(entries[0].get_str("kanban_version").unwrap(), "1.2.0");
+        for (entry, name) in entries[1..].iter().zip(["1.1.0-roles", "1.2.0-columns"]) {
+            let upgrade = entry.get_array("upgrades").unwrap()[0].as_document().unwrap();
+            assert_eq!(upgrade.get_str("name").unwrap(), name);
+            assert_eq!(upgrade.get_str("sha256").unwrap().len(), 64);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_condition_of_a_file_closes_the_gate_and_says_its_remedy() {
+    let folder = kanban("files-condition");
+    let server = Server::shared().await;
+    let database = server.database().await;
+    fill(&database).await;
+    let boards = database.collection::<Document>("boards");
+    boards.insert_one(doc! { "_id": 3, "name": "b" }).await.unwrap();
+    let before = dump(&database).await;
+    let run = gate(folder.path()).uri(&database.uri).set("GATE_FROM_VERSION", "1.0.0").run().await;
+    ended(&run, 13);
+    assert!(
+        run.report["message"].as_str().unwrap().contains("no two boards share a name"),
+        "{run}"
+    );
+    assert!(run.report["next"].as_str().unwrap().contains("rename one of them"), "{run}");
+    let mut after = dump(&database).await;
+    // where the lock was
+    assert!(after.remove("database_metadata").is_none_or(|left| left.is_empty()));
+    assert_eq!(after, before);
+}
+
+#[tokio::test]
+async fn a_file_that_is_added_under_an_applied_version_is_12_and_a_changed_one_a_warning() {
+    let folder = kanban("files-later");
+    let server = Server::shared().await;
+    let database = server.database().await;
+    fill(&database).await;
+    let gate = gate(folder.path()).uri(&database.uri).set("GATE_FROM_VERSION", "1.0.0");
+    ended(&gate.run().await, 0);
+
+    // comments and layout are not what a file says
+    let path = folder.path().join("1.1.0-roles.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("# a comment\n\n{text}")).unwrap();
+    let status = gate.clone().mode("status").run().await;
+    ended(&status, 0);
+    assert_eq!(status.report["warnings"].as_array(), None, "{status}");
+
+    fs::write(&path, text.replace("all: true", "all: false")).unwrap();
+    let status = gate.clone().mode("status").run().await;
+    ended(&status, 0);
+    let warning = status.report["warnings"][0].as_str().unwrap();
+    assert!(warning.starts_with("1.1.0-roles was changed after it was applied"), "{warning}");
+    ended(&gate.clone().mode("check").run().await, 0);
+    // a database that is still to be upgraded knows nothing of it
+    let other = server.database().await;
+    let before = gate.clone().uri(&other.uri).mode("status").run().await;
+    assert_eq!(before.report["warnings"].as_array(), None, "{before}");
+
+    let added = "version: 1.1.0\ndescription: of another branch\nsteps:\n- drop: lists\n";
+    folder.write("1.1.0-other.yaml", added);
+    for mode in ["check", "plan", "upgrade"] {
+        let run = gate.clone().mode(mode).run().await;
+        ended(&run, 12);
+        let message = run.report["message"].as_str().unwrap();
+        assert!(
+            message.contains("\"1.1.0-other\" of 1.1.0, only through \"1.1.0-roles\""),
+            "{run}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_code_version_is_that_of_gate_yaml_or_else_of_the_application() {
+    let folder = kanban("files-version");
+    let server = Server::shared().await;
+    let database = server.database().await;
+    fill(&database).await;
+    let gate = gate(folder.path()).uri(&database.uri).set("GATE_FROM_VERSION", "1.0.0");
+    let other = gate.clone().set("GATE_APP_VERSION", "1.3.0").run().await;
+    ended(&other, 16);
+    assert!(other.report["message"].as_str().unwrap().contains("the application is 1.3.0"));
+
+    folder.write("gate.yaml", "app: kanban\n");
+    for (wrong, says) in [
+        (gate.clone(), "GATE_APP_VERSION"),
+        (gate.clone().set("GATE_APP_VERSION", "latest"), "GATE_APP_VERSION"),
+        (
+            gate.clone().set("GATE_APP_VERSION", "1.1.0"),
+            "above the code version, 1.1.0 (GATE_APP_VERSION)",
+        ),
+    ] {
+        let run = wrong.run().await;
+        ended(&run, 16);
+        assert!(run.report["message"].as_str().unwrap().contains(says), "{run}");
+    }
+    // without a version the files are checked all the same
+    ended(&validate(folder.path()).run().await, 0);
+    let run = gate.set("GATE_APP_VERSION", "v1.2.5+build").run().await;
+    ended(&run, 0);
+    assert_eq!(
+        (&run.report["code_version"], &run.report["to"]),
+        (&"1.2.5".into(), &"1.2.5".into())
+    );
+    is_upgraded(&database).await;
+}
+
+#[tokio::test]
+async fn files_are_judged_before_settings_and_without_a_server() {
+    let folder = kanban("files-judged");
+    folder.write("1.2.0-wrong.yaml", "version: 1.2.0\ndescription: x\nsteps:\n- dorp: lists\n");
+    let said = "1.2.0-wrong.yaml:4:3: `dorp` is not a kind of step; did you mean `drop`?";
+    for gate in [
+        // no setting is right, and nothing is there to connect to
+        gate(folder.path()).set("GATE_NONSENSE", "1"),
+        gate(folder.path()).uri("mongodb://127.0.0.1:1/kanban"),
+    ] {
+        for mode in ["upgrade", "check", "wait", "plan", "status", "sweep", "resume"] {
+            let run = gate.clone().mode(mode).run().await;
+            ended(&run, 16);
+            assert!(run.report["message"].as_str().unwrap().ends_with(said), "{run}");
+            assert!(
+                run.report["next"].as_str().unwrap().contains("upgrade-gate validate"),
+                "{run}"
+            );
+        }
+    }
+    let run = validate(folder.path()).run().await;
+    ended(&run, 16);
+    assert_eq!(run.report["mode"], "validate");
+    let mistake = &run.report["mistakes"][0];
+    assert_eq!(mistake["level"], "error");
+    assert_eq!((&mistake["line"], &mistake["column"]), (&4.into(), &3.into()));
+    assert_eq!(mistake["expected"], "did you mean `drop`?");
+
+    let text = validate(folder.path()).set("GATE_REPORT_FORMAT", "text").run().await;
+    ended(&text, 16);
+    let drawn = "error: `dorp` is not a kind of step\n \
+                 --> 1.2.0-wrong.yaml:4:3\n  |\n4 | - dorp: lists\n  |   ^^^^\n  |\n  = help: did you mean `drop`?\n";
+    assert!(text.stdout.contains(drawn), "{text}");
+    assert!(text.stdout.trim_end().ends_with("next: correct what is shown, then validate again"));
+}
+
+#[tokio::test]
+async fn validate_is_an_argument_or_the_mode_and_takes_the_directory() {
+    let folder = kanban("files-validate");
+    let upgrade_gate = || Gate::new(env!("CARGO_BIN_EXE_upgrade-gate"));
+    for run in [
+        validate(folder.path()),
+        gate(folder.path()).arg("validate"),
+        gate(folder.path()).mode("validate"),
+        gate(folder.path()).mode("validate").arg("validate"),
+        // the argument says more than the variable
+        validate(folder.path()).set("GATE_UPGRADES", "/nowhere"),
+    ] {
+        let run = run.run().await;
+        ended(&run, 0);
+        assert_eq!(run.report["outcome"], "valid");
+        assert_eq!(run.report["message"], "2 upgrades, no mistakes");
+        assert_eq!(run.report["code_version"], "1.2.0");
+    }
+    for (run, says) in [
+        (validate(folder.path()).mode("plan"), "GATE_MODE is set to another mode"),
+        (validate(folder.path()).arg("more"), "one argument at most"),
+        (upgrade_gate().arg("validate").arg("--strict"), "one argument at most"),
+        (gate(folder.path()).arg("nonsense"), "or validate with a directory"),
+        (upgrade_gate().arg("validate"), "/upgrades: the directory cannot be read"),
+    ] {
+        let run = run.run().await;
+        ended(&run, 16);
+        let mut said = run.report["message"].as_str().unwrap().to_owned();
+        if let Some(mistakes) = run.report["mistakes"].as_array() {
+            said += &format!(
+                "{}: {}",
+                mistakes[0]["file"].as_str().unwrap(),
+                mistakes[0]["message"].as_str().unwrap()
+            );
+        }
+        assert!(said.contains(says), "{run}");
+    }
+    let help = upgrade_gate().arg("--help").run().await;
+    ended(&help, 0);
+    assert!(
+        help.stdout.contains("validate [DIRECTORY]") && help.stdout.contains("\n  GATE_UPGRADES ")
+    );
+    let version = gate(folder.path()).arg("--version").run().await;
+    assert_eq!(version.stdout.lines().last(), Some("kanban 1.2.0"));
+    // another program has its upgrades in itself
+    let run = Gate::new(env!("CARGO_BIN_EXE_datalab-upgrade"))
+        .set("GATE_UPGRADES", "/upgrades")
+        .run()
+        .await;
+    ended(&run, 16);
+    assert!(
+        run.report["message"]
+            .as_str()
+            .unwrap()
+            .contains("GATE_UPGRADES is a setting of upgrade-gate")
+    );
+}
+
+/// A ConfigMap is mounted as links into a hidden folder.
+#[tokio::test]
+async fn a_configmap_is_read_as_it_is_mounted_and_other_files_are_let_be() {
+    let source = kanban("files-source");
+    let folder = Folder::new("files-mounted");
+    support::folder::copy(source.path(), &folder.path().join("..2026_11_28"));
+    symlink("..2026_11_28", folder.path().join("..data")).unwrap();
+    for file in ["gate.yaml", "1.1.0-roles.yaml", "1.2.0-columns.json"] {
+        symlink(format!("..data/{file}"), folder.path().join(file)).unwrap();
+    }
+    for other in ["README.md", "pin.py", ".hidden.yaml", "package.json", "package-lock.json"] {
+        folder.write(other, "}: no YAML\n");
+    }
+    folder.write("node_modules/a/1.0.0-a.yaml", "}");
+    folder.write("2.0.0-folder.yaml/gate.yaml", "}");
+    let files = files::read(folder.path(), None);
+    assert_eq!((files.upgrades, &files.mistakes[..]), (2, &[][..]));
+}
+
+#[test]
+fn a_directory_without_files_that_can_be_read_says_why() {
+    let told = |folder: &Path| {
+        let files = files::read(folder, None);
+        assert!(files.gate().is_err());
+        files.mistakes.iter().map(|mistake| mistake.in_a_line()).collect::<Vec<_>>().join("\n")
+    };
+    let folder = Folder::new("files-none");
+    let path = folder.path();
+    assert!(told(&path.join("nowhere")).contains("cannot be read: No such file"));
+    assert!(told(path).contains("has no file of upgrades"));
+    folder.write("README.md", "");
+    assert!(told(path).contains("has no file of upgrades"));
+    folder.write("1.0.0-a.yaml", "version: 1.0.0\ndescription: x\nsteps: []\n");
+    assert!(told(path).contains("there is no gate.yaml"));
+    assert!(told(&path.join("README.md")).contains("cannot be read: Not a directory"));
+    folder.write("gate.yml", "app: a\nversion: 1.0.0\n");
+    assert!(
+        told(path)
+            .contains("gate.yml: this is not read: the file is to be called gate.yaml; rename it")
+    );
+    folder.write("gate.yaml", "app: a\nversion: 1.0.0\n");
+    assert!(
+        told(path)
+            .contains("gate.yml: this is not read: the file is to be called gate.yaml; remove it")
+    );
+    fs::remove_file(path.join("gate.yml")).unwrap();
+    assert_eq!(files::read(path, None).errors, 0);
+
+    // a pipe would never end, and a link may lead nowhere
+    let pipe = path.join("1.0.0-pipe.yaml");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert!(told(path).contains("1.0.0-pipe.yaml: this is not a file"));
+    fs::remove_file(&pipe).unwrap();
+    symlink("nowhere", path.join("1.0.0-link.yaml")).unwrap();
+    assert!(told(path).contains("1.0.0-link.yaml: the file cannot be read: No such file"));
+    fs::remove_file(path.join("1.0.0-link.yaml")).unwrap();
+
+    let large = fs::File::create(path.join("1.0.0-large.yaml")).unwrap();
+    large.set_len(50 * 1024 * 1024).unwrap();
+    assert!(told(path).contains("1.0.0-large.yaml: the file is larger than 4 MiB"));
+    fs::remove_file(path.join("1.0.0-large.yaml")).unwrap();
+    for n in 0..5 {
+        let comment = "#".repeat(4 * 1024 * 1024 - 1);
+        folder.write(&format!("1.0.0-{n}.yaml"), &comment);
+    }
+    assert!(told(path).contains("1.0.0-4.yaml: with this file, all files together are larger"));
+}
