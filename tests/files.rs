@@ -40,6 +40,12 @@ steps:
 - delete: cards
   where: { archived: true }
   report: Delete {n} archived card(s)
+- update: cards
+  where: { position: { $exists: false } }
+  set:
+  - $set: { position: { $ifNull: [ "$order", 0 ] } }
+  - $unset: order
+  report: "Give {n} card(s) a position"
 - create_index: cards
   keys: { board: 1, position: 1 }
   name: board_position
@@ -62,7 +68,10 @@ steps:
 async fn fill(database: &mongodb::Database) {
     for (collection, documents) in [
         ("boards", vec![doc! { "_id": 1, "name": "a" }, doc! { "_id": 2, "name": "b" }]),
-        ("cards", vec![doc! { "_id": 1, "archived": true }, doc! { "_id": 2, "board": 1 }]),
+        (
+            "cards",
+            vec![doc! { "_id": 1, "archived": true }, doc! { "_id": 2, "board": 1, "order": 5 }],
+        ),
         ("roles", vec![doc! { "_id": "admin", "mine": 1 }]),
         ("lists", vec![doc! { "_id": 1, "name": "todo" }]),
         ("old", vec![doc! { "_id": 1 }]),
@@ -95,7 +104,7 @@ async fn is_upgraded(database: &mongodb::Database) {
         let stored = stored[collection].iter();
         stored.map(|raw| Document::try_from(raw).unwrap()).collect::<Vec<_>>()
     };
-    assert_eq!(documents("cards"), [doc! { "_id": 2, "board": 1 }]);
+    assert_eq!(documents("cards"), [doc! { "_id": 2, "board": 1, "position": 5 }]);
     // what was there is as it was
     let roles = [doc! { "_id": "admin", "mine": 1 }, doc! { "_id": "reader" }];
     assert_eq!(documents("roles"), roles);
@@ -127,8 +136,9 @@ async fn files_are_planned_and_applied_on_every_kind_of_server() {
 
         let run = gate.run().await;
         ended(&run, 0);
-        assert_eq!(descriptions(&plan)[..2], descriptions(&run)[..2]);
-        assert_eq!(descriptions(&run)[..2], ["Add 1 role(s)", "Delete 1 archived card(s)"]);
+        let said = ["Add 1 role(s)", "Delete 1 archived card(s)", "Give 1 card(s) a position"];
+        assert_eq!(descriptions(&run)[..3], said);
+        assert_eq!(descriptions(&plan)[..2], said[..2]);
         is_upgraded(&database).await;
         let after = db_hash(&database).await;
         ended(&gate.run().await, 0);

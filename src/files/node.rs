@@ -85,6 +85,30 @@ impl Node {
             }
         }
     }
+
+    /// The part of it that a path names, or as much of the path as there is: `set.0.$project` of a step.
+    pub(crate) fn at<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> Span {
+        let mut span = self.span.clone();
+        let mut node = self;
+        for part in path {
+            let next = match &node.value {
+                Value::Map(entries) => entries.iter().find(|entry| entry.key == part),
+                Value::List(items) => match part.parse().ok().and_then(|at: usize| items.get(at)) {
+                    Some(item) => {
+                        node = item;
+                        span = item.span.clone();
+                        continue;
+                    }
+                    None => None,
+                },
+                _ => None,
+            };
+            let Some(entry) = next else { break };
+            span = entry.at.clone();
+            node = &entry.node;
+        }
+        span
+    }
 }
 
 fn canonical_text(text: &str, out: &mut String) {

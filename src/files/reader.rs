@@ -3,6 +3,7 @@
 use mongodb::bson::Document;
 
 use crate::authoring::naming::collection_mistake;
+use crate::authoring::pipeline_mistakes;
 use crate::files::mistakes::{Mistakes, Source};
 use crate::files::node::{Entry, Node, Span, Value};
 use crate::files::values;
@@ -159,6 +160,20 @@ impl Reader<'_, '_> {
         let documents: Vec<Option<Document>> =
             items.iter().map(|item| self.document(item)).collect();
         documents.into_iter().collect()
+    }
+
+    /// Notes what is wrong with a filter or a pipeline, each where it is; `None` if something is.
+    pub(crate) fn of_server(
+        &mut self,
+        node: &Node,
+        mistakes: Vec<pipeline_mistakes::Mistake>,
+    ) -> Option<()> {
+        let right = mistakes.is_empty();
+        for mistake in mistakes {
+            let place = node.at(mistake.path.iter().map(String::as_str));
+            self.wrong(&place, mistake.reason, "");
+        }
+        right.then_some(())
     }
 
     pub(crate) fn fields<'n>(&mut self, node: &'n Node) -> Option<Fields<'n>> {

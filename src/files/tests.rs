@@ -25,6 +25,12 @@ conditions:
 - description: there is a board
   some: { collection: boards }
 steps:
+- update: cards
+  where: { position: { $exists: false } }          # exactly the documents of the old shape
+  set:                                             # an update pipeline; the server evaluates it
+  - $set: { position: { $ifNull: [ "$order", 0 ] } }
+  - $unset: order
+  report: "Give {n} card(s) a position"
 - seed: roles
   documents:
   - { _id: reader, level: 1, quota: 5000000000, share: 0.5, "on": true, none: null }
@@ -84,8 +90,8 @@ fn what_is_right_becomes_a_gate() {
     let (code, upgrades) = files.gate().unwrap().checked().unwrap();
     assert_eq!(code.to_string(), "1.4.0");
     let names: Vec<_> = upgrades.versions()[0].steps().map(|step| step.name()).collect();
-    assert_eq!(names[0], "1.1.0-positions, step 1: seed");
-    assert_eq!(names[5], "1.1.0-positions, step 6: drop");
+    assert_eq!(names[0], "1.1.0-positions, step 1: update");
+    assert_eq!(names[6], "1.1.0-positions, step 7: drop");
     assert_eq!(upgrades.versions()[0].conditions().count(), 3);
 }
 
@@ -210,6 +216,42 @@ fn every_mistake_of_every_file_is_told_where_it_is() {
     assert!(told[1].starts_with("1.2.0-b.yaml:3:54: "), "{told:?}");
     assert!(told[1].contains("takes it away"), "{told:?}");
     assert_eq!(told.len(), 2, "{told:?}");
+}
+
+/// What the library finds in filters and pipelines.
+#[test]
+fn what_the_server_would_not_take_is_told_at_its_key() {
+    let update = |filter: &str, set: &str| {
+        let text = format!(
+            "version: 1.1.0\ndescription: x\nsteps:\n- update: cards\n  where: {filter}\n  set: {set}\n"
+        );
+        let told = said(&files(GATE, &[("1.1.0-a.yaml", &text)]));
+        told.into_iter()
+            .map(|told| told.split(':').take(3).collect::<Vec<_>>().join(":"))
+            .collect::<Vec<String>>()
+    };
+    let old = "{ a: 1 }";
+    let new = "[ { $set: { a: 2 } } ]";
+    let none: [&str; 0] = [];
+    assert_eq!(update(old, new), none);
+    for (filter, set, place) in [
+        (old, "[ { $set: { _id: 1 } } ]", "6:20"),
+        (old, "[ { $unset: [ a, _id ] } ]", "6:25"),
+        (old, "[ { $set: { a: { $add: [ 1, { $rand: {} } ] } } } ]", "6:38"),
+        (old, "[ { $replaceWith: $b } ]", "6:12"),
+        (old, "[ { $project: { a: 1 } } ]", "6:12"),
+        (old, "[ { $lookup: { from: b } } ]", "6:12"),
+        (old, "[ { $set: 1 } ]", "6:12"),
+        (old, "[]", "6:8"),
+        (old, "{ $set: { a: 1 } }", "6:8"),
+        ("{}", new, "5:10"),
+        ("{ $and: [ { a: 1 }, { $where: x } ] }", new, "5:32"),
+        ("{ a: { $near: [ 0, 0 ] } }", new, "5:17"),
+        ("{ $expr: { $lt: [ $at, $$NOW ] } }", new, "5:33"),
+    ] {
+        let file = format!("1.1.0-a.yaml:{place}");
+        assert_eq!(update(filter, set), [file], "{filter} {set}");
+    }
 }
 
 #[test]
@@ -360,6 +402,7 @@ fn no_text_whatever_ends_in_a_panic() {
             assert!(!mistake.excerpt.contains('\u{2028}'), "seed {seed}");
         }
         match files.errors {
+            0 if files.version.is_none() => assert!(files.gate().is_err(), "seed {seed}"),
             0 => {
                 files.gate().unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
                 right += 1;

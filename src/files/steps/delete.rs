@@ -1,5 +1,6 @@
 //! `delete`: documents that go.
 
+use crate::authoring::pipeline_mistakes::of_filter;
 use crate::authoring::step::Step;
 use crate::authoring::transform::Transform;
 use crate::files::reader::Reader;
@@ -14,8 +15,11 @@ const DELETED: &str = "deleted";
 fn read(reader: &mut Reader<'_, '_>, step: &mut Written<'_>) -> Option<Step> {
     let collection = step.collection(reader);
     let expected = "which documents go: `where: { archived: true }`";
-    let filter = step.required(reader, "where", expected);
-    let filter = filter.and_then(|node| reader.document(node));
+    let filter_node = step.required(reader, "where", expected);
+    let filter = filter_node.and_then(|node| {
+        let filter = reader.document(node)?;
+        reader.of_server(node, of_filter(&filter)).map(|()| filter)
+    });
     let report = step.fields.optional("report");
     let report = report.map(|node| reader.report(node, &["n"]).map(str::to_owned));
     let name = step.name(reader);

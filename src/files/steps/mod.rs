@@ -1,7 +1,7 @@
 //! Kinds of steps, as files write them. A kind is one file; to add one, add its file, and its line in `kinds`.
 //!
 //! - `kinds`: the kinds, and how a step is told to be of one. `kind`: what each of them has.
-//! - `delete`: documents that go. `seed`: documents that must be there. `create_index`, `drop_index`, `validator`, `rename`, `drop`: commands.
+//! - `update`: a pipeline that the server evaluates. `delete`: documents that go. `seed`: documents that must be there. `create_index`, `drop_index`, `validator`, `rename`, `drop`: commands.
 
 mod create_index;
 mod delete;
@@ -11,4 +11,5 @@ mod kind;
 pub(crate) mod kinds;
 mod rename;
 mod seed;
+mod update;
 mod validator;

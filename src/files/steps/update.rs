@@ -1,0 +1,34 @@
+//! `update`: an update pipeline that the server evaluates.
+
+use crate::authoring::pipeline_mistakes::{LookUps, of_update, of_update_filter};
+use crate::authoring::step::Step;
+use crate::authoring::update::Update;
+use crate::files::reader::Reader;
+use crate::files::steps::kind::{Kind, Written};
+
+pub(super) const KIND: Kind = Kind { key: "update", read };
+
+fn read(reader: &mut Reader<'_, '_>, step: &mut Written<'_>) -> Option<Step> {
+    let collection = step.collection(reader);
+    let expected =
+        "exactly the documents of the old shape: `where: { position: { $exists: false } }`";
+    let filter_node = step.required(reader, "where", expected);
+    let filter = filter_node.and_then(|node| {
+        let filter = reader.document(node)?;
+        reader.of_server(node, of_update_filter(&filter)).map(|()| filter)
+    });
+    let expected = "an update pipeline: `set: [ { $set: { position: 0 } } ]`";
+    let set_node = step.required(reader, "set", expected);
+    let stages = set_node.and_then(|node| {
+        let stages = reader.documents(node)?;
+        reader.of_server(node, of_update(&stages, LookUps::None)).map(|()| stages)
+    });
+    let report = step.fields.optional("report");
+    let report = report.map(|node| reader.report(node, &["n"]).map(str::to_owned));
+    let name = step.name(reader);
+    let update = Update::new(collection?, filter?, stages?).named(name?);
+    match report {
+        Some(report) => Some(update.report(report?).into()),
+        None => Some(update.into()),
+    }
+}
