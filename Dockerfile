@@ -1,46 +1,60 @@
-# The gate's image: one static program, the certificate authorities, nothing else.
+# The images: one static program, the certificate authorities, nothing else.
 #
 #   docker build --build-arg DATALAB_VERSION=0.8.0 --tag datalab-upgrade:0.8.0 .
+#   docker build --target upgrade-gate --tag upgrade-gate:0.2.0 .
 #   docker buildx build --platform linux/amd64,linux/arm64 …
 #
-# RUST_IMAGE needs Rust, a C compiler and ca-certificates, for the platform that is built.
+# `datalab-upgrade` has datalab's upgrades in it; `upgrade-gate`, the stock image, reads an application's
+# upgrades from files. RUST_IMAGE needs Rust, a C compiler and ca-certificates, for the platform that is built.
 
 ARG RUST_IMAGE=docker.io/library/rust:1.95.0-slim-bookworm
 
 FROM ${RUST_IMAGE} AS build
 ARG PROFILE=release
-WORKDIR /src
-# Packed, the relative relocations take 4 kB instead of 227. A linker that cannot do it says so, and links.
-ENV RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs"
-# A named target, if only the machine's own: otherwise the flag would reach procedural macros, which
-# cannot be static.
-RUN rustc -vV | sed -n 's/^host: //p' >/triple
+# no folder leaves a trace in the programs: make release-check builds them in two
+ARG FOLDER=/src
+WORKDIR ${FOLDER}
+COPY release/compile /
 
 # The dependencies are a layer of their own, which only Cargo.toml and Cargo.lock change.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src/bin/datalab-upgrade \
+RUN for program in datalab-upgrade upgrade-gate; do \
+        mkdir -p "src/bin/$program" && echo 'fn main() {}' >"src/bin/$program/main.rs"; \
+    done \
     && : >src/lib.rs \
-    && echo 'fn main() {}' >src/bin/datalab-upgrade/main.rs \
-    && cargo build --locked --profile "$PROFILE" --target "$(cat /triple)" --bin datalab-upgrade
+    && /compile "$PROFILE" --bins \
+    && rm -r src
 
 COPY README.md ./
 COPY src src
 ARG DATALAB_VERSION=0.8.0
 # The copied files may be older than what was built from the empty ones.
-RUN touch src/lib.rs src/bin/datalab-upgrade/main.rs \
-    && DATALAB_VERSION="$DATALAB_VERSION" \
-        cargo build --locked --profile "$PROFILE" --target "$(cat /triple)" --bin datalab-upgrade \
-    && cp "target/$(cat /triple)/$PROFILE/datalab-upgrade" /datalab-upgrade
+RUN touch src/lib.rs src/bin/*/main.rs \
+    && DATALAB_VERSION="$DATALAB_VERSION" /compile "$PROFILE" --bins \
+    && cp target/*/"$PROFILE"/datalab-upgrade target/*/"$PROFILE"/upgrade-gate /
 
-FROM scratch
-ARG DATALAB_VERSION=0.8.0
-LABEL org.opencontainers.image.title="datalab-upgrade" \
-    org.opencontainers.image.description="Decides whether datalab may start on its MongoDB database, and upgrades the database first when told to" \
-    org.opencontainers.image.licenses="MIT" \
-    org.opencontainers.image.version="${DATALAB_VERSION}"
+FROM scratch AS base
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
-COPY --from=build /datalab-upgrade /
 # what src/process/allocator.rs would set: the program need not start itself again
 ENV GLIBC_TUNABLES=glibc.malloc.mmap_threshold=262144
 USER 65532:65532
+LABEL org.opencontainers.image.licenses="MIT" \
+    org.opencontainers.image.source="https://github.com/datalab-org/upgrade-gate"
+
+FROM base AS upgrade-gate
+# the crate's version
+ARG VERSION=0.2.0
+LABEL org.opencontainers.image.title="upgrade-gate" \
+    org.opencontainers.image.description="Decides whether an application may start on its MongoDB database, and applies upgrades from files to the database first when told to" \
+    org.opencontainers.image.version="${VERSION}"
+COPY --from=build /upgrade-gate /
+ENTRYPOINT ["/upgrade-gate"]
+
+# The last is what is built where no target is named.
+FROM base AS datalab-upgrade
+ARG DATALAB_VERSION=0.8.0
+LABEL org.opencontainers.image.title="datalab-upgrade" \
+    org.opencontainers.image.description="Decides whether datalab may start on its MongoDB database, and upgrades the database first when told to" \
+    org.opencontainers.image.version="${DATALAB_VERSION}"
+COPY --from=build /datalab-upgrade /
 ENTRYPOINT ["/datalab-upgrade"]

@@ -3,6 +3,8 @@
 # NAME TARFILE, where NAME is what pods say and changes with the contents.
 #
 #   image.sh                  the images of the end-to-end tests
+#   image.sh release FOLDER [ARGUMENT…]  the images that are released, as FOLDER/NAME.tar, with the profile
+#                             release; arguments are buildah's
 #   image.sh own-app FOLDER   the image of a program copied from examples/own-app, by its own Dockerfile,
 #                             written to FOLDER/image.tar
 #
@@ -12,7 +14,7 @@
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 export PATH=$PATH:/usr/sbin:/sbin
-: "${PROFILE:=e2e}"
+if [ "${1:-}" = release ]; then : "${PROFILE:=release}"; else : "${PROFILE:=e2e}"; fi
 images=$cache/images
 registry=${CARGO_HOME:-$HOME/.cargo}/registry
 mkdir -p "$images" "$cache/target" "$registry"
@@ -124,19 +126,39 @@ own_app() {
     printf 'localhost/own-app:1 %s\n' "$folder/image.tar"
 }
 
+# As they are released, from nothing: no target folder outside the build, and the same time in every file.
+released() {
+    local folder=$1 name
+    shift
+    mounts=("${mounts[@]:2}")
+    for name in datalab-upgrade upgrade-gate; do
+        build "localhost/release-$name" --timestamp "${SOURCE_DATE_EPOCH:-0}" --target "$name" "$@"
+        rm -f "$folder/$name.tar"
+        store push --quiet "localhost/release-$name" "oci-archive:$folder/$name.tar" >&2
+    done
+}
+
 all() {
     rust_image
     pause
     mongod
     build localhost/datalab-upgrade --file "$repository/Dockerfile"
+    build localhost/upgrade-gate --file "$repository/Dockerfile" --target upgrade-gate
     build localhost/gate-scenario --file "$here/Dockerfile" --target scenario
     build localhost/gate-lab --file "$here/Dockerfile" --target lab
     for name in pause gate-mongod; do printf 'localhost/%s:1 %s\n' "$name" "$images/$name.tar"; done
-    for name in datalab-upgrade gate-scenario gate-lab; do tar_of "$name"; done
+    for name in datalab-upgrade upgrade-gate gate-scenario gate-lab; do tar_of "$name"; done
 }
 
 case ${1:-} in
     "") locked images all ;;
+    release)
+        folder=$(cd "$2" && pwd)
+        shift 2
+        rust_image
+        pause
+        locked release released "$folder" "$@"
+        ;;
     own-app) locked images own_app "$(cd "$2" && pwd)" ;;
     *) die "unknown: $1" ;;
 esac
