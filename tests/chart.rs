@@ -24,5 +24,7 @@ mod parents;
 mod pods;
 #[path = "chart/rights.rs"]
 mod rights;
+#[path = "chart/upgrades.rs"]
+mod upgrades;
 #[path = "chart/values.rs"]
 mod values;

@@ -297,7 +297,8 @@ fn an_installation_and_an_upgrade_are_rendered_alike() {
 #[test]
 fn the_command_that_removes_what_hooks_leave_finds_all_of_it() {
     let uri = "mongodb: { uri: mongodb://host/db }";
-    let rendered = render(&format!("{uri}\nhooks: {{ onRollback: true }}\n"));
+    let files = "upgrades: { gate.yaml: 'app: a' }";
+    let rendered = render(&format!("{uri}\nhooks: {{ onRollback: true }}\n{files}\n"));
     let hooks: Vec<_> = rendered.0.iter().filter(|object| !hook(object).is_empty()).collect();
     let kinds: BTreeSet<_> =
         hooks.iter().map(|hook| text_at(hook, "/kind").to_lowercase()).collect();

@@ -6,7 +6,7 @@ use crate::folder::{Folder, copy};
 use crate::helm::{CHART, Release, env, name, pod, render, text_at};
 
 /// A chart with these dependencies besides the gate, which is called `gate`.
-fn chart(folder: &Folder, others: &str) {
+pub fn chart(folder: &Folder, others: &str) {
     let version = crate::values::chart()["version"].clone();
     folder.write(
         "Chart.yaml",
@@ -18,7 +18,7 @@ fn chart(folder: &Folder, others: &str) {
     copy(CHART.as_ref(), &folder.path().join("charts/upgrade-gate"));
 }
 
-fn deployment(name: &str, tag: &str, init: &str) -> String {
+pub fn deployment(name: &str, tag: &str, init: &str) -> String {
     format!(
         "apiVersion: apps/v1
 kind: Deployment
@@ -34,10 +34,10 @@ spec:
     )
 }
 
-const MINE: &str = "include \"upgrade-gate.initContainer\" .Subcharts.gate";
+pub const MINE: &str = "include \"upgrade-gate.initContainer\" .Subcharts.gate";
 
 /// What the guide shows under this name.
-fn shown(name: &str) -> String {
+pub fn shown(name: &str) -> String {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/helm.md");
     let page = std::fs::read_to_string(page).unwrap();
     let mark = format!("<!-- chart: {name} -->\n```yaml\n");

@@ -12,6 +12,7 @@ mod command;
 mod deploy;
 mod events;
 mod failing;
+mod files;
 mod gate;
 mod gitops;
 mod given_back;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         together::scenarios(),
         values::scenarios(),
         parents::scenarios(),
+        files::scenarios(),
     ];
     runner::run(scenarios.concat())
 }

@@ -43,6 +43,10 @@ names it uses (release or hook); mode.
 {{- if $app }}
 {{- $env = append $env (dict "name" "GATE_APP_VERSION" "value" $app) }}
 {{- end }}
+{{- /* said, although it is the default: an image that reads no files refuses it, and does not pass over them */}}
+{{- if $values.upgrades }}
+{{- $env = append $env (dict "name" "GATE_UPGRADES" "value" "/upgrades") }}
+{{- end }}
 {{- $timeout := ternary ($values.initContainer).timeout ($values.settings).timeout (eq .way "init") }}
 {{- $more := dict "GATE_TIMEOUT" $timeout }}
 {{- if eq .way "manual" }}
@@ -130,6 +134,7 @@ given to an init container that must not have it.
 {{- range include "upgrade-gate.settings" . | fromYamlArray }}
 {{- $_ := set $names (printf "GATE_%s" (snakecase . | upper)) (printf "settings.%s" .) }}
 {{- end }}
+{{- if .root.Values.upgrades }}{{ $_ := set $names "GATE_UPGRADES" "upgrades" }}{{ end }}
 {{- $_ := set $names "GATE_TIMEOUT" (ternary "initContainer.timeout" "settings.timeout" (eq .way "init")) }}
 {{- $_ := set $names "GATE_MODE" (ternary "initContainer.mode" "manual.mode" (eq .way "init")) }}
 {{- $prefix := ternary "" (printf "%s." .root.Chart.Name) (eq (toString .root.Chart.IsRoot) "true") }}
@@ -158,6 +163,9 @@ GATE_QUIESCE: quiesce.workloads
 GATE_QUIESCE_TIMEOUT: quiesce.timeout
 GATE_RESUME: quiesce.workloads
 GATE_SETTING_NAMES: the chart itself
+{{- if .Values.upgrades }}
+GATE_UPGRADES: upgrades
+{{- end }}
 {{- range include "upgrade-gate.settings" . | fromYamlArray }}
 GATE_{{ snakecase . | upper }}: settings.{{ . }}
 {{- end }}

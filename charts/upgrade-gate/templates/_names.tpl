@@ -66,9 +66,14 @@ app.kubernetes.io/component: upgrade-gate
 {{- toYaml $labels }}
 {{- end }}
 
-{{/* The version of the image, which is that of the application: datalab's only where the image is the chart's. */}}
+{{/*
+The version of the application: that of the image, which is datalab's only where the image is the chart's;
+the stock image belongs to no application.
+*/}}
 {{- define "upgrade-gate.version" -}}
-{{- include "upgrade-gate.labelValue" (include "upgrade-gate.tag" .) -}}
+{{- $version := include "upgrade-gate.tag" . -}}
+{{- if .Values.upgrades }}{{ $version = include "upgrade-gate.text" (list . "settings.appVersion" (.Values.settings).appVersion) }}{{ end -}}
+{{- include "upgrade-gate.labelValue" $version -}}
 {{- end }}
 
 {{/* A text as the value of a label: at most 63 characters of a few kinds. */}}

@@ -9,10 +9,13 @@
 {{/* The volumes that the init container needs, as a list, for an application's own pods. */}}
 {{- define "upgrade-gate.volumes" -}}
 {{- $gate := dict "from" . }}{{- include "upgrade-gate.resolve" $gate -}}
-{{- with include "upgrade-gate.volumesOf" $gate.root | fromYamlArray }}{{ toYaml . }}{{ end }}
+{{- with include "upgrade-gate.volumesOf" (list $gate.root "release") | fromYamlArray }}{{ toYaml . }}{{ end }}
 {{- end }}
 
+{{/* The volumes of a pod: (list . the set that it belongs to). */}}
 {{- define "upgrade-gate.volumesOf" -}}
+{{- $set := index . 1 }}
+{{- with index . 0 }}
 {{- $ca := (.Values.mongodb).ca | default dict }}
 {{- $volumes := list }}
 {{- if and $ca.secret $ca.configMap }}{{ fail "set only one of mongodb.ca.secret and mongodb.ca.configMap" }}{{ end }}
@@ -22,7 +25,12 @@
 {{- else if $ca.configMap }}
 {{- $volumes = append $volumes (dict "name" "mongodb-ca" "configMap" (dict "name" (tpl $ca.configMap .) "items" $items "optional" true)) }}
 {{- end }}
+{{- if .Values.upgrades }}
+{{- /* where it is missing, the gate says so; a pod that cannot start tells helm nothing */}}
+{{- $volumes = append $volumes (dict "name" "gate-upgrades" "configMap" (dict "name" (include "upgrade-gate.upgradesName" (list . $set)) "optional" true)) }}
+{{- end }}
 {{- concat $volumes (.Values.extraVolumes | default list) | toYaml }}
+{{- end }}
 {{- end }}
 
 {{- define "upgrade-gate.caPath" -}}
@@ -61,6 +69,9 @@ terminationMessagePolicy: FallbackToLogsOnError
 {{- if or (($values.mongodb).ca).secret (($values.mongodb).ca).configMap }}
 {{- $mounts = append $mounts (dict "name" "mongodb-ca" "mountPath" (dir (include "upgrade-gate.caPath" .root)) "readOnly" true) }}
 {{- end }}
+{{- if $values.upgrades }}
+{{- $mounts = append $mounts (dict "name" "gate-upgrades" "mountPath" "/upgrades" "readOnly" true) }}
+{{- end }}
 {{- if eq .way "status" }}
 {{- $mounts = append $mounts (dict "name" "gate-status" "mountPath" "/gate-status") }}
 {{- end }}
@@ -73,16 +84,21 @@ volumeMounts:
 {{- define "upgrade-gate.image" -}}
 {{- $image := .Values.image | default dict }}
 {{- $repository := include "upgrade-gate.text" (list . "image.repository" $image.repository) | default "ghcr.io/datalab-org/datalab-upgrade" }}
+{{- /* files are read by the stock image, unless another one is named */}}
+{{- if and .Values.upgrades (eq $repository "ghcr.io/datalab-org/datalab-upgrade") }}{{ $repository = "ghcr.io/datalab-org/upgrade-gate" }}{{ end }}
 {{- $tag := include "upgrade-gate.tag" . }}
 {{- if not (or $image.digest $tag) }}{{ printf "set image.tag or image.digest in global.upgradeGate.%s" .Chart.Name | fail }}{{ end }}
 {{- if $image.digest }}{{ $repository }}@{{ $image.digest }}{{ else }}{{ $repository }}:{{ $tag }}{{ end }}
 {{- end }}
 
-{{/* The image's tag; that of the chart where neither tag nor digest is set. */}}
+{{/*
+The image's tag. Where neither tag nor digest is set: the version of datalab, or, for upgrades from files,
+that of the stock image, which is the chart's.
+*/}}
 {{- define "upgrade-gate.tag" -}}
 {{- $image := .Values.image | default dict }}
 {{- $tag := include "upgrade-gate.text" (list . "image.tag" $image.tag) }}
-{{- if and (not $tag) (not $image.digest) }}{{ $tag = .Chart.AppVersion }}{{ end }}
+{{- if and (not $tag) (not $image.digest) }}{{ $tag = ternary .Chart.Version .Chart.AppVersion (not (not .Values.upgrades)) }}{{ end }}
 {{- $tag -}}
 {{- end }}
 
@@ -159,7 +175,7 @@ initContainers:
 {{- end }}
 containers:
   - {{ include "upgrade-gate.container" . | indent 4 | trim }}
-{{- $volumes := include "upgrade-gate.volumesOf" .root | fromYamlArray }}
+{{- $volumes := include "upgrade-gate.volumesOf" (list .root .set) | fromYamlArray }}
 {{- if $status }}{{ $volumes = append $volumes (dict "name" "gate-status" "emptyDir" dict) }}{{ end }}
 {{- if eq .way "job" }}
 {{- $volumes = concat $volumes (include "upgrade-gate.rendered" (list .root $hooks.volumes) | fromYamlArray) }}
