@@ -5,7 +5,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test matrix chaos manifests e2e compose own-app clients bench check readme pictures
+.PHONY: help setup demo test matrix chaos manifests e2e compose own-app clients bench check readme pictures release-check
 
 help: ## list these commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -30,8 +30,9 @@ endif
 chaos: setup ## the crash campaign; CHAOS_SECONDS=180 says how long
 	$(CARGO) test --locked --test chaos -- --nocapture
 
-manifests: setup ## the chart and deploy/ as Helm, kubectl and Compose read them; needs Go
-	tests/cluster/build.sh helm3 helm4 kube compose rules
+manifests: setup ## chart, deploy/ and workflows as Helm, kubectl, Compose, actionlint read them; needs Go
+	tests/cluster/build.sh helm3 helm4 kube compose rules actionlint
+	.cache/cluster/bin/actionlint
 	$(CARGO) test --locked --test chart --test deploy
 
 e2e: setup ## everything on a real Kubernetes, started here; ARGS=part of a name, see tests/cluster/run.sh
@@ -42,6 +43,9 @@ compose: setup ## deploy/compose.yaml on a Docker engine, started here; needs ro
 
 own-app: setup ## examples/own-app by the guide's commands, from the copy to its image; needs root
 	$(CARGO) test --locked --test own_app_image -- --nocapture
+
+release-check: setup ## a whole release, from the build to the installation; needs root, Go, Node, an hour cold
+	release/check
 
 # Node's packages go into the cache, not beside their list.
 clients: setup ## the tests of the helpers for programs, in Python and for Node; needs Node

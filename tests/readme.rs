@@ -1,6 +1,8 @@
 //! The front page and the guide say what the code says: their generated parts, and the files they name.
 
 mod support;
+#[path = "readme/support_table.rs"]
+mod support_table;
 #[path = "readme/versions.rs"]
 mod versions;
 

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::support::guide::{beside, pages};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -23,8 +25,15 @@ fn field(text: &str, name: &str) -> String {
 }
 
 #[test]
-fn one_version_is_that_of_crate_chart_and_changelog() {
-    assert_eq!(field(&text("charts/upgrade-gate/Chart.yaml"), "version"), VERSION);
+fn one_version_is_that_of_crate_chart_clients_and_changelog() {
+    for file in ["charts/upgrade-gate/Chart.yaml", "clients/python/pyproject.toml"] {
+        assert_eq!(field(&text(file), "version"), VERSION, "{file}");
+    }
+    for file in ["clients/node/package.json", "clients/node/package-lock.json"] {
+        let package: Value = serde_json::from_str(&text(file)).unwrap();
+        assert_eq!(package["version"], VERSION, "{file}");
+    }
+    assert_eq!(field(&text("Dockerfile"), "ARG VERSION"), VERSION);
     let newest =
         text("CHANGELOG.md").lines().find_map(|line| Some(line.strip_prefix("## [")?.to_owned()));
     assert_eq!(newest.unwrap().split(']').next(), Some(VERSION));
