@@ -1,5 +1,7 @@
 //! Upgrades from files: what `upgrade-gate` does with a directory, and what it says where the files are wrong.
 
+#[path = "files/schema.rs"]
+mod schema;
 mod support;
 
 use std::fs;
