@@ -38,6 +38,8 @@ mod visible;
 
 pub use authoring::command::{Command, CreateIndex};
 pub use authoring::condition::Condition;
+pub use authoring::copy::Copy;
+pub use authoring::delete::Delete;
 pub use authoring::derived::derived_object_id;
 pub use authoring::edit::Edits;
 pub use authoring::handle::{Find, Handle};

@@ -188,9 +188,14 @@ fn table() -> BTreeMap<String, [Vec<String>; 2]> {
 }
 
 /// An upgrade of the scenario application, with the kinds of its steps and their collections.
-const STEPS: [(&str, &[(&str, &str)]); 14] = [
+const STEPS: [(&str, &[(&str, &str)]); 16] = [
     ("strict", &[("condition", "tasks"), ("transform", "things")]),
     ("evaluate", &[("update", "things")]),
+    (
+        "move_out",
+        &[("copy", "things"), ("into of a copy", "blocks"), ("then_delete of a copy", "things")],
+    ),
+    ("discard", &[("delete", "things")]),
     ("pin", &[("transform", "things"), ("look-up of a transform", "people")]),
     ("extract", &[("transform", "things"), ("inserts_into of a transform", "blocks")]),
     ("singleton", &[("transaction", "auxiliary")]),

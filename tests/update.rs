@@ -3,6 +3,9 @@
 
 mod support;
 
+#[path = "update/copies.rs"]
+mod copies;
+
 use std::time::Duration;
 
 use mongodb::Database;

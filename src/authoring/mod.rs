@@ -2,7 +2,7 @@
 //!
 //! - `table`: the upgrades of an application, by version. `upgrade`: one of them. `step`: one of its steps; `step_kind`:
 //!   what every kind of step says of itself.
-//! - `transform`, `update`, `seed`, `transaction`, `command`: one kind of step each. `condition`: what must hold before.
+//! - `transform`, `update`, `copy`, `delete`, `seed`, `transaction`, `command`: one kind of step each. `condition`: what must hold before.
 //! - `editor`: where a transform's edits come from. `edit`: what it does to one document. `lookup`: what it looks up
 //!   for it.
 //! - `pipeline`: what the server evaluates of one document. `pipeline_mistakes`: what it must not hold.
@@ -13,6 +13,8 @@
 pub(crate) mod collections;
 pub(crate) mod command;
 pub(crate) mod condition;
+pub(crate) mod copy;
+pub(crate) mod delete;
 pub(crate) mod derived;
 pub(crate) mod edit;
 pub(crate) mod editor;

@@ -24,6 +24,19 @@ pub(crate) enum Makes {
         /// The counter of the documents that were changed.
         counter: &'static str,
     },
+    /// Documents of another collection.
+    Others {
+        /// The counter of the documents that are made.
+        counter: &'static str,
+        sources: Sources,
+    },
+}
+
+/// Whether a document stays of which others are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sources {
+    Kept,
+    Deleted,
 }
 
 impl Pipeline {
@@ -84,6 +97,26 @@ fn referred(value: &Bson, is_path: bool, fields: &mut BTreeSet<String>) -> bool 
     }
 }
 
+/// The top-level fields that a filter asks about; `None` if that may be any.
+pub(crate) fn fields_of_filter(filter: &Document) -> Option<BTreeSet<String>> {
+    let mut fields = BTreeSet::new();
+    for (key, value) in filter {
+        match (key.as_str(), value) {
+            ("$and" | "$or" | "$nor", Bson::Array(parts)) => {
+                for part in parts {
+                    fields.extend(fields_of_filter(part.as_document()?)?);
+                }
+            }
+            ("$expr", value) if referred(value, false, &mut fields) => {}
+            (operator, _) if operator.starts_with('$') => return None,
+            (path, _) => {
+                fields.insert(top(path));
+            }
+        }
+    }
+    Some(fields)
+}
+
 /// A description with a count in the place of `{n}`.
 pub(crate) fn counted(description: &Name, n: u64) -> String {
     description.replace("{n}", &n.to_string())
@@ -98,6 +131,18 @@ mod tests {
     fn fields(stages: Vec<Document>) -> Option<Vec<String>> {
         let pipeline = Pipeline { stages, makes: Makes::Itself { counter: "n" } };
         Some(pipeline.fields()?.into_iter().collect())
+    }
+
+    #[test]
+    fn the_fields_that_a_filter_asks_about_are_known_from_it() {
+        let filter = doc! {
+            "a.b": 1,
+            "$or": [{ "c": { "$gt": 1 } }, { "$expr": { "$eq": ["$d.e", "$f"] } }],
+        };
+        let fields = fields_of_filter(&filter).unwrap();
+        assert!(fields.iter().eq(["a", "c", "d", "f"]), "{fields:?}");
+        assert_eq!(fields_of_filter(&doc! { "$expr": { "$eq": ["$$ROOT", 1] } }), None);
+        assert_eq!(fields_of_filter(&doc! { "$jsonSchema": {} }), None);
     }
 
     #[test]

@@ -68,7 +68,6 @@ pub(crate) fn of_update(pipeline: &[Document], look_ups: LookUps) -> Vec<Mistake
 }
 
 /// What is wrong with the pipeline of a copy.
-#[cfg_attr(not(test), expect(dead_code, reason = "a step that copies comes next"))]
 pub(crate) fn of_copy(pipeline: &[Document]) -> Vec<Mistake> {
     let mut mistakes = Mistakes::default();
     for (position, stage) in pipeline.iter().enumerate() {

@@ -5,6 +5,8 @@ use derive_more::From;
 use crate::authoring::collections::Collections;
 use crate::authoring::command::kind::CommandKind;
 use crate::authoring::command::{Command, CreateIndex};
+use crate::authoring::copy::Copy;
+use crate::authoring::delete::Delete;
 use crate::authoring::naming::collection_mistake;
 use crate::authoring::seed::Seed;
 use crate::authoring::step_kind::StepKind;
@@ -22,6 +24,10 @@ pub enum Step {
     Transform(Transform),
     /// Documents of one collection become what a pipeline makes of them.
     Update(Update),
+    /// Documents that a pipeline makes of those of another collection.
+    Copy(Copy),
+    /// Documents that are deleted.
+    Delete(Delete),
     /// Documents that must be there.
     Seed(Seed),
     /// Free code in one transaction.
@@ -42,6 +48,8 @@ impl Step {
         match self {
             Step::Transform(step) => step,
             Step::Update(step) => step,
+            Step::Copy(step) => step,
+            Step::Delete(step) => step,
             Step::Seed(step) => step,
             Step::Transaction(step) => step,
             Step::Command(step) => step,
@@ -104,6 +112,15 @@ impl Step {
         match self {
             Step::Command(command) => command.is_named(),
             _ => true,
+        }
+    }
+
+    /// The step as a transform by a function, which can be called on documents that no collection holds yet.
+    pub(crate) fn called(&self) -> Option<&Transform> {
+        match self {
+            Step::Transform(step) => Some(step),
+            Step::Delete(step) => Some(&step.transform),
+            _ => None,
         }
     }
 

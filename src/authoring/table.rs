@@ -200,15 +200,19 @@ impl Upgrades {
     }
 }
 
-/// A step that needs a collection which an earlier step of its version took away, and none brought back: its position,
-/// and what is wrong.
+/// A step that cannot come after an earlier one of its version: its position, and what is wrong. It needs a collection
+/// which that took away, and none brought back; or it deletes from one that a copy reads, and would delete what is not
+/// copied where old code still writes.
 pub(crate) fn missing_mistake<'a>(
     steps: impl Iterator<Item = &'a Step>,
 ) -> Option<(usize, String)> {
     let mut gone: HashMap<String, String> = HashMap::new();
+    let mut copied: HashMap<&str, String> = HashMap::new();
     for (position, step) in steps.enumerate() {
         let (needs, verb) = match step {
-            Step::Transform(_) | Step::Update(_) => (step.reads(), "reads"),
+            Step::Transform(_) | Step::Update(_) | Step::Copy(_) | Step::Delete(_) => {
+                (step.reads(), "reads")
+            }
             _ => (step.gone().into_iter().collect(), "needs"),
         };
         if let Some((name, by)) = needs.iter().find_map(|name| gone.get_key_value(*name)) {
@@ -218,6 +222,23 @@ pub(crate) fn missing_mistake<'a>(
                 step.name()
             );
             return Some((position, mistake));
+        }
+        match step {
+            Step::Copy(copy) => {
+                copied.insert(&copy.transform.collection, step.name());
+            }
+            Step::Delete(delete) => {
+                let collection = &*delete.transform.collection;
+                if let Some(copy) = copied.get(collection) {
+                    let mistake = format!(
+                        "step \"{}\" deletes from {collection}, which the earlier step \"{copy}\" copies: let \
+                         the copy delete its sources, or delete them in a later version",
+                        step.name()
+                    );
+                    return Some((position, mistake));
+                }
+            }
+            _ => {}
         }
         for name in step.collections() {
             gone.remove(name);

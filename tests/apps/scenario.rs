@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use upgrade_gate::bson::{Bson, Document, RawBsonRef, RawDocument, doc, rawdoc};
 use upgrade_gate::mongodb::Client;
 use upgrade_gate::{
-    ActionType, Command, Condition, Edits, Found, Gate, Handle, Keys, Lookup, Seed, StepError,
-    Transaction, Transform, Update, Upgrade, UpgradeAction,
+    ActionType, Command, Condition, Copy, Delete, Edits, Found, Gate, Handle, Keys, Lookup, Seed,
+    StepError, Transaction, Transform, Update, Upgrade, UpgradeAction,
 };
 
 fn main() -> ExitCode {
@@ -55,6 +55,11 @@ fn upgrade(version: &str, name: &str) -> Upgrade {
             )
             .report("Move {n} field(s) a to b"),
         ),
+        "move_out" => new("things become blocks").step(
+            Copy::new("things", doc! {}, [doc! { "$set": { "from": "things" } }], "blocks")
+                .then_delete(),
+        ),
+        "discard" => new("no things").step(Delete::new("things", doc! {})),
         // depends on the results of move_field
         "twice" => new("write twice b in things").step(
             Transform::new("things", twice)

@@ -9,7 +9,7 @@ use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocument, RawDocumentBuf, do
 use mongodb::{ClientSession, Database};
 
 use crate::authoring::editor::Answer;
-use crate::authoring::pipeline::{Makes, Pipeline};
+use crate::authoring::pipeline::{Makes, Pipeline, Sources};
 use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::documents::edited::id_bytes;
@@ -23,17 +23,23 @@ use crate::server::stop::RunError;
 const MOST: usize = 500;
 const BYTES: usize = 4 * 1024 * 1024;
 
+const NO_ID: &str = "the pipeline makes a document of it that has no _id: give it one that depends on its source alone";
+
+const NOTHING_LEFT: &str = "the pipeline makes no document of it, so that nothing would be left once it is deleted: leave such \
+                            documents out of the filter, or delete them by a step of its own";
+
 /// Has the server evaluate a pipeline for stored documents, each as it is at that moment.
 pub(crate) struct Evaluated {
     pipeline: Arc<Pipeline>,
 }
 
 /// What the server says of some documents.
+#[derive(Default)]
 struct Evaluation {
     /// The documents as they were.
     before: Vec<RawDocumentBuf>,
-    /// What comes out for them, in order.
-    after: Vec<RawDocumentBuf>,
+    /// What comes out for them, in order, each with how many documents came before it.
+    after: Vec<(usize, RawDocumentBuf)>,
     /// One of them that would still match.
     still: Option<RawDocumentBuf>,
 }
@@ -41,6 +47,46 @@ struct Evaluation {
 impl Evaluated {
     pub(crate) fn new(pipeline: Arc<Pipeline>) -> Self {
         Evaluated { pipeline }
+    }
+
+    /// The stages that make of each document what it becomes.
+    fn becomes(&self, transform: &Transform) -> Vec<Document> {
+        let with = |last: Vec<Document>| -> Vec<Document> {
+            self.pipeline.stages.iter().cloned().chain(last).collect()
+        };
+        let still = with(vec![
+            doc! { "$match": transform.filter.clone() },
+            doc! { "$limit": 1 },
+            doc! { "$project": { "_id": 1 } },
+        ]);
+        let named = |name: &str| -> Document {
+            doc! { "$map": { "input": format!("${name}"), "in": { name: "$$this" } } }
+        };
+        let all = ["before", "after", "still"].map(named).map(Bson::from).to_vec();
+        vec![
+            doc! { "$facet": { "before": [], "after": with(vec![]), "still": still } },
+            doc! { "$project": { "all": { "$concatArrays": all } } },
+        ]
+    }
+
+    /// The stages that follow each document with what is made of it.
+    fn others(&self, transform: &Transform) -> Vec<Document> {
+        let source = "upgrade_gate_source";
+        let mut made = vec![doc! { "$limit": 1 }, doc! { "$replaceWith": format!("$${source}") }];
+        made.extend(self.pipeline.stages.iter().cloned());
+        let look_up = doc! {
+            "from": &*transform.collection,
+            "let": { source: "$before" },
+            "pipeline": made,
+            "as": "after",
+        };
+        let after = doc! { "$map": { "input": "$after", "in": { "after": "$$this" } } };
+        vec![
+            doc! { "$sort": { "_id": 1 } },
+            doc! { "$replaceWith": { "before": "$$ROOT" } },
+            doc! { "$lookup": look_up },
+            doc! { "$project": { "all": { "$concatArrays": [[{ "before": "$before" }], after] } } },
+        ]
     }
 
     /// The aggregation for these documents. Before and after come from one reading of each.
@@ -60,25 +106,13 @@ impl Evaluated {
         let both = RawArrayBuf::from_iter([rawdoc! { "_id": { "$in": ids } }, filter]);
         let mut stages = RawArrayBuf::new();
         stages.push(rawdoc! { "$match": { "$and": both } });
-        let with = |last: Vec<Document>| -> Vec<Document> {
-            self.pipeline.stages.iter().cloned().chain(last).collect()
+        let mut evaluated = match self.pipeline.makes {
+            Makes::Itself { .. } => self.becomes(transform),
+            Makes::Others { .. } => self.others(transform),
         };
-        let still = with(vec![
-            doc! { "$match": transform.filter.clone() },
-            doc! { "$limit": 1 },
-            doc! { "$project": { "_id": 1 } },
-        ]);
-        let facets = doc! { "before": [], "after": with(vec![]), "still": still };
-        let named = |name: &str| -> Document {
-            doc! { "$map": { "input": format!("${name}"), "in": { name: "$$this" } } }
-        };
-        let all = ["before", "after", "still"].map(named).map(Bson::from).to_vec();
-        for stage in [
-            doc! { "$facet": facets },
-            doc! { "$project": { "all": { "$concatArrays": all } } },
-            doc! { "$unwind": "$all" },
-            doc! { "$replaceRoot": { "newRoot": "$all" } },
-        ] {
+        evaluated.push(doc! { "$unwind": "$all" });
+        evaluated.push(doc! { "$replaceRoot": { "newRoot": "$all" } });
+        for stage in evaluated {
             stages.push(RawDocumentBuf::try_from(&stage)?);
         }
         let mut command = rawdoc! {
@@ -101,14 +135,16 @@ impl Evaluated {
         place: In,
     ) -> Result<Evaluation, RunError> {
         let command = self.command(transform, documents, place)?;
-        let mut evaluation = Evaluation { before: vec![], after: vec![], still: None };
+        let mut evaluation = Evaluation::default();
         for answer in query(database, session, command).await? {
             for field in &answer {
                 let (name, value) = field?;
                 let Some(document) = value.as_document() else { continue };
                 match name.as_str() {
                     "before" => evaluation.before.push(document.to_owned()),
-                    "after" => evaluation.after.push(document.to_owned()),
+                    "after" => {
+                        evaluation.after.push((evaluation.before.len(), document.to_owned()));
+                    }
                     _ => evaluation.still = Some(document.to_owned()),
                 }
             }
@@ -171,23 +207,14 @@ impl AskedEditor for Evaluated {
         if let Some(still) = evaluation.still {
             return Err(still_matches(upgrade, transform, &still));
         }
-        let Evaluation { before, after, .. } = evaluation;
-        if before.len() != after.len() {
-            return Err(Failure::bug("the server answered fewer documents than it read").into());
-        }
-        let mut made: HashMap<Vec<u8>, (RawDocumentBuf, RawDocumentBuf)> = HashMap::new();
-        for pair in before.into_iter().zip(after) {
-            made.insert(id_bytes(&pair.0), pair);
-        }
-        let Makes::Itself { counter } = self.pipeline.makes;
+        let mut made = match self.pipeline.makes {
+            Makes::Itself { counter } => becomes(evaluation, counter)?,
+            Makes::Others { counter, sources } => others(evaluation, transform, counter, sources),
+        };
         let answers = documents.iter().map(|document| match made.remove(&id_bytes(document)) {
-            Some((before, after)) => Answer {
-                onto: (before != *document).then_some(before),
-                becomes: Some(after),
-                counts: vec![(counter.into(), 1)],
-                verified: true,
-                ..Answer::default()
-            },
+            Some((before, answer)) => {
+                Answer { onto: (before != *document).then_some(before), verified: true, ..answer }
+            }
             // it is gone, or does not match any more
             None => Answer { verified: true, ..Answer::default() },
         });
@@ -197,4 +224,52 @@ impl AskedEditor for Evaluated {
     async fn end(self: Box<Self>) -> Result<(), RunError> {
         Ok(())
     }
+}
+
+/// The answers by the `_id` of their documents, each with its document as it was.
+type Made = HashMap<Vec<u8>, (RawDocumentBuf, Answer)>;
+
+/// Each document becomes what came out for it.
+fn becomes(evaluation: Evaluation, counter: &'static str) -> Result<Made, RunError> {
+    let Evaluation { before, after, .. } = evaluation;
+    if before.len() != after.len() {
+        return Err(Failure::bug("the server answered other documents than it read").into());
+    }
+    let answers = before.into_iter().zip(after).map(|(before, (_, after))| {
+        let counts = vec![(counter.into(), 1)];
+        let answer = Answer { becomes: Some(after), counts, ..Answer::default() };
+        (id_bytes(&before), (before, answer))
+    });
+    Ok(answers.collect())
+}
+
+/// What came out for each document is added to the other collection.
+fn others(
+    evaluation: Evaluation,
+    transform: &Transform,
+    counter: &'static str,
+    sources: Sources,
+) -> Made {
+    let Evaluation { before, after, .. } = evaluation;
+    let into = transform.inserts_into.first().cloned().unwrap_or_default();
+    let mut after = after.into_iter().peekable();
+    let mut made = Made::new();
+    for (position, before) in before.into_iter().enumerate() {
+        let mut answer = Answer::default();
+        while let Some((_, document)) = after.next_if(|(after, _)| *after == position + 1) {
+            if !matches!(document.get("_id"), Ok(Some(_))) {
+                answer.refuse = Some(NO_ID.to_owned());
+            }
+            answer.inserts.push((into.clone(), document));
+        }
+        answer.counts = vec![(counter.into(), answer.inserts.len() as u64)];
+        if sources == Sources::Deleted {
+            answer.delete = true;
+            if answer.inserts.is_empty() {
+                answer.refuse = Some(NOTHING_LEFT.to_owned());
+            }
+        }
+        made.insert(id_bytes(&before), (before, answer));
+    }
+    made
 }

@@ -48,9 +48,8 @@ impl<'a> Chain<'a> {
         steps: &[(&'a VersionUpgrade, &'a Step)],
         begun: Option<&Step>,
     ) -> Option<Self> {
-        let ((upgrade, Step::Transform(transform)), earlier) = steps.split_last()? else {
-            return None;
-        };
+        let ((upgrade, last), earlier) = steps.split_last()?;
+        let transform = last.called()?;
         let own = &*transform.collection;
         let mut links = Vec::new();
         for (position, (upgrade, step)) in earlier.iter().enumerate() {
@@ -61,8 +60,8 @@ impl<'a> Chain<'a> {
             if !writes.contains(&own) {
                 continue;
             }
-            links.push(match step {
-                Step::Transform(link)
+            links.push(match (step, step.called()) {
+                (_, Some(link))
                     if link.collection == own
                         && !link.inserts_into_itself()
                         && (link.convergent
@@ -74,7 +73,7 @@ impl<'a> Chain<'a> {
                     Link::Transform(upgrade, link)
                 }
                 // which of its documents are missing can be read from the database only if no earlier step deletes any
-                Step::Seed(seed) if !links.iter().any(deletes) => Link::Seed(upgrade, seed),
+                (Step::Seed(seed), _) if !links.iter().any(deletes) => Link::Seed(upgrade, seed),
                 _ => return None,
             });
         }

@@ -1,11 +1,15 @@
 //! How each kind of step is done on a server: one file a kind.
 //!
-//! - `transform`, `update`, `seed`, `transaction`, `command`: the kinds. `kind`: what each of them does. `lifetime`: how long the
+//! - `transform`, `update`, `copy`, `delete`, `seed`, `transaction`, `command`: the kinds. `passes`: over what the server
+//!   evaluates. `kind`: what each of them does. `lifetime`: how long the
 //!   server lets a transaction live.
 
 mod command;
+mod copy;
+mod delete;
 pub(crate) mod kind;
 pub(crate) mod lifetime;
+mod passes;
 mod seed;
 mod transaction;
 pub(crate) mod transform;
@@ -19,6 +23,8 @@ pub(crate) fn work_of(step: &Step) -> &dyn StepWork {
     match step {
         Step::Transform(step) => step,
         Step::Update(step) => step,
+        Step::Copy(step) => step,
+        Step::Delete(step) => step,
         Step::Seed(step) => step,
         Step::Transaction(step) => step,
         Step::Command(step) => step,

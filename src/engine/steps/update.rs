@@ -13,25 +13,24 @@ use crate::authoring::transform::Transform;
 use crate::authoring::update::{UPDATED, Update};
 use crate::engine::author::refused;
 use crate::engine::context::Context;
-use crate::engine::documents::edited::{Purpose, Sizes, TRANSACTION_BYTES, last, place};
+use crate::engine::documents::edited::{Sizes, TRANSACTION_BYTES, last, place};
 use crate::engine::documents::evaluate::{self, Source, Survey, survey};
 use crate::engine::documents::find::{self, In, SIZE, check_id};
-use crate::engine::documents::reader::Reader;
 use crate::engine::documents::unfit::still_matches;
 use crate::engine::failing::{at, closed, failed_step, write_failure};
 use crate::engine::preflight::estimate::{Estimate, Known};
 use crate::engine::preflight::scan::all_of;
 use crate::engine::steps::kind::{Extent, PreflightContext, StepWork};
-use crate::engine::steps::transform::{batch_in_transaction, edit_guarded, not_swept};
+use crate::engine::steps::passes::{Note, first, late, now, pass_as_transform};
+use crate::engine::steps::transform::not_swept;
 use crate::engine::transact::{PATIENCE, abort, commit_with_record};
 use crate::engine::work::{Work, base, needed};
 use crate::process::action::{ActionType, UpgradeAction};
-use crate::process::checkpoint::Point;
 use crate::process::progress::Progress;
 use crate::record::document::Record;
-use crate::record::journal::{Done, Position};
+use crate::record::journal::Done;
 use crate::server::answer::write_errors;
-use crate::server::connection::{self, Deployment};
+use crate::server::connection::Deployment;
 use crate::server::stop::RunError;
 
 /// How often what matches again is updated again, before the step is given up.
@@ -40,9 +39,6 @@ const AGAIN: u32 = 3;
 /// The size from which documents may be too large for the guarded edits of a standalone server, which is then found out
 /// for each of them.
 const LARGE: usize = 4 * 1024 * 1024;
-
-/// What a part of a pass makes of the record: what was done, and the `_id` after which the next part begins.
-type Note<'a> = &'a dyn Fn(&Record, &Done, Option<&Bson>) -> Record;
 
 #[async_trait(?Send)]
 impl StepWork for Update {
@@ -148,15 +144,7 @@ impl StepWork for Update {
         let collection = &self.transform.collection;
         let mut progress =
             Progress::new(&upgrade.version, &upgrade.description(), collection, documents);
-        let writer = &context.writer;
-        let first = |stored: &Record, done: &Done, last: Option<&Bson>| {
-            stored.advanced(writer, |journal| {
-                journal.count(done);
-                if let Some(after) = last.cloned() {
-                    journal.position = Some(Position { after });
-                }
-            })
-        };
+        let first = first(&context.writer);
         self.pass(work, upgrade, after, &first, &mut progress).await?;
         progress.finish();
         self.prove(work, upgrade, step).await?;
@@ -169,10 +157,7 @@ impl StepWork for Update {
         upgrade: &VersionUpgrade,
         position: usize,
     ) -> Result<(), RunError> {
-        let writer = &work.context.writer;
-        let late = |stored: &Record, done: &Done, _: Option<&Bson>| {
-            stored.advanced(writer, |journal| journal.count_late(position, done))
-        };
+        let late = late(&work.context.writer, position);
         self.take_again(work, upgrade, &late).await.map(drop)
     }
 
@@ -309,7 +294,7 @@ impl Update {
     ) -> Result<u64, RunError> {
         match work.session.is_some() && self.is_plain() {
             true => self.pass_by_ids(work, upgrade, after, note, progress).await,
-            false => self.pass_as_transform(work, upgrade, after, note, progress).await,
+            false => pass_as_transform(work, upgrade, &self.transform, after, note, progress).await,
         }
     }
 
@@ -482,67 +467,6 @@ impl Update {
         };
         context.retry(reading).await
     }
-
-    /// Writes what the server evaluates like the edits of a transform.
-    async fn pass_as_transform(
-        &self,
-        work: &mut Work<'_>,
-        upgrade: &VersionUpgrade,
-        mut after: Option<Bson>,
-        note: Note<'_>,
-        progress: &mut Progress,
-    ) -> Result<u64, RunError> {
-        let (context, transform) = (work.context, &self.transform);
-        let purpose = if work.session.is_some() { Purpose::Write } else { Purpose::Guarded };
-        let mut reader = Reader::new(context, upgrade, transform, purpose, after.clone());
-        reader.refresh().await?;
-        let mut changed = 0;
-        loop {
-            reader.seek(after.clone());
-            let n = if work.session.is_some() {
-                let batch = reader.next().await?;
-                after.clone_from(&batch.last);
-                match batch.edited.is_empty() {
-                    true => 0,
-                    false => {
-                        let (done, last) =
-                            batch_in_transaction(work, upgrade, transform, &batch, note).await?;
-                        after = last;
-                        done.documents
-                    }
-                }
-            } else {
-                let mut done = Done::default();
-                let place = after.as_ref();
-                let ended =
-                    edit_guarded(context, upgrade, transform, place, &mut reader, &mut done).await;
-                context.reached(Point::Edited).await;
-                let stored = base(work.stored.as_ref(), None)?;
-                let last = match ended {
-                    Ok(last) => last,
-                    Err(error) => {
-                        // what was written all the same counts
-                        if done.documents > 0 {
-                            let _ = work.compare_and_set(note(&stored, &done, None)).await;
-                        }
-                        return Err(error);
-                    }
-                };
-                if done.documents > 0 {
-                    work.compare_and_set(note(&stored, &done, last.as_ref())).await?;
-                    context.reached(Point::Committed).await;
-                }
-                after = last;
-                done.documents
-            };
-            changed += n;
-            progress.advance(n);
-            context.activity.moved();
-            if after.is_none() {
-                return Ok(changed);
-            }
-        }
-    }
 }
 
 /// What updating so many documents comes to.
@@ -559,13 +483,4 @@ fn part(documents: &[RawDocumentBuf], tried: u32) -> usize {
         bytes <= TRANSACTION_BYTES
     });
     fits.count().max(1).min(documents.len())
-}
-
-/// The time up to which a reading has to see all that was written, to see what is there now.
-async fn now(context: &Context, transform: &Transform) -> Result<Option<Timestamp>, RunError> {
-    let asking = || {
-        let time = connection::operation_time(context.database(), &transform.collection);
-        context.stop.guard(time)
-    };
-    context.retry(async || asking().await).await
 }
