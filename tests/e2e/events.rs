@@ -8,15 +8,15 @@ use super::gate::{merged, scenario};
 use super::lab;
 use super::manual::{by_hand, ended};
 use super::quiesce;
-use super::runner::{BOTH, Scenario, scenario};
+use super::runner::{BOTH, FOUR, Scenario, THREE, scenario};
 use super::world::{World, report};
 
 pub fn scenarios() -> Vec<Scenario> {
     vec![
-        scenario!(BOTH, describe_job_tells_the_story_of_the_hook),
+        scenario!(FOUR, describe_job_tells_the_story_of_the_hook),
         scenario!(BOTH, a_workload_that_a_first_install_has_not_got_yet_is_told),
-        scenario!(BOTH, an_init_container_tells_its_pod),
-        scenario!(BOTH, events_that_nobody_may_write_cost_one_warning),
+        scenario!(FOUR, an_init_container_tells_its_pod),
+        scenario!(THREE, events_that_nobody_may_write_cost_one_warning),
     ]
 }
 

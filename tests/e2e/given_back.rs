@@ -6,7 +6,7 @@ use super::gate::merged;
 use super::lingering::beside;
 use super::manual::{by_hand, ended};
 use super::quiesce::*;
-use super::runner::{BOTH, Scenario, scenario};
+use super::runner::{BOTH, FOUR, Scenario, scenario};
 use super::world::{World, report};
 
 pub fn scenarios() -> Vec<Scenario> {
@@ -15,7 +15,7 @@ pub fn scenarios() -> Vec<Scenario> {
         scenario!(BOTH, a_rollback_gives_back_what_a_dead_gate_stopped),
         scenario!(BOTH, resume_leaves_what_somebody_set_meanwhile),
         scenario!(BOTH, an_ordinary_job_that_upgraded_brings_the_pods_back),
-        scenario!(BOTH, a_job_by_hand_that_upgraded_brings_the_pods_back),
+        scenario!(FOUR, a_job_by_hand_that_upgraded_brings_the_pods_back),
     ]
 }
 

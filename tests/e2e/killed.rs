@@ -3,13 +3,13 @@
 use serde_json::Value;
 
 use super::middle;
-use super::runner::{BOTH, Scenario, scenario};
+use super::runner::{BOTH, FOUR, Scenario, THREE, scenario};
 use super::world::{World, report};
 
 pub fn scenarios() -> Vec<Scenario> {
     vec![
-        scenario!(BOTH, an_upgrade_whose_pod_is_deleted_by_force_goes_on),
-        scenario!(BOTH, an_upgrade_whose_container_the_runtime_kills_goes_on),
+        scenario!(FOUR, an_upgrade_whose_pod_is_deleted_by_force_goes_on),
+        scenario!(THREE, an_upgrade_whose_container_the_runtime_kills_goes_on),
         scenario!(BOTH, an_upgrade_that_the_deadline_ends_goes_on_with_the_same_command),
         scenario!(BOTH, an_upgrade_left_by_ctrl_c_goes_on_with_the_same_command),
     ]

@@ -8,13 +8,13 @@ use super::command::required;
 use super::gate::merged;
 use super::guide::Operator;
 use super::quiesce::*;
-use super::runner::{BOTH, Scenario, scenario};
+use super::runner::{BOTH, FOUR, Scenario, THREE, scenario};
 use super::world::World;
 
 pub fn scenarios() -> Vec<Scenario> {
     vec![
-        scenario!(BOTH, pods_that_are_over_do_not_count_however_long_they_stay),
-        scenario!(BOTH, an_ordered_stateful_set_that_is_stuck_is_freed_by_what_the_report_says),
+        scenario!(THREE, pods_that_are_over_do_not_count_however_long_they_stay),
+        scenario!(FOUR, an_ordered_stateful_set_that_is_stuck_is_freed_by_what_the_report_says),
         scenario!(BOTH, a_stateful_set_is_stopped_and_comes_back),
     ]
 }

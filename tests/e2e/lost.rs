@@ -10,17 +10,17 @@ use super::guide::Operator;
 use super::manual::{by_hand, ended};
 use super::middle;
 use super::quiesce::*;
-use super::runner::{BOTH, FOUR, Scenario, scenario};
+use super::runner::{BOTH, FOUR, Scenario, THREE, scenario};
 use super::world::{World, report};
 
 pub fn scenarios() -> Vec<Scenario> {
-    let stopped = scenario!(BOTH, a_run_ends_with_the_truth_while_the_api_server_stands_still);
+    let stopped = scenario!(FOUR, a_run_ends_with_the_truth_while_the_api_server_stands_still);
     vec![
-        scenario!(BOTH, a_gate_that_was_frozen_scales_nothing_when_it_wakes),
+        scenario!(FOUR, a_gate_that_was_frozen_scales_nothing_when_it_wakes),
         scenario!(FOUR, a_gate_that_was_frozen_in_the_middle_scales_nothing_when_it_wakes),
         scenario!(BOTH, what_a_dead_gate_stopped_is_restored_by_the_next_that_fails),
-        scenario!(BOTH, a_gate_whose_rights_are_gone_says_what_it_could_not_restore),
-        scenario!(BOTH, a_gate_whose_rights_go_in_the_middle_says_how_far_it_came),
+        scenario!(FOUR, a_gate_whose_rights_are_gone_says_what_it_could_not_restore),
+        scenario!(THREE, a_gate_whose_rights_go_in_the_middle_says_how_far_it_came),
         Scenario { alone: true, ..stopped },
     ]
 }

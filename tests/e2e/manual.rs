@@ -5,12 +5,12 @@ use serde_json::Value;
 
 use super::apps;
 use super::gate::scenario;
-use super::runner::{BOTH, Scenario, scenario};
+use super::runner::{Scenario, THREE, scenario};
 use super::support::db_hash;
 use super::world::{World, report};
 
 pub fn scenarios() -> Vec<Scenario> {
-    vec![scenario!(BOTH, a_job_by_hand_plans_what_the_next_one_does)]
+    vec![scenario!(THREE, a_job_by_hand_plans_what_the_next_one_does)]
 }
 
 /// The release's CronJob.

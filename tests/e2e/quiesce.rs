@@ -8,22 +8,22 @@ use super::events::told;
 use super::gate::merged;
 use super::lab;
 use super::middle::{self, held};
-use super::runner::{BOTH, FOUR, Scenario, scenario};
+use super::runner::{BOTH, FOUR, Scenario, THREE, scenario};
 use super::world::{World, report};
 
 pub fn scenarios() -> Vec<Scenario> {
     vec![
-        scenario!(BOTH, nothing_of_the_old_shape_is_written_beside_an_upgrade_that_quiesces),
-        scenario!(BOTH, without_quiesce_a_writer_leaves_the_old_shape_behind),
+        scenario!(FOUR, nothing_of_the_old_shape_is_written_beside_an_upgrade_that_quiesces),
+        scenario!(THREE, without_quiesce_a_writer_leaves_the_old_shape_behind),
         scenario!(BOTH, nothing_is_stopped_where_nothing_is_pending_or_allowed),
-        scenario!(BOTH, a_condition_that_an_old_pod_breaks_as_it_stops_restores_it),
+        scenario!(FOUR, a_condition_that_an_old_pod_breaks_as_it_stops_restores_it),
         scenario!(BOTH, a_failing_upgrade_restores_and_leaves_no_conflict_behind),
         scenario!(BOTH, an_upgrade_that_fails_half_way_keeps_the_pods_stopped_until_it_is_mended),
-        scenario!(BOTH, somebody_who_scales_up_in_the_middle_ends_the_run_and_the_next_finishes),
+        scenario!(FOUR, somebody_who_scales_up_in_the_middle_ends_the_run_and_the_next_finishes),
         scenario!(BOTH, a_hook_that_is_killed_at_any_phase_is_finished_by_the_next),
-        scenario!(BOTH, pods_that_do_not_stop_end_the_run_in_time_and_are_restored),
+        scenario!(THREE, pods_that_do_not_stop_end_the_run_in_time_and_are_restored),
         scenario!(BOTH, resume_brings_back_what_no_chart_sets),
-        scenario!(BOTH, what_cannot_be_stopped_is_named_before_any_write),
+        scenario!(FOUR, what_cannot_be_stopped_is_named_before_any_write),
         scenario!(FOUR, the_role_allows_what_is_needed_and_nothing_else),
     ]
 }

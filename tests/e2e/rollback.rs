@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::apps;
 use super::gate::merged;
 use super::lab;
-use super::runner::{BOTH, FOUR, Scenario, scenario};
+use super::runner::{BOTH, FOUR, Scenario, THREE, scenario};
 use super::support::db_hash;
 use super::world::{World, report};
 
@@ -16,7 +16,7 @@ pub fn scenarios() -> Vec<Scenario> {
         scenario!(BOTH, a_rollback_below_the_floor_keeps_old_pods_out),
         scenario!(BOTH, a_check_on_request_refuses_a_rollback_below_the_floor),
         scenario!(FOUR, without_a_gate_a_rollback_starts_pods_that_cannot_read_the_data),
-        scenario!(BOTH, a_pod_that_restarts_long_after_the_hook_opens_at_once),
+        scenario!(THREE, a_pod_that_restarts_long_after_the_hook_opens_at_once),
     ]
 }
 

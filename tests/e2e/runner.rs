@@ -26,6 +26,9 @@ pub struct Scenario {
 }
 
 pub const BOTH: &[Helm] = &[Helm::Three, Helm::Four];
+// What is about pods and the gate's own doings, and not about how a Helm applies objects, waits or rolls back, is run
+// with one of them: some with the one, some with the other.
+pub const THREE: &[Helm] = &[Helm::Three];
 pub const FOUR: &[Helm] = &[Helm::Four];
 
 /// `scenario!(BOTH, function)`: the function, an `async fn(&World)`, under its own name.
