@@ -58,6 +58,8 @@ steps:
         r#"{
   "version": "1.2.0", "description": "lists are columns",
   "steps": [
+    { "copy": "boards", "where": { "closed": true }, "pipeline": [ { "$unset": "closed" } ],
+      "into": "closed_boards", "then": "delete", "report": "Move {n} closed board(s)" },
     { "rename": "lists", "to": "columns" },
     { "validator": "columns", "match": { "name": { "$type": "string" } } },
     { "drop": "old" }
@@ -69,7 +71,10 @@ steps:
 
 async fn fill(database: &mongodb::Database) {
     for (collection, documents) in [
-        ("boards", vec![doc! { "_id": 1, "name": "a" }, doc! { "_id": 2, "name": "b" }]),
+        (
+            "boards",
+            vec![doc! { "_id": 1, "name": "a" }, doc! { "_id": 2, "name": "b", "closed": true }],
+        ),
         (
             "cards",
             vec![doc! { "_id": 1, "archived": true }, doc! { "_id": 2, "board": 1, "order": 5 }],
@@ -100,13 +105,16 @@ async fn is_upgraded(database: &mongodb::Database) {
         names
     };
     let collections = names(database.list_collection_names().await.unwrap());
-    assert_eq!(collections, ["boards", "cards", "columns", "database_metadata", "roles"]);
+    let kept = ["boards", "cards", "closed_boards", "columns", "database_metadata", "roles"];
+    assert_eq!(collections, kept);
     let stored = dump(database).await;
     let documents = |collection: &str| {
         let stored = stored[collection].iter();
         stored.map(|raw| Document::try_from(raw).unwrap()).collect::<Vec<_>>()
     };
     assert_eq!(documents("cards"), [doc! { "_id": 2, "board": 1, "position": 5 }]);
+    assert_eq!(documents("boards"), [doc! { "_id": 1, "name": "a" }]);
+    assert_eq!(documents("closed_boards"), [doc! { "_id": 2, "name": "b" }]);
     // what was there is as it was
     let roles = [doc! { "_id": "admin", "mine": 1 }, doc! { "_id": "reader" }];
     assert_eq!(documents("roles"), roles);

@@ -31,6 +31,13 @@ steps:
   - $set: { position: { $ifNull: [ "$order", 0 ] } }
   - $unset: order
   report: "Give {n} card(s) a position"
+- copy: cards
+  where: { comments: { $exists: true } }
+  pipeline:
+  - $unwind: { path: $comments, includeArrayIndex: n }
+  - $replaceWith: { _id: { card: $_id, n: $n }, text: $comments.text }
+  into: comments
+  then: delete
 - seed: roles
   documents:
   - { _id: reader, level: 1, quota: 5000000000, share: 0.5, "on": true, none: null }
@@ -55,7 +62,7 @@ steps:
 - rename: lists
   to: columns
 - drop: größe  # größer
-- delete: cards
+- delete: boards
   where: { archived: true, age: { $gt: 5 } }
   report: "Delete {n} archived card(s)"
 "#;
@@ -91,7 +98,7 @@ fn what_is_right_becomes_a_gate() {
     assert_eq!(code.to_string(), "1.4.0");
     let names: Vec<_> = upgrades.versions()[0].steps().map(|step| step.name()).collect();
     assert_eq!(names[0], "1.1.0-positions, step 1: update");
-    assert_eq!(names[6], "1.1.0-positions, step 7: drop");
+    assert_eq!(names[7], "1.1.0-positions, step 8: drop");
     assert_eq!(upgrades.versions()[0].conditions().count(), 3);
 }
 

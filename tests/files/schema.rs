@@ -35,7 +35,14 @@ steps:
   - $unset: order
   report: Give {n} card(s) a position
   name: positions
-- delete: cards
+- copy: cards
+  where: { comments: { $exists: true } }
+  pipeline:
+  - $unwind: $comments
+  - $replaceWith: { _id: $comments.id, text: $comments.text }
+  into: comments
+  then: delete
+- delete: boards
   where: { archived: true }
 - seed: roles
   documents: [ { _id: reader } ]
@@ -132,6 +139,14 @@ const CHANGES: &[(&str, &str)] = &[
     ("report: Give {n} card(s) a position", "report: Give {n} and {} cards"),
     ("name: positions", "name: 5"),
     ("name: positions", "names: a"),
+    ("  then: delete\n", ""),
+    ("then: delete", "then: keep"),
+    ("then: delete", "then: true"),
+    ("  into: comments\n", ""),
+    ("into: comments", "into: $comments"),
+    ("- $unwind: $comments", "- $group: { _id: $a }"),
+    ("- $unwind: $comments", "- $match: { a: 1 }"),
+    ("where: { comments: { $exists: true } }", "where: {}"),
     ("  where: { archived: true }\n", ""),
     ("where: { archived: true }", "where: { archived: true }\n  set: []"),
     ("[ { _id: reader } ]", "{ _id: reader }"),
@@ -167,6 +182,8 @@ const BEYOND: &[(&str, &str)] = &[
     ("{ position: 0 }", "{ _id: 0 }"),
     ("{ position: null }", "{ $where: x }"),
     ("- $unset: order", "- $replaceWith: $a"),
+    ("into: comments", "into: cards"),
+    ("- $unwind: $comments", "- $set: { at: $$NOW }"),
     // collections of others
     ("rename: lists", "rename: pillars"),
     ("update: cards", "update: versions"),

@@ -5,12 +5,13 @@ use crate::files::node::{Node, Span};
 use crate::files::reader::{Reader, quoted, slip_of};
 use crate::files::steps::kind::{Kind, Written};
 use crate::files::steps::{
-    create_index, delete, drop, drop_index, rename, seed, update, validator,
+    copy, create_index, delete, drop, drop_index, rename, seed, update, validator,
 };
 
 /// All kinds, in the order in which they are listed.
 const KINDS: &[Kind] = &[
     update::KIND,
+    copy::KIND,
     delete::KIND,
     seed::KIND,
     create_index::KIND,
