@@ -5,6 +5,8 @@ mod support;
 
 #[path = "update/copies.rs"]
 mod copies;
+#[path = "update/look_ups.rs"]
+mod look_ups;
 
 use std::time::Duration;
 

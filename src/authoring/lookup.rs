@@ -35,7 +35,17 @@ pub struct Lookup {
     pub(crate) collection: Name,
     field: Name,
     fields: Vec<Name>,
+    order: Order,
     wanted: Box<Wanted>,
+}
+
+/// In which order the documents come that are found for one document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// That in which the server would return them.
+    Natural,
+    /// That of their `_id`s.
+    Id,
 }
 
 impl Lookup {
@@ -51,7 +61,41 @@ impl Lookup {
         wanted: impl Fn(&RawDocument, &mut Keys) + Send + Sync + 'static,
     ) -> Self {
         let (name, collection, field) = (name.into(), collection.into(), field.into());
-        Lookup { name, collection, field, fields: vec![], wanted: Box::new(wanted) }
+        let (order, wanted) = (Order::Natural, Box::new(wanted));
+        Lookup { name, collection, field, fields: vec![], order, wanted }
+    }
+
+    /// Looks up documents of `collection` whose `foreign` field has a value of the `local` field of the document being
+    /// transformed: each element of an array is a value, and null finds nothing. They come in the order of their `_id`s,
+    /// until [`in_natural_order`](Self::in_natural_order) says otherwise.
+    ///
+    /// Both fields may be paths with dots, which lead through documents and through arrays of documents.
+    pub fn by_field(
+        name: impl Into<Cow<'static, str>>,
+        collection: impl Into<Cow<'static, str>>,
+        foreign: impl Into<Cow<'static, str>>,
+        local: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let local = local.into();
+        let wanted =
+            move |document: &RawDocument, keys: &mut Keys| values_at(document, &local, keys);
+        Lookup { order: Order::Id, ..Lookup::new(name, collection, foreign, wanted) }
+    }
+
+    /// Lets what is found for a document come in natural order.
+    pub fn in_natural_order(mut self) -> Self {
+        self.order = Order::Natural;
+        self
+    }
+
+    /// The order in which to read.
+    pub(crate) fn order(&self) -> Order {
+        self.order
+    }
+
+    /// The path by which documents are found.
+    pub(crate) fn path(&self) -> &str {
+        &self.field
     }
 
     /// The top-level fields that are read of a found document, besides its `_id` and the field that it is
@@ -273,6 +317,17 @@ impl Held {
 }
 
 impl Answers {
+    /// Where the documents of a value are held.
+    fn places(&self, key: &Key) -> Vec<usize> {
+        match self.documents.get(key) {
+            None | Some(Documents::None) => vec![],
+            Some(Documents::One(at)) => vec![*at],
+            Some(Documents::Several(index)) => {
+                self.several[*index].iter().map(|(_, at)| *at).collect()
+            }
+        }
+    }
+
     /// The documents of a value; `None` if it was not asked for.
     fn of<'a>(
         &'a self,
@@ -330,7 +385,14 @@ impl Found {
         let mut keys = Keys::default();
         lookup.wanted(document, &mut keys);
         let Some(answers) = self.0.get(&lookup.name) else { return vec![] };
-        keys.0.iter().filter_map(|key| answers.of(key)).flatten().collect()
+        if lookup.order == Order::Natural {
+            return keys.0.iter().filter_map(|key| answers.of(key)).flatten().collect();
+        }
+        // they are held in the order in which they were read, each once
+        let mut places: Vec<usize> = keys.0.iter().flat_map(|key| answers.places(key)).collect();
+        places.sort_unstable();
+        places.dedup();
+        places.into_iter().filter_map(|at| answers.held.document(at)).collect()
     }
 
     /// The bytes of what was found.
@@ -389,6 +451,17 @@ impl Found {
                     let at = *held.get_or_insert_with(|| answers.held.hold(document));
                     *found = Documents::One(at);
                 }
+                (Documents::One(first), None) if lookup.order == Order::Id => {
+                    let first = *first;
+                    let at = *held.get_or_insert_with(|| answers.held.hold(document));
+                    *found = Documents::Several(answers.several.len());
+                    let place = |at: usize| (Place::Number(at as i64), at);
+                    answers.several.push(vec![place(first), place(at)]);
+                }
+                (Documents::Several(several), None) if lookup.order == Order::Id => {
+                    let at = *held.get_or_insert_with(|| answers.held.hold(document));
+                    answers.several[*several].push((Place::Number(at as i64), at));
+                }
                 (Documents::One(_), None) => {
                     *found = Documents::Several(answers.several.len());
                     answers.several.push(vec![]);
@@ -443,6 +516,27 @@ fn keys_at(document: &RawDocument, path: &str, keys: &mut Vec<Key>) -> Result<()
         _ => {}
     }
     Ok(())
+}
+
+/// Adds the values at a path as keys: each element of an array is one, and null is none.
+fn values_at(document: &RawDocument, path: &str, keys: &mut Keys) {
+    let (name, rest) = match path.split_once('.') {
+        Some((name, rest)) => (name, Some(rest)),
+        None => (path, None),
+    };
+    let Ok(Some(value)) = document.get(name) else { return };
+    let each = |value: RawBsonRef<'_>, keys: &mut Keys| match (value, rest) {
+        (RawBsonRef::Null, None) => {}
+        (value, None) => keys.add(value),
+        (RawBsonRef::Document(inner), Some(rest)) => values_at(inner, rest, keys),
+        (_, Some(_)) => {}
+    };
+    match value {
+        RawBsonRef::Array(values) => {
+            values.into_iter().flatten().for_each(|value| each(value, keys));
+        }
+        value => each(value, keys),
+    }
 }
 
 /// A document as it is stored, from what `showRecordId` made of it.

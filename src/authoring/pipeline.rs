@@ -67,6 +67,31 @@ impl Pipeline {
     }
 }
 
+impl Pipeline {
+    /// The top-level fields that the pipeline may write; `None` if that may be any.
+    pub(crate) fn writes(&self) -> Option<BTreeSet<String>> {
+        if matches!(self.makes, Makes::Others { .. }) {
+            return Some(BTreeSet::new());
+        }
+        let mut fields = BTreeSet::new();
+        for (operator, argument) in self.stages.iter().flatten() {
+            match (operator.as_str(), argument) {
+                ("$set" | "$addFields", Bson::Document(set)) => {
+                    fields.extend(set.keys().map(|path| top(path)));
+                }
+                ("$unset", Bson::String(path)) => {
+                    fields.insert(top(path));
+                }
+                ("$unset", Bson::Array(paths)) => {
+                    fields.extend(paths.iter().filter_map(Bson::as_str).map(top));
+                }
+                _ => return None,
+            }
+        }
+        Some(fields)
+    }
+}
+
 fn top(path: &str) -> String {
     path.split('.').next().unwrap_or(path).to_owned()
 }

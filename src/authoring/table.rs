@@ -9,6 +9,7 @@ use mongodb::bson::DateTime;
 use thiserror::Error;
 
 use crate::authoring::condition::Condition;
+use crate::authoring::lookup::Lookup;
 use crate::authoring::step::Step;
 use crate::authoring::upgrade::Upgrade;
 use crate::version::Version;
@@ -200,15 +201,44 @@ impl Upgrades {
     }
 }
 
+/// Whether a step may change what a look-up reads.
+fn may_change(step: &Step, lookup: &Lookup) -> bool {
+    if !step.writes().contains(&&*lookup.collection) {
+        return false;
+    }
+    let Step::Update(update) = step else { return true };
+    update.pipeline.writes().is_none_or(|written| {
+        lookup.reads().is_none_or(|mut read| read.any(|field| written.contains(field)))
+    })
+}
+
 /// A step that cannot come after an earlier one of its version: its position, and what is wrong. It needs a collection
 /// which that took away, and none brought back; or it deletes from one that a copy reads, and would delete what is not
 /// copied where old code still writes.
 pub(crate) fn missing_mistake<'a>(
     steps: impl Iterator<Item = &'a Step>,
 ) -> Option<(usize, String)> {
+    let steps: Vec<&Step> = steps.collect();
+    for (position, step) in steps.iter().enumerate() {
+        let Step::Update(update) = step else { continue };
+        for lookup in &update.transform.lookups {
+            let others = steps.iter().enumerate().filter(|(other, _)| *other != position);
+            let mut changing = others.filter(|(_, other)| may_change(other, lookup));
+            if let Some((_, other)) = changing.next() {
+                let mistake = format!(
+                    "step \"{}\" looks up in {} what the step \"{}\" of the same version may change: name with \
+                     fields what it needs that is not changed, or change it in another version",
+                    step.name(),
+                    lookup.collection,
+                    other.name()
+                );
+                return Some((position, mistake));
+            }
+        }
+    }
     let mut gone: HashMap<String, String> = HashMap::new();
     let mut copied: HashMap<&str, String> = HashMap::new();
-    for (position, step) in steps.enumerate() {
+    for (position, step) in steps.into_iter().enumerate() {
         let (needs, verb) = match step {
             Step::Transform(_) | Step::Update(_) | Step::Copy(_) | Step::Delete(_) => {
                 (step.reads(), "reads")

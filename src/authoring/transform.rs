@@ -1,7 +1,7 @@
 //! A transform: what each document of a collection that matches a filter becomes.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use mongodb::bson::{Document, RawDocument, doc};
@@ -184,15 +184,23 @@ impl Transform {
         ))
     }
 
+    /// The top-level fields that the transform may write; `None` if that may be any.
+    fn written(&self) -> Option<BTreeSet<String>> {
+        match &self.editor {
+            Editor::Pipeline(pipeline) => pipeline.writes(),
+            _ if self.fields.is_empty() => None,
+            _ => Some(self.fields.iter().map(|field| field.clone().into_owned()).collect()),
+        }
+    }
+
     /// Whether the transform may change what one of its lookups reads.
     fn may_change(&self, lookup: &Lookup) -> bool {
         let inserts = self.inserts_into.contains(&lookup.collection);
         let edits = self.collection == lookup.collection
             && (self.deletes
-                || self.fields.is_empty()
-                || lookup
-                    .reads()
-                    .is_none_or(|mut read| read.any(|f| self.fields.iter().any(|own| own == f))));
+                || self.written().is_none_or(|written| {
+                    lookup.reads().is_none_or(|mut read| read.any(|f| written.contains(f)))
+                }));
         inserts || edits
     }
 }

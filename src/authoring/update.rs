@@ -7,6 +7,7 @@ use mongodb::bson::Document;
 
 use crate::authoring::collections::Collections;
 use crate::authoring::editor::Editor;
+use crate::authoring::lookup::Lookup;
 use crate::authoring::naming::Name;
 use crate::authoring::pipeline::{Makes, Pipeline};
 use crate::authoring::pipeline_mistakes::{LookUps, of_update, of_update_filter};
@@ -87,6 +88,16 @@ impl Update {
         self
     }
 
+    /// Looks up documents of another collection. The pipeline finds them as `$_found.NAME`, an array of documents, which
+    /// is never stored; see [`Lookup::by_field`].
+    ///
+    /// The server evaluates the pipeline by an aggregation then, and its outcome is written onto the document if that is
+    /// still the same. A document that has a field `_found` itself is 14.
+    pub fn lookup(mut self, lookup: Lookup) -> Self {
+        self.transform = self.transform.lookup(lookup);
+        self
+    }
+
     /// Whether the pipeline sees what was looked up.
     pub(crate) fn look_ups(&self) -> LookUps {
         if self.transform.lookups.is_empty() { LookUps::None } else { LookUps::Some }
@@ -114,6 +125,10 @@ impl StepKind for Update {
         let filter = of_update_filter(&self.transform.filter);
         if let Some(mistake) = filter.first() {
             return Some(format!("its filter: {mistake}"));
+        }
+        let unusable = |name: &str| name.is_empty() || name.contains(['.', '$', '\0']);
+        if let Some(lookup) = self.transform.lookups.iter().find(|lookup| unusable(&lookup.name)) {
+            return Some(format!("its lookup \"{}\": no field can be called so", lookup.name));
         }
         if let Some(mistake) = of_update(&self.pipeline.stages, self.look_ups()).first() {
             return Some(format!("its pipeline: {mistake}"));

@@ -5,7 +5,7 @@ use mongodb::bson::{RawDocumentBuf, rawdoc};
 use mongodb::error::Error;
 use mongodb::{ClientSession, Database};
 
-use crate::authoring::lookup::{Found, Keys, Lookup};
+use crate::authoring::lookup::{Found, Keys, Lookup, Order};
 use crate::authoring::step_kind::StepKind;
 use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
@@ -108,6 +108,10 @@ fn look_up(lookup: &Lookup, filter: RawDocumentBuf, place: In) -> Result<RawDocu
         "projection": lookup.projection()?,
         "batchSize": LOOK_UP_BATCH,
     };
+    if lookup.order() == Order::Id {
+        find.append(cstr!("sort"), rawdoc! { "_id": 1 });
+        find.append(cstr!("allowDiskUse"), true);
+    }
     if let Some(concern) = place.read_concern() {
         find.append(cstr!("readConcern"), RawDocumentBuf::try_from(&concern)?);
     }

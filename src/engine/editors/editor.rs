@@ -52,7 +52,6 @@ pub(crate) struct Asked<'a> {
     /// The documents as they were read: those that match the transform's filter, with the fields that it names.
     pub(crate) documents: &'a [RawDocumentBuf],
     /// What the transform's look-ups found for them.
-    #[expect(dead_code, reason = "look-ups of a pipeline come next")]
     pub(crate) found: &'a Found,
     pub(crate) origin: Origin,
 }

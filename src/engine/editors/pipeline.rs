@@ -9,19 +9,28 @@ use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocument, RawDocumentBuf, do
 use mongodb::{ClientSession, Database};
 
 use crate::authoring::editor::Answer;
-use crate::authoring::pipeline::{Makes, Pipeline, Sources};
+use crate::authoring::lookup::Found;
+use crate::authoring::pipeline::{FOUND, Makes, Pipeline, Sources};
+use crate::authoring::step_kind::StepKind;
 use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
-use crate::engine::documents::edited::id_bytes;
+use crate::engine::documents::edited::{id_bytes, place as place_of};
 use crate::engine::documents::find::{In, LOOK_UP_BATCH, query};
 use crate::engine::documents::unfit::{check_names, is_refusal, still_matches, unevaluated};
 use crate::engine::editors::editor::{Asked, AskedEditor, Origin};
+use crate::engine::failing::failed_step;
 use crate::process::failure::Failure;
 use crate::server::stop::RunError;
 
 /// The most documents that are evaluated at a time, and the most bytes of them, one document aside.
 const MOST: usize = 500;
 const BYTES: usize = 4 * 1024 * 1024;
+
+/// The most bytes that may be looked up for one document: it has to fit into one command.
+const MOST_FOUND: usize = 15 * 1024 * 1024;
+
+const TOO_MUCH_FOUND: &str =
+    "what was looked up for it is more than the 15 MiB that the server is given at once";
 
 const NO_ID: &str = "the pipeline makes a document of it that has no _id: give it one that depends on its source alone";
 
@@ -49,10 +58,20 @@ impl Evaluated {
         Evaluated { pipeline }
     }
 
+    /// The pipeline, with what was looked up at hand in it.
+    fn with_found(&self, at_hand: Option<&Document>) -> Vec<Document> {
+        let mut stages: Vec<Document> = at_hand.cloned().into_iter().collect();
+        stages.extend(self.pipeline.stages.iter().cloned());
+        if at_hand.is_some() {
+            stages.push(doc! { "$unset": FOUND });
+        }
+        stages
+    }
+
     /// The stages that make of each document what it becomes.
-    fn becomes(&self, transform: &Transform) -> Vec<Document> {
+    fn becomes(&self, transform: &Transform, at_hand: Option<&Document>) -> Vec<Document> {
         let with = |last: Vec<Document>| -> Vec<Document> {
-            self.pipeline.stages.iter().cloned().chain(last).collect()
+            self.with_found(at_hand).into_iter().chain(last).collect()
         };
         let still = with(vec![
             doc! { "$match": transform.filter.clone() },
@@ -94,6 +113,7 @@ impl Evaluated {
         &self,
         transform: &Transform,
         documents: &[RawDocumentBuf],
+        at_hand: Option<&Document>,
         place: In,
     ) -> Result<RawDocumentBuf, RunError> {
         let mut ids = RawArrayBuf::new();
@@ -107,7 +127,7 @@ impl Evaluated {
         let mut stages = RawArrayBuf::new();
         stages.push(rawdoc! { "$match": { "$and": both } });
         let mut evaluated = match self.pipeline.makes {
-            Makes::Itself { .. } => self.becomes(transform),
+            Makes::Itself { .. } => self.becomes(transform, at_hand),
             Makes::Others { .. } => self.others(transform),
         };
         evaluated.push(doc! { "$unwind": "$all" });
@@ -132,9 +152,11 @@ impl Evaluated {
         session: Option<&mut ClientSession>,
         transform: &Transform,
         documents: &[RawDocumentBuf],
+        found: &Found,
         place: In,
     ) -> Result<Evaluation, RunError> {
-        let command = self.command(transform, documents, place)?;
+        let at_hand = at_hand(transform, documents, found)?;
+        let command = self.command(transform, documents, at_hand.as_ref(), place)?;
         let mut evaluation = Evaluation::default();
         for answer in query(database, session, command).await? {
             for field in &answer {
@@ -159,13 +181,14 @@ impl Evaluated {
         upgrade: &VersionUpgrade,
         transform: &Transform,
         mut documents: &[RawDocumentBuf],
+        found: &Found,
         mut error: mongodb::error::Error,
     ) -> Result<RunError, RunError> {
         while documents.len() > 1 {
             let (first, second) = documents.split_at(documents.len() / 2);
             // outside the transaction, which the error has ended
             let place = In::Plain(None);
-            documents = match self.evaluate(database, None, transform, first, place).await {
+            documents = match self.evaluate(database, None, transform, first, found, place).await {
                 Ok(_) => second,
                 Err(RunError::Driver(of_first)) if is_refusal(&of_first) => {
                     error = of_first;
@@ -182,28 +205,52 @@ impl Evaluated {
 #[async_trait]
 impl AskedEditor for Evaluated {
     async fn answers(&mut self, asked: Asked<'_>) -> Result<Vec<Answer>, RunError> {
-        let Asked { database, session, place, upgrade, transform, documents, origin, .. } = asked;
+        let Asked { database, session, place, upgrade, transform, documents, found, origin } =
+            asked;
         if origin == Origin::Computed {
             return Err(Failure::bug("the server evaluates stored documents only").into());
         }
         let mut bytes = 0;
         let fits = documents.iter().take(MOST).take_while(|document| {
-            bytes += document.as_bytes().len();
+            bytes += document.as_bytes().len() + found_bytes(transform, document, found);
             bytes <= BYTES
         });
         let documents = &documents[..fits.count().max(1).min(documents.len())];
         let fields = self.pipeline.fields();
+        let looks_up = !transform.lookups.is_empty();
         for document in documents {
+            if looks_up && document.get(FOUND)?.is_some() {
+                let place = place_of(transform, document);
+                return Err(failed_step(
+                    upgrade,
+                    &transform.name(),
+                    &format!(
+                        "{place}: it has a field `{FOUND}`, under which the pipeline finds what was looked up"
+                    ),
+                    "rename the field, or deploy code that does so in an earlier version, then run it again",
+                ));
+            }
+            if found_bytes(transform, document, found) > MOST_FOUND {
+                let place = place_of(transform, document);
+                return Err(failed_step(
+                    upgrade,
+                    &transform.name(),
+                    &format!("{place}: {TOO_MUCH_FOUND}"),
+                    "name with fields what the pipeline needs of them, deploy that, then run it again",
+                ));
+            }
             let wanted = |name: &str| fields.as_ref().is_none_or(|fields| fields.contains(name));
             check_names(upgrade, transform, document, wanted)?;
         }
-        let evaluation = match self.evaluate(database, session, transform, documents, place).await {
-            Err(RunError::Driver(error)) if is_refusal(&error) => {
-                let failing = self.failing(database, upgrade, transform, documents, error);
-                return Err(failing.await?);
-            }
-            evaluation => evaluation?,
-        };
+        let evaluation =
+            match self.evaluate(database, session, transform, documents, found, place).await {
+                Err(RunError::Driver(error)) if is_refusal(&error) => {
+                    let failing =
+                        self.failing(database, upgrade, transform, documents, found, error);
+                    return Err(failing.await?);
+                }
+                evaluation => evaluation?,
+            };
         if let Some(still) = evaluation.still {
             return Err(still_matches(upgrade, transform, &still));
         }
@@ -212,6 +259,10 @@ impl AskedEditor for Evaluated {
             Makes::Others { counter, sources } => others(evaluation, transform, counter, sources),
         };
         let answers = documents.iter().map(|document| match made.remove(&id_bytes(document)) {
+            // what was looked up belongs to what it was; that it still matches is found at the end of the step
+            Some((before, _)) if looks_up && before != *document => {
+                Answer { verified: true, ..Answer::default() }
+            }
             Some((before, answer)) => {
                 Answer { onto: (before != *document).then_some(before), verified: true, ..answer }
             }
@@ -224,6 +275,39 @@ impl AskedEditor for Evaluated {
     async fn end(self: Box<Self>) -> Result<(), RunError> {
         Ok(())
     }
+}
+
+/// The bytes of what was looked up for a document.
+fn found_bytes(transform: &Transform, document: &RawDocument, found: &Found) -> usize {
+    let found = transform.lookups.iter().flat_map(|lookup| found.of(lookup, document));
+    found.map(|found| found.as_bytes().len()).sum()
+}
+
+/// The stage that lays what was looked up for each of these documents at its hand.
+fn at_hand(
+    transform: &Transform,
+    documents: &[RawDocumentBuf],
+    found: &Found,
+) -> Result<Option<Document>, RunError> {
+    if transform.lookups.is_empty() {
+        return Ok(None);
+    }
+    let (mut ids, mut all) = (Vec::new(), Vec::new());
+    for document in documents {
+        if let Some(id) = document.get("_id")? {
+            ids.push(Bson::try_from(id)?);
+        }
+        let mut of_document = Document::new();
+        for lookup in &transform.lookups {
+            let found = found.of(lookup, document).into_iter().map(Document::try_from);
+            let found = found.collect::<Result<Vec<_>, _>>()?;
+            of_document.insert(&*lookup.name, found);
+        }
+        all.push(of_document);
+    }
+    let position = doc! { "$indexOfArray": [{ "$literal": ids }, "$_id"] };
+    let own = doc! { "$arrayElemAt": [{ "$literal": all }, position] };
+    Ok(Some(doc! { "$set": { FOUND: own } }))
 }
 
 /// The answers by the `_id` of their documents, each with its document as it was.
