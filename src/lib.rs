@@ -44,6 +44,7 @@ pub use authoring::derived::derived_object_id;
 pub use authoring::edit::Edits;
 pub use authoring::handle::{Find, Handle};
 pub use authoring::lookup::{Found, Keys, Lookup};
+pub use authoring::program::Program;
 pub use authoring::seed::Seed;
 pub use authoring::step::Step;
 pub use authoring::step_error::StepError;

@@ -123,7 +123,8 @@ function mark(now, marks) {
 
 /** Marks the parts of a field that do not survive, by the name of the innermost field. */
 function markHarmed(name, now, elements, harmed) {
-  if (isHeld(name, now, elements)) return;
+  // of a name that occurs twice, the value that was kept may be whole: what holds both is not
+  if (elements.some((one) => isHeld(name, now, [one]))) return;
   const numeric = typeof now === "number"; // a number like it may come from anywhere
   if (!numeric && now !== undefined && !harmed.has(mark(now))) harmed.set(mark(now), name);
   if (elements.length === 1 && (Array.isArray(now) || isPlain(now))) {

@@ -1,6 +1,8 @@
 //! Where a transform's edits come from, and what an editor answers for one document.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mongodb::bson::{DateTime, RawDocument, RawDocumentBuf};
 
@@ -23,6 +25,41 @@ pub(crate) enum Editor {
     Function(Arc<Function>),
     /// A pipeline that the server evaluates.
     Pipeline(Arc<Pipeline>),
+    /// A program of the author's, in a process of its own.
+    Program(Arc<Run>),
+}
+
+/// What is started, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    /// The program, and its arguments.
+    pub(crate) command: Vec<String>,
+    /// Its variables besides PATH, HOME and LANG, which are the gate's.
+    pub(crate) env: BTreeMap<String, String>,
+    /// How long it may take for one document.
+    pub(crate) timeout: Duration,
+}
+
+impl Run {
+    /// Why it cannot be started on any machine.
+    pub(crate) fn mistake(&self) -> Option<String> {
+        let Some(program) = self.command.first().filter(|program| !program.is_empty()) else {
+            return Some("it names no program to start".to_owned());
+        };
+        if self.command.iter().any(|part| part.contains('\0')) {
+            return Some(format!("the command of {program:?} holds a zero byte"));
+        }
+        let wrong = |name: &str| name.is_empty() || name.contains(['=', '\0']);
+        if let Some(name) = self.env.keys().find(|name| wrong(name)) {
+            return Some(format!("no variable can be called {name:?}"));
+        }
+        if let Some((name, _)) = self.env.iter().find(|(_, value)| value.contains('\0')) {
+            return Some(format!("the value of its variable {name} holds a zero byte"));
+        }
+        self.timeout
+            .is_zero()
+            .then(|| "its timeout is zero: no program answers in no time".to_owned())
+    }
 }
 
 /// What an editor that is asked says of one document.

@@ -2,7 +2,8 @@
 //!
 //! - `table`: the upgrades of an application, by version. `upgrade`: one of them. `step`: one of its steps; `step_kind`:
 //!   what every kind of step says of itself.
-//! - `transform`, `update`, `copy`, `delete`, `seed`, `transaction`, `command`: one kind of step each. `condition`: what must hold before.
+//! - `transform`, `update`, `program`, `copy`, `delete`, `seed`, `transaction`, `command`: one kind of step each.
+//!   `condition`: what must hold before.
 //! - `editor`: where a transform's edits come from. `edit`: what it does to one document. `lookup`: what it looks up
 //!   for it.
 //! - `pipeline`: what the server evaluates of one document. `pipeline_mistakes`: what it must not hold.
@@ -23,6 +24,7 @@ pub(crate) mod lookup;
 pub(crate) mod naming;
 pub(crate) mod pipeline;
 pub(crate) mod pipeline_mistakes;
+pub(crate) mod program;
 pub(crate) mod seed;
 pub(crate) mod step;
 pub(crate) mod step_error;

@@ -8,6 +8,7 @@ use crate::authoring::command::{Command, CreateIndex};
 use crate::authoring::copy::Copy;
 use crate::authoring::delete::Delete;
 use crate::authoring::naming::collection_mistake;
+use crate::authoring::program::Program;
 use crate::authoring::seed::Seed;
 use crate::authoring::step_kind::StepKind;
 use crate::authoring::transaction::Transaction;
@@ -28,6 +29,8 @@ pub enum Step {
     Copy(Copy),
     /// Documents that are deleted.
     Delete(Delete),
+    /// The same, by a program of any language.
+    Program(Program),
     /// Documents that must be there.
     Seed(Seed),
     /// Free code in one transaction.
@@ -50,6 +53,7 @@ impl Step {
             Step::Update(step) => step,
             Step::Copy(step) => step,
             Step::Delete(step) => step,
+            Step::Program(step) => step,
             Step::Seed(step) => step,
             Step::Transaction(step) => step,
             Step::Command(step) => step,
@@ -115,10 +119,11 @@ impl Step {
         }
     }
 
-    /// The step as a transform by a function, which can be called on documents that no collection holds yet.
+    /// The step as a transform by a function or a program, which can be asked about documents that no collection holds yet.
     pub(crate) fn called(&self) -> Option<&Transform> {
         match self {
             Step::Transform(step) => Some(step),
+            Step::Program(step) => Some(&step.transform),
             Step::Delete(step) => Some(&step.transform),
             _ => None,
         }

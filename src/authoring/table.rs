@@ -240,9 +240,11 @@ pub(crate) fn missing_mistake<'a>(
     let mut copied: HashMap<&str, String> = HashMap::new();
     for (position, step) in steps.into_iter().enumerate() {
         let (needs, verb) = match step {
-            Step::Transform(_) | Step::Update(_) | Step::Copy(_) | Step::Delete(_) => {
-                (step.reads(), "reads")
-            }
+            Step::Transform(_)
+            | Step::Update(_)
+            | Step::Program(_)
+            | Step::Copy(_)
+            | Step::Delete(_) => (step.reads(), "reads"),
             _ => (step.gone().into_iter().collect(), "needs"),
         };
         if let Some((name, by)) = needs.iter().find_map(|name| gone.get_key_value(*name)) {

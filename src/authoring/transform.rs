@@ -188,6 +188,8 @@ impl Transform {
     fn written(&self) -> Option<BTreeSet<String>> {
         match &self.editor {
             Editor::Pipeline(pipeline) => pipeline.writes(),
+            // each of its answers is checked instead
+            Editor::Program(_) => Some(BTreeSet::new()),
             _ if self.fields.is_empty() => None,
             _ => Some(self.fields.iter().map(|field| field.clone().into_owned()).collect()),
         }

@@ -40,7 +40,7 @@ impl Run<'_> {
                 .map(|quiesce| quiesce.quiesced.clone())
                 .unwrap_or_default(),
             staged: Own::default(),
-            editors: Editors::default(),
+            editors: Editors::new(self.stop.clone()),
         })
     }
 

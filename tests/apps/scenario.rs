@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use upgrade_gate::bson::{Bson, Document, RawBsonRef, RawDocument, doc, rawdoc};
 use upgrade_gate::mongodb::Client;
 use upgrade_gate::{
-    ActionType, Command, Condition, Copy, Delete, Edits, Found, Gate, Handle, Keys, Lookup, Seed,
-    StepError, Transaction, Transform, Update, Upgrade, UpgradeAction,
+    ActionType, Command, Condition, Copy, Delete, Edits, Found, Gate, Handle, Keys, Lookup,
+    Program, Seed, StepError, Transaction, Transform, Update, Upgrade, UpgradeAction,
 };
 
 fn main() -> ExitCode {
@@ -46,6 +46,8 @@ fn upgrade(version: &str, name: &str) -> Upgrade {
                 .action(ActionType::Update, "moved", "Move {n} field(s) a to b")
                 .convergent(),
         ),
+        // the same, by the Python program that SCENARIO_PROGRAM names
+        "program" => new("move a to b in things").step(program()),
         // the same, by the server
         "evaluate" => new("move a to b in things").step(
             Update::new(
@@ -357,6 +359,19 @@ fn upgrade(version: &str, name: &str) -> Upgrade {
             ),
         other => panic!("no upgrade is named {other}"),
     }
+}
+
+fn program() -> Program {
+    let script = std::env::var("SCENARIO_PROGRAM").unwrap_or_default();
+    let modules = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/.cache/python:",
+        env!("CARGO_MANIFEST_DIR"),
+        "/clients/python"
+    );
+    Program::new("things", doc! { "a": { "$exists": true } }, ["python3", "-B", &script])
+        .env("PYTHONPATH", modules)
+        .report("moved", "Move {n} field(s) a to b")
 }
 
 fn move_field(document: &RawDocument, _: &Found, edits: &mut Edits) -> Result<(), StepError> {

@@ -65,8 +65,10 @@ def check_copies(message: bytes, written: Iterable[tuple[str, Any]], removed: It
     _mark_harmed("document", asked["document"], parts["document"], harmed)
     _mark_harmed("found", asked["found"], parts["found"], harmed)
     for name in removed:
-        if asked["document"][name] is None:  # what was `undefined` is None now, and would stay so where it is moved
-            _mark_harmed(name, None, _stored(_value(parts["document"][0]))[name], harmed)
+        # what was moved takes the place of all that was there under its name
+        value = asked["document"][name]
+        if not _is_held(name, value, _stored(_value(parts["document"][0]))[name]):
+            harmed.setdefault(_mark(value, set()), name)
     for place, value in written:
         marks: set[int] = set()
         _mark(value, marks)
@@ -139,7 +141,8 @@ def _mark(value: Any, marks: set[int]) -> int:
 
 def _mark_harmed(name: str, value: Any, stored: list[bytes], harmed: dict[int, str]) -> None:
     """Marks the parts of a field that do not survive, by the name of the innermost field."""
-    if _is_held(name, value, stored):
+    # of a name that occurs twice, the value that was kept may be whole: what holds both is not
+    if any(_is_held(name, value, [element]) for element in stored):
         return
     harmed.setdefault(_mark(value, set()), name)
     if len(stored) == 1 and isinstance(value, dict):

@@ -63,7 +63,9 @@ pub(crate) fn edits(
     let mut edits = Edits::at(started);
     match &transform.editor {
         Editor::Function(edit) => edit(document, found, &mut edits)?,
-        Editor::Pipeline(_) => return Err(StepError::refused("its editor was not asked")),
+        Editor::Pipeline(_) | Editor::Program(_) => {
+            return Err(StepError::refused("its editor was not asked"));
+        }
     }
     Ok(edits)
 }
@@ -94,14 +96,17 @@ pub(crate) fn verify(
         [] => "adds or deletes documents again".to_owned(),
         fields => format!("edits {} again", fields.join(", ")),
     };
-    Err(failed_step(
-        upgrade,
-        &transform.name(),
-        &format!(
-            "{}: the step is declared convergent, but given its own output it {does}",
-            edited::place(transform, output)
+    let (what, next) = match &transform.editor {
+        Editor::Program(_) => (
+            "the program must leave what it made of a document as it is, but given its own output it",
+            "let the program answer nothing for documents that it has changed already, deploy it, then run it again",
         ),
-        "let the step's code leave documents alone that it has changed already, or remove \
-         .convergent() from it (it then needs a replica set), and run it again",
-    ))
+        Editor::Function(_) | Editor::Pipeline(_) => (
+            "the step is declared convergent, but given its own output it",
+            "let the step's code leave documents alone that it has changed already, or remove \
+             .convergent() from it (it then needs a replica set), and run it again",
+        ),
+    };
+    let what = format!("{}: {what} {does}", edited::place(transform, output));
+    Err(failed_step(upgrade, &transform.name(), &what, next))
 }

@@ -1,7 +1,7 @@
 //! The editors that are open.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::Mutex;
 
@@ -10,27 +10,43 @@ use crate::authoring::step_kind::StepKind;
 use crate::authoring::transform::Transform;
 use crate::engine::editors::editor::{Asked, AskedEditor};
 use crate::engine::editors::pipeline::Evaluated;
+use crate::engine::editors::program::answered::Answered;
+use crate::engine::editors::program::editor::ProgramEditor;
 use crate::process::failure::Failure;
-use crate::server::stop::RunError;
+use crate::server::stop::{RunError, Stop};
 
-/// The editors that are open, by version and step.
-#[derive(Default)]
+/// The editors that are open.
 pub(crate) struct Editors {
-    open: Mutex<HashMap<(String, String), Open>>,
+    open: Mutex<HashMap<Key, Open>>,
+    /// What is known of the answers of programs, by step: the preflight's own one too.
+    answered: std::sync::Mutex<HashMap<Key, Arc<std::sync::Mutex<Answered>>>>,
+    stop: Stop,
 }
+
+/// A version and its step.
+type Key = (String, String);
 
 /// An editor that is open: asked by one at a time.
 type Open = Arc<Mutex<Box<dyn AskedEditor>>>;
 
-/// What carries out an editor that is asked; `None` for a function, which the engine calls.
-fn carried_out(editor: &Editor) -> Option<Box<dyn AskedEditor>> {
-    match editor {
-        Editor::Function(_) => None,
-        Editor::Pipeline(pipeline) => Some(Box::new(Evaluated::new(pipeline.clone()))),
-    }
-}
-
 impl Editors {
+    pub(crate) fn new(stop: Stop) -> Self {
+        Editors { open: Mutex::default(), answered: std::sync::Mutex::default(), stop }
+    }
+
+    /// What carries out an editor that is asked; `None` for a function, which the engine calls.
+    fn carried_out(&self, key: &Key, editor: &Editor) -> Option<Box<dyn AskedEditor>> {
+        match editor {
+            Editor::Function(_) => None,
+            Editor::Pipeline(pipeline) => Some(Box::new(Evaluated::new(pipeline.clone()))),
+            Editor::Program(run) => {
+                let mut all = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+                let answered = all.entry(key.clone()).or_default().clone();
+                Some(Box::new(ProgramEditor::new(run.clone(), answered)))
+            }
+        }
+    }
+
     /// What the editor of a transform answers, which is opened where it is not open yet; `None` if it is a function.
     pub(crate) async fn answers(&self, asked: Asked<'_>) -> Result<Option<Vec<Answer>>, RunError> {
         let Some(editor) = self.of(&asked).await else { return Ok(None) };
@@ -52,7 +68,7 @@ impl Editors {
         if let Some(editor) = open.get(&key) {
             return Some(editor.clone());
         }
-        let editor = Arc::new(Mutex::new(carried_out(&transform.editor)?));
+        let editor = Arc::new(Mutex::new(self.carried_out(&key, &transform.editor)?));
         open.insert(key, editor.clone());
         Some(editor)
     }
@@ -74,7 +90,7 @@ impl Editors {
         let open = std::mem::take(&mut *self.open.lock().await);
         let mut ended = Ok(());
         for editor in open.into_values().filter_map(Arc::into_inner) {
-            ended = ended.and(editor.into_inner().end().await);
+            ended = ended.and(self.stop.guard(editor.into_inner().end()).await);
         }
         ended
     }

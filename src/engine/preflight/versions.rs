@@ -8,6 +8,7 @@ use mongodb::bson::Timestamp;
 
 use crate::authoring::step::Step;
 use crate::authoring::table::VersionUpgrade;
+use crate::authoring::transform::Transform;
 use crate::engine::context::Context;
 use crate::engine::documents::edited::TRANSACTION_BYTES;
 use crate::engine::failing::{at, in_step};
@@ -140,7 +141,7 @@ pub(crate) async fn preflight(
 
 /// Whether a step adds documents to the collection that it transforms.
 fn inserts_into_itself(step: &Step) -> bool {
-    matches!(step, Step::Transform(step) if step.inserts_into_itself())
+    step.called().is_some_and(Transform::inserts_into_itself)
 }
 
 /// Computes the steps whose outcome is still unknown, if the documents that they will find can be computed from the

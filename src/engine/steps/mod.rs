@@ -1,8 +1,7 @@
 //! How each kind of step is done on a server: one file a kind.
 //!
-//! - `transform`, `update`, `copy`, `delete`, `seed`, `transaction`, `command`: the kinds. `passes`: over what the server
-//!   evaluates. `kind`: what each of them does. `lifetime`: how long the
-//!   server lets a transaction live.
+//! - `transform`, `update`, `program`, `copy`, `delete`, `seed`, `transaction`, `command`: the kinds. `passes`: over what
+//!   the server evaluates. `kind`: what each of them does. `lifetime`: how long the server lets a transaction live.
 
 mod command;
 mod copy;
@@ -10,6 +9,7 @@ mod delete;
 pub(crate) mod kind;
 pub(crate) mod lifetime;
 mod passes;
+mod program;
 mod seed;
 mod transaction;
 pub(crate) mod transform;
@@ -25,6 +25,7 @@ pub(crate) fn work_of(step: &Step) -> &dyn StepWork {
         Step::Update(step) => step,
         Step::Copy(step) => step,
         Step::Delete(step) => step,
+        Step::Program(step) => step,
         Step::Seed(step) => step,
         Step::Transaction(step) => step,
         Step::Command(step) => step,
