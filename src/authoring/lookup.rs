@@ -385,13 +385,15 @@ impl Found {
         let mut keys = Keys::default();
         lookup.wanted(document, &mut keys);
         let Some(answers) = self.0.get(&lookup.name) else { return vec![] };
-        if lookup.order == Order::Natural {
-            return keys.0.iter().filter_map(|key| answers.of(key)).flatten().collect();
+        // a document may hold one value very many times, and what is found by it may be much
+        let (mut asked, mut seen) = (HashSet::new(), HashSet::new());
+        let keys = keys.0.iter().filter(|key| asked.insert(*key));
+        let places = keys.flat_map(|key| answers.places(key)).filter(|at| seen.insert(*at));
+        let mut places: Vec<usize> = places.collect();
+        if lookup.order == Order::Id {
+            // they are held in the order in which they were read
+            places.sort_unstable();
         }
-        // they are held in the order in which they were read, each once
-        let mut places: Vec<usize> = keys.0.iter().flat_map(|key| answers.places(key)).collect();
-        places.sort_unstable();
-        places.dedup();
         places.into_iter().filter_map(|at| answers.held.document(at)).collect()
     }
 
