@@ -424,3 +424,66 @@ fn a_directory_without_files_that_can_be_read_says_why() {
     }
     assert!(told(path).contains("1.0.0-4.yaml: with this file, all files together are larger"));
 }
+
+/// The files that the guide shows, each under the name in its first line.
+fn of_the_guide(name: &str) -> Folder {
+    let folder = Folder::new(name);
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/files.md");
+    let page = fs::read_to_string(page).unwrap();
+    for block in page.split("```yaml\n# ").skip(1) {
+        let (name, rest) = block.split_once('\n').unwrap();
+        folder.write(&format!("upgrades/{name}"), rest.split("```").next().unwrap());
+    }
+    folder
+}
+
+#[tokio::test]
+async fn the_guides_files_are_right_and_do_what_it_says() {
+    let folder = of_the_guide("files-guide");
+    let server = Server::shared().await;
+    let database = server.database().await;
+    let insert = async |collection: &str, documents: Vec<Document>| {
+        database.collection::<Document>(collection).insert_many(documents).await.unwrap();
+    };
+    let comments = vec![doc! { "text": "one" }, doc! { "text": "two" }];
+    insert(
+        "cards",
+        vec![
+            doc! { "_id": 1, "order": 7, "comments": comments },
+            doc! { "_id": 2, "archived": true },
+        ],
+    )
+    .await;
+    insert("lists", vec![doc! { "_id": 1, "name": "todo" }]).await;
+    insert("logins", vec![doc! { "_id": 1 }]).await;
+    let run = |name: &str| {
+        let commands = support::guide::commands(name).replace(support::guide::URI, &database.uri);
+        let programs = Path::new(env!("CARGO_BIN_EXE_upgrade-gate")).parent().unwrap();
+        let done = Command::new("bash")
+            .args(["-ec", &commands])
+            .current_dir(folder.path())
+            .env_clear()
+            .env("PATH", format!("{}:/usr/bin:/bin", programs.display()))
+            .output()
+            .unwrap();
+        (done.status.code(), String::from_utf8_lossy(&done.stdout).into_owned())
+    };
+    // run by commands("files-validate") and commands("files-run")
+    let (code, said) = run("files-validate");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("4 upgrades, no mistakes"), "{said}");
+    let (code, said) = run("files-run");
+    assert_eq!(code, Some(0), "{said}");
+    for reported in ["Give 2 card(s) a position", "Copy 2 comment(s)", "Delete 1 archived card(s)"]
+    {
+        assert!(said.contains(reported), "{reported} is not in {said}");
+    }
+    let stored = dump(&database).await;
+    let first = |collection: &str| Document::try_from(&stored[collection][0]).unwrap();
+    assert_eq!(first("cards"), doc! { "_id": 1, "position": 7 });
+    assert_eq!(first("comments").get_str("text").unwrap(), "one");
+    assert_eq!(first("comments").get_i32("card").unwrap(), 1);
+    assert_eq!((stored["comments"].len(), stored["roles"].len()), (2, 2));
+    assert_eq!(first("columns"), doc! { "_id": 1, "name": "todo" });
+    assert!(!stored.contains_key("logins") && !stored.contains_key("lists"));
+}
