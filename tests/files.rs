@@ -449,12 +449,13 @@ async fn the_guides_files_are_right_and_do_what_it_says() {
     insert(
         "cards",
         vec![
-            doc! { "_id": 1, "order": 7, "comments": comments },
+            doc! { "_id": 1, "order": 7, "owner": 5, "comments": comments },
             doc! { "_id": 2, "archived": true },
         ],
     )
     .await;
     insert("lists", vec![doc! { "_id": 1, "name": "todo" }]).await;
+    insert("people", vec![doc! { "_id": 5, "name": "Ada" }]).await;
     insert("logins", vec![doc! { "_id": 1 }]).await;
     let run = |name: &str| {
         let commands = support::guide::commands(name).replace(support::guide::URI, &database.uri);
@@ -471,7 +472,7 @@ async fn the_guides_files_are_right_and_do_what_it_says() {
     // run by commands("files-validate") and commands("files-run")
     let (code, said) = run("files-validate");
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("4 upgrades, no mistakes"), "{said}");
+    assert!(said.contains("5 upgrades, no mistakes"), "{said}");
     let (code, said) = run("files-run");
     assert_eq!(code, Some(0), "{said}");
     for reported in ["Give 2 card(s) a position", "Copy 2 comment(s)", "Delete 1 archived card(s)"]
@@ -480,7 +481,8 @@ async fn the_guides_files_are_right_and_do_what_it_says() {
     }
     let stored = dump(&database).await;
     let first = |collection: &str| Document::try_from(&stored[collection][0]).unwrap();
-    assert_eq!(first("cards"), doc! { "_id": 1, "position": 7 });
+    let card = doc! { "_id": 1, "owner": 5, "position": 7, "owner_name": "Ada" };
+    assert_eq!(first("cards"), card);
     assert_eq!(first("comments").get_str("text").unwrap(), "one");
     assert_eq!(first("comments").get_i32("card").unwrap(), 1);
     assert_eq!((stored["comments"].len(), stored["roles"].len()), (2, 2));

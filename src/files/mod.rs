@@ -4,13 +4,14 @@
 //! [`read`](fn@read) reads a directory, and says everything that is wrong with it, without a server.
 //!
 //! - `read`: a directory becomes a gate. `directory`: its files and their names. `gate_file`, `upgrade_file`,
-//!   `condition`, `steps`: what they say.
+//!   `condition`, `steps`, `lookup`: what they say.
 //! - `yaml`, `scalar`, `node`: YAML to a tree that knows where everything is. `reader`, `values`: what the tree says.
 //! - `mistakes`: what is wrong, and where.
 
 mod condition;
 mod directory;
 mod gate_file;
+mod lookup;
 mod mistakes;
 mod node;
 mod read;

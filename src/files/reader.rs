@@ -91,6 +91,21 @@ impl Reader<'_, '_> {
         }
     }
 
+    /// The path of a field.
+    pub(crate) fn path(&mut self, node: &Node) -> Option<String> {
+        let path = self.line(node)?;
+        let wrong = |part: &str| part.is_empty() || part.starts_with('$');
+        if path.split('.').any(wrong) {
+            self.wrong(
+                &node.span,
+                "no field can be called so",
+                "a field's name, with dots for a path",
+            );
+            return None;
+        }
+        Some(path.to_owned())
+    }
+
     /// A version that can be recorded.
     pub(crate) fn version(&mut self, node: &Node) -> Option<Version> {
         const EXPECTED: &str = "a version as 1.4.0 or 1.4.0-rc.1 is expected";

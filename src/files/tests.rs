@@ -31,6 +31,12 @@ steps:
   - $set: { position: { $ifNull: [ "$order", 0 ] } }
   - $unset: order
   report: "Give {n} card(s) a position"
+- update: tasks
+  where: { owner_name: { $exists: false } }
+  lookup:
+  - { from: people, local: owner.id, foreign: _id, as: owners, fields: [ name ], order: natural }
+  set:
+  - $set: { owner_name: { $first: $_found.owners.name } }
 - copy: cards
   where: { comments: { $exists: true } }
   pipeline:
@@ -98,7 +104,7 @@ fn what_is_right_becomes_a_gate() {
     assert_eq!(code.to_string(), "1.4.0");
     let names: Vec<_> = upgrades.versions()[0].steps().map(|step| step.name()).collect();
     assert_eq!(names[0], "1.1.0-positions, step 1: update");
-    assert_eq!(names[7], "1.1.0-positions, step 8: drop");
+    assert_eq!(names[8], "1.1.0-positions, step 9: drop");
     assert_eq!(upgrades.versions()[0].conditions().count(), 3);
 }
 

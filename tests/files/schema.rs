@@ -35,6 +35,11 @@ steps:
   - $unset: order
   report: Give {n} card(s) a position
   name: positions
+- update: tasks
+  where: { owner_name: null }
+  lookup:
+  - { from: people, local: owner.id, foreign: _id, as: owners, fields: [ name ], order: natural }
+  set: [ { $set: { owner_name: { $first: $_found.owners.name } } } ]
 - copy: cards
   where: { comments: { $exists: true } }
   pipeline:
@@ -139,6 +144,18 @@ const CHANGES: &[(&str, &str)] = &[
     ("report: Give {n} card(s) a position", "report: Give {n} and {} cards"),
     ("name: positions", "name: 5"),
     ("name: positions", "names: a"),
+    (", order: natural", ""),
+    (", fields: [ name ]", ""),
+    (", fields: [ name ]", ", fields: name"),
+    ("order: natural", "order: id"),
+    ("as: owners, ", ""),
+    ("as: owners", "as: a.b"),
+    ("as: owners", "name: owners"),
+    ("from: people", "from: $people"),
+    ("local: owner.id", "local: $owner"),
+    ("foreign: _id", "foreign: [ _id ]"),
+    ("fields: [ name ], order", "fields: [], order"),
+    ("  - { from: people", "  - people\n  - { from: people"),
     ("  then: delete\n", ""),
     ("then: delete", "then: keep"),
     ("then: delete", "then: true"),
@@ -182,6 +199,11 @@ const BEYOND: &[(&str, &str)] = &[
     ("{ position: 0 }", "{ _id: 0 }"),
     ("{ position: null }", "{ $where: x }"),
     ("- $unset: order", "- $replaceWith: $a"),
+    ("as: owners", "as: owners }\n  - { from: a, local: a, foreign: a, as: owners"),
+    (
+        "from: people, local: owner.id, foreign: _id, as: owners, fields: [ name ]",
+        "from: tasks, local: owner.id, foreign: _id, as: owners",
+    ),
     ("into: comments", "into: cards"),
     ("- $unwind: $comments", "- $set: { at: $$NOW }"),
     // collections of others
