@@ -183,3 +183,32 @@ fn a_deletion_of_what_an_earlier_copy_reads_and_a_copy_into_itself_are_mistakes(
     let told = refused(new().step(Delete::new("cards", doc! { "$where": "true" })));
     assert!(told.contains("$where"), "{told}");
 }
+
+/// What comes out for a batch is far more than the batch, and for one document too much.
+#[tokio::test]
+async fn what_unwinds_into_much_more_is_copied_in_parts_and_one_document_of_too_much_is_refused() {
+    let unwound = || {
+        let id = doc! { "$concat": [{ "$toString": "$_id" }, ".", { "$toString": "$parts" }] };
+        vec![doc! { "$unwind": "$parts" }, doc! { "$set": { "_id": id } }]
+    };
+    let card = |n: i32, parts: i32| {
+        doc! { "_id": n, "load": "x".repeat(200_000), "parts": (0..parts).collect::<Vec<_>>() }
+    };
+    for server in both().await {
+        let database = database(server).await;
+        fill(&database, (0..10).map(|n| card(n, 20))).await;
+        let step = || Copy::new("cards", doc! {}, unwound(), "parts");
+        let report = run(&database, &apart(step()), "upgrade", 2000).await;
+        assert_eq!(report.exit_code, 0, "{report:?}");
+        assert_eq!(told(&report), ["Copy 200 document(s)"]);
+        let parts = database.collection::<Document>("parts");
+        assert_eq!(parts.count_documents(doc! {}).await.unwrap(), 200);
+
+        let database = self::database(server).await;
+        fill(&database, [card(1, 2), card(2, 200)]).await;
+        let report = run(&database, &apart(step()), "upgrade", 2000).await;
+        assert_told(&report, 14, &["document 2 of cards", "more than 32 MiB"]);
+        let parts = database.collection::<Document>("parts");
+        assert_eq!(parts.count_documents(doc! {}).await.unwrap(), 0);
+    }
+}

@@ -1,6 +1,6 @@
 //! A document that becomes another one as a whole, in which the order of the fields counts as well.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use mongodb::bson::spec::ElementType;
 use mongodb::bson::{DateTime, RawDocument, RawDocumentBuf, rawdoc};
@@ -59,21 +59,20 @@ impl<'a> Whole<'a> {
     }
 
     /// The names of the top-level fields that differ.
-    fn changed(&self) -> Result<Vec<&'a str>, EditError> {
-        let mut names = Vec::new();
-        let of = |document: &'a RawDocument| elements(document).collect::<Result<Vec<_>, _>>();
+    fn changed(&self) -> Result<BTreeSet<&'a str>, EditError> {
+        type Field<'a> = (&'a str, u8, &'a [u8]);
+        let of = |document: &'a RawDocument| -> Result<HashSet<Field<'a>>, EditError> {
+            elements(document)
+                .map(|element| element.map(|e| (e.name, e.kind as u8, e.value)))
+                .collect()
+        };
         let (before, after) = (of(self.document)?, of(self.becomes)?);
-        let same = |one: &Element<'_>, other: &Element<'_>| {
-            one.name == other.name && one.kind == other.kind && one.value == other.value
-        };
-        let missing = |one: &&Element<'_>, others: &[Element<'_>]| {
-            !others.iter().any(|other| same(one, other))
-        };
-        names.extend(before.iter().filter(|one| missing(one, &after)).map(|one| one.name));
-        names.extend(after.iter().filter(|one| missing(one, &before)).map(|one| one.name));
-        names.sort_unstable();
-        names.dedup();
-        Ok(names)
+        Ok(before.symmetric_difference(&after).map(|(name, ..)| *name).collect())
+    }
+
+    /// The fields of what the document becomes, by their names.
+    fn fields(&self) -> Result<HashMap<&'a str, Element<'a>>, EditError> {
+        elements(self.becomes).map(|element| element.map(|e| (e.name, e))).collect()
     }
 
     /// How the server is told to make the one of the other.
@@ -81,13 +80,13 @@ impl<'a> Whole<'a> {
         let mut edits = Edits::at(DateTime::MIN);
         let nameable =
             |name: &&str| !name.contains(['.', '\0']) && !name.starts_with('$') && !name.is_empty();
-        let changed = self.changed()?;
+        let (changed, fields) = (self.changed()?, self.fields()?);
         if changed.iter().all(nameable) {
             for name in changed {
-                match elements(self.becomes).flatten().find(|element| element.name == name) {
+                match fields.get(name) {
                     Some(Element { kind, value, .. }) => {
-                        edits.values.push(kind as u8);
-                        edits.values.extend(value);
+                        edits.values.push(*kind as u8);
+                        edits.values.extend(*value);
                         edits.push(name);
                     }
                     None => edits.unset(name),
@@ -173,15 +172,18 @@ impl<'a> Whole<'a> {
     /// The fields to exchange where one statement cannot hold both: all, or those that change where all are too much.
     pub(crate) fn touched(&self) -> Result<Touched, EditError> {
         let mut after = Vec::with_capacity(self.becomes.as_bytes().len());
-        let mut left: Vec<Element<'_>> = elements(self.becomes).collect::<Result<_, _>>()?;
+        let mut left = self.fields()?;
         enclose(&mut after, |out| {
             for element in elements(self.document) {
-                let element = element?;
-                if let Some(at) = left.iter().position(|other| other.name == element.name) {
-                    left.remove(at).push_to(out);
+                if let Some(element) = left.remove(element?.name) {
+                    element.push_to(out);
                 }
             }
-            left.iter().for_each(|element| element.push_to(out));
+            for element in elements(self.becomes) {
+                if let Some(element) = left.remove(element?.name) {
+                    element.push_to(out);
+                }
+            }
             Ok(())
         })?;
         if after != self.becomes.as_bytes() {

@@ -15,7 +15,7 @@ use crate::authoring::step_kind::StepKind;
 use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::documents::edited::{id_bytes, place as place_of};
-use crate::engine::documents::find::{In, LOOK_UP_BATCH, query};
+use crate::engine::documents::find::{Flow, In, LOOK_UP_BATCH, each};
 use crate::engine::documents::unfit::{check_names, is_refusal, still_matches, unevaluated};
 use crate::engine::editors::editor::{Asked, AskedEditor, Origin};
 use crate::engine::failing::failed_step;
@@ -25,6 +25,14 @@ use crate::server::stop::RunError;
 /// The most documents that are evaluated at a time, and the most bytes of them, one document aside.
 const MOST: usize = 500;
 const BYTES: usize = 4 * 1024 * 1024;
+
+/// How many bytes of what comes out for documents are held; what comes out for one may be more.
+const HELD: usize = 8 * 1024 * 1024;
+
+/// The most bytes that may come out for one document.
+const MOST_MADE: usize = 32 * 1024 * 1024;
+
+const TOO_MUCH_MADE: &str = "the pipeline makes more than 32 MiB of it";
 
 /// The most bytes that may be looked up for one document: it has to fit into one command.
 const MOST_FOUND: usize = 15 * 1024 * 1024;
@@ -51,6 +59,10 @@ struct Evaluation {
     after: Vec<(usize, RawDocumentBuf)>,
     /// One of them that would still match.
     still: Option<RawDocumentBuf>,
+    /// Whether there are more of them, with which it would be too much.
+    cut: bool,
+    /// Whether more comes out for the last of them than is taken.
+    too_much: bool,
 }
 
 impl Evaluated {
@@ -158,19 +170,38 @@ impl Evaluated {
         let at_hand = at_hand(transform, documents, found)?;
         let command = self.command(transform, documents, at_hand.as_ref(), place)?;
         let mut evaluation = Evaluation::default();
-        for answer in query(database, session, command).await? {
-            for field in &answer {
-                let (name, value) = field?;
-                let Some(document) = value.as_document() else { continue };
-                match name.as_str() {
-                    "before" => evaluation.before.push(document.to_owned()),
-                    "after" => {
-                        evaluation.after.push((evaluation.before.len(), document.to_owned()));
+        let (mut held, mut own) = (0, 0);
+        each(database, session, command, |answer| {
+            let field = answer.into_iter().next().transpose()?;
+            let Some((name, document)) =
+                field.and_then(|(name, value)| Some((name, value.as_document()?)))
+            else {
+                return Ok(Flow::On);
+            };
+            match name.as_str() {
+                "before" => {
+                    // what comes out for those before this one is enough to be held
+                    if matches!(self.pipeline.makes, Makes::Others { .. }) && held > HELD {
+                        evaluation.cut = true;
+                        return Ok(Flow::Enough);
                     }
-                    _ => evaluation.still = Some(document.to_owned()),
+                    own = 0;
+                    evaluation.before.push(document.to_owned());
                 }
+                "after" => {
+                    own += document.as_bytes().len();
+                    held += document.as_bytes().len();
+                    evaluation.after.push((evaluation.before.len(), document.to_owned()));
+                    if own > MOST_MADE {
+                        evaluation.too_much = true;
+                        return Ok(Flow::Enough);
+                    }
+                }
+                _ => evaluation.still = Some(document.to_owned()),
             }
-        }
+            Ok(Flow::On)
+        })
+        .await?;
         Ok(evaluation)
     }
 
@@ -251,9 +282,25 @@ impl AskedEditor for Evaluated {
                 }
                 evaluation => evaluation?,
             };
+        if let (true, Some(source)) = (evaluation.too_much, evaluation.before.last()) {
+            return Err(failed_step(
+                upgrade,
+                &transform.name(),
+                &format!("{}: {TOO_MUCH_MADE}", place_of(transform, source)),
+                "let the pipeline keep less of each, or deploy code that deals with the document, then run it again",
+            ));
+        }
         if let Some(still) = evaluation.still {
             return Err(still_matches(upgrade, transform, &still));
         }
+        let (asked, last) = (documents.len(), evaluation.before.last().map(|d| id_bytes(d)));
+        let documents = match (self.pipeline.makes.clone(), evaluation.cut, last) {
+            (Makes::Others { .. }, true, Some(last)) => {
+                let end = documents.iter().position(|document| id_bytes(document) == last);
+                &documents[..end.map_or(asked, |end| end + 1)]
+            }
+            _ => documents,
+        };
         let mut made = match self.pipeline.makes {
             Makes::Itself { counter } => becomes(evaluation, counter)?,
             Makes::Others { counter, sources } => others(evaluation, transform, counter, sources),
