@@ -1,16 +1,25 @@
 //! Steps whose edits a program computes: real processes on real servers, the good ones and those that fail in every way.
 
 mod apps;
+#[allow(dead_code)]
+mod datalab {
+    pub mod shapes;
+}
+#[allow(dead_code)]
+#[path = "../src/bin/datalab-upgrade/pin_item_references.rs"]
+mod pin_item_references;
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use apps::fill;
-use mongodb::bson::{Document, RawBson, RawDocumentBuf, doc, rawdoc};
+use apps::{fill, record_old, scenario};
+use mongodb::bson::{Document, RawBson, RawBsonRef, RawDocument, RawDocumentBuf, doc, rawdoc};
 use support::folder::Folder;
-use support::{Fresh, Server, db_hash, dump, eventually, python};
+use support::{Fresh, Server, db_hash, dump, eventually, fixture, python};
+use upgrade_gate::harness::Harness;
 use upgrade_gate::{Gate, Keys, Lookup, Program, Report, Settings, Upgrade, Version};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -315,7 +324,7 @@ async fn answers_that_break_a_rule_of_the_step_name_it() {
         let file = format!("rule-{n}.py");
         folder.write(&file, &source);
         python();
-        let twin = |document: &mongodb::bson::RawDocument, keys: &mut Keys| {
+        let twin = |document: &RawDocument, keys: &mut Keys| {
             if let Ok(Some(name)) = document.get("name") {
                 keys.add(name);
             }
@@ -424,5 +433,195 @@ async fn a_program_sets_unsets_adds_deletes_counts_and_looks_up_on_both_kinds_of
             assert_eq!(after["parts"].len(), 32);
         }
     }
+    nothing_is_left(&folder).await;
+}
+
+/// datalab's upgrade by the Python program of the example.
+fn datalab_in_python() -> Gate {
+    python();
+    let no_refcode =
+        doc! { "$or": [{ "refcode": { "$not": { "$type": "string" } } }, { "refcode": "" }] };
+    let an_item_id = doc! { "$or": [
+        { "item_id": { "$exists": true, "$not": { "$type": "null" } } },
+        { "item_id": { "$type": "array" } },
+    ] };
+    let filter = doc! { "relationships": { "$elemMatch": { "$and": [no_refcode, an_item_id] } } };
+    let others = Lookup::by_field("refcode", "items", "item_id", "relationships.item_id");
+    let step = Program::new(
+        "items",
+        filter,
+        ["python3", concat!(env!("CARGO_MANIFEST_DIR"), "/examples/files/datalab/pin.py")],
+    )
+    .env("PYTHONPATH", format!("{ROOT}/.cache/python:{ROOT}/clients/python"))
+    .lookup(others.fields(["refcode"]).in_natural_order())
+    .report("pinned", "Pin {n} item_id reference(s) to their refcode")
+    .report("deprecated", "Deprecate {n} unresolvable item_id reference(s)");
+    let upgrade = Upgrade::new("0.8.0", "pin item_id references to refcodes");
+    Gate::new("datalab", "0.8.0").upgrades([upgrade.step(step)])
+}
+
+/// Whether Python can hold all of a document.
+fn is_held(document: &RawDocument) -> bool {
+    use mongodb::bson::spec::ElementType::{Array, DbPointer, EmbeddedDocument, Symbol, Undefined};
+    document.iter_elements().all(|element| {
+        let element = element.unwrap();
+        match element.element_type() {
+            Undefined | Symbol | DbPointer => false,
+            EmbeddedDocument | Array => match element.value().unwrap() {
+                RawBsonRef::Document(inner) => is_held(inner),
+                RawBsonRef::Array(inner) => {
+                    is_held(RawDocument::from_bytes(inner.as_bytes()).unwrap())
+                }
+                _ => true,
+            },
+            _ => true,
+        }
+    })
+}
+
+async fn upgraded(database: &Fresh, gate: &Gate) -> (Vec<RawDocumentBuf>, Vec<String>) {
+    let vars = [
+        ("GATE_MONGODB_URI", database.uri.as_str()),
+        ("GATE_FROM_VERSION", "0.7.0"),
+        ("GATE_SKIP_CONDITIONS", "true"),
+    ];
+    let vars = vars.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let code = Version::parse("0.8.0").unwrap();
+    let report = gate.run(&Settings::from_vars(vars, &code).unwrap()).await;
+    assert_eq!(report.exit_code, 0, "{} {:?}", report.message, report.next);
+    let actions = report.upgrades.iter().flat_map(|upgrade| &upgrade.actions);
+    let told = actions.map(|action| action.description.clone()).collect();
+    (dump(database).await.remove("items").unwrap_or_default(), told)
+}
+
+#[tokio::test]
+async fn datalabs_upgrade_in_python_makes_the_same_documents_byte_for_byte() {
+    let standalone = Server::standalone().await;
+    let rust = || Gate::new("datalab", "0.8.0").upgrades([pin_item_references::upgrade()]);
+    for server in [Server::shared().await, &standalone] {
+        for seed in 0..6 {
+            let (one, other) = (server.database().await, server.database().await);
+            for database in [&one, &other] {
+                match seed {
+                    0 => fixture::load(database).await,
+                    _ => {
+                        let items = datalab::shapes::random(seed);
+                        let items = items.into_iter().filter(|item| is_held(item));
+                        let collection = database.collection::<RawDocumentBuf>("items");
+                        collection.insert_many(items).await.unwrap();
+                    }
+                }
+            }
+            let (one, other) =
+                (upgraded(&one, &rust()).await, upgraded(&other, &datalab_in_python()).await);
+            assert_eq!(one.1, other.1, "seed {seed}");
+            assert!(!one.0.is_empty() && one.0 == other.0, "seed {seed}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn datalabs_upgrade_in_python_survives_kills_on_both_kinds_of_server() {
+    let standalone = Server::standalone().await;
+    for uri in [Server::shared().await.uri(""), standalone.uri("")] {
+        let harness = Harness::new(datalab_in_python(), uri)
+            .set("GATE_FROM_VERSION", "0.0.1")
+            .set("GATE_BATCH_DOCUMENTS", "40")
+            .boundaries(12)
+            .instants(3)
+            .within(Duration::from_secs(120))
+            .seed(7);
+        let filled = harness.run(async |database| {
+            fixture::load(database).await;
+            Ok(())
+        });
+        let survived = filled.await.unwrap();
+        println!("{survived:?}");
+        assert!(survived.kills > 0);
+    }
+}
+
+/// A thing for each of a program's answers to wait a while, and who it is.
+const SLOW: &str = r#"
+import time
+from upgrade_gate import transform
+@transform
+def slow(document, found):
+    time.sleep(600 if document["_id"] == 50 else 0)
+    document["b"] = document.pop("a")
+    return document
+"#;
+
+#[tokio::test]
+async fn a_signal_ends_the_run_and_the_program_at_once() {
+    python();
+    let folder = program("slow", SLOW);
+    let path = folder.path().join("program.py");
+    let database = Server::shared().await.database().await;
+    fill(&database, "things", (0..100).map(|n| doc! { "_id": n, "a": n })).await;
+    record_old(&database).await;
+    let before = db_hash(&database).await;
+    let gate = scenario(&database.uri, "0.8.0", "0.8.0=program")
+        .set("SCENARIO_PROGRAM", path.to_str().unwrap())
+        .set("PATH", std::env::var("PATH").unwrap());
+    let running = gate.spawn();
+    eventually("the program to run", || {
+        let runs = !left(folder.path()).is_empty();
+        async move { runs.then_some(()) }
+    })
+    .await;
+    running.signal("TERM");
+    let run = running.wait().await;
+    assert_eq!(run.code, Some(22), "{run}");
+    assert_eq!(left(folder.path()), Vec::<String>::new(), "it is gone when the gate is");
+    assert_eq!(db_hash(&database).await, before);
+}
+
+/// Writes all that it can learn of the gate into a file.
+const SPY: &str = r#"
+import os
+with open(os.environ["SPY_FILE"], "w") as file:
+    print(sorted(os.environ), file=file)
+    for name in ["environ", "mem", "fd"]:
+        path = f"/proc/{os.getppid()}/{name}"
+        try:
+            read = os.listdir(path) if name == "fd" else open(path, "rb").read(1000)
+            print(name, "is readable", file=file)
+        except OSError:
+            print(name, "is not readable", file=file)
+for message in begin(): send(right(message))
+"#;
+
+#[tokio::test]
+async fn a_program_sees_three_variables_and_its_own_and_nothing_of_the_gate() {
+    let folder = program("spy", SPY);
+    fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    let database = database(Server::shared().await).await;
+    let seen = folder.path().join("seen");
+    let step = step(&folder, "program.py").env("SPY_FILE", seen.to_str().unwrap());
+    let report = run(&database, step, "upgrade", "7").await;
+    assert_eq!(report.exit_code, 0, "{}", report.message);
+    let seen = fs::read_to_string(seen).unwrap();
+    let names = seen.lines().next().unwrap();
+    for name in ["CARGO", "GATE", "MONGO", "RUST"] {
+        assert!(!names.contains(name), "{seen}");
+    }
+    let owner = |file: &Path| std::os::unix::fs::MetadataExt::uid(&fs::metadata(file).unwrap());
+    // root may read everything of everybody
+    if owner(folder.path()) != 0 {
+        assert!(!seen.contains("is readable"), "{seen}");
+    }
+    // what keeps others from reading
+    assert_eq!(owner(Path::new("/proc/self/environ")), 0);
+}
+
+#[tokio::test]
+async fn a_program_that_writes_without_end_to_stderr_does_no_harm() {
+    let flood = format!("os.write(2, b'{SECRET} ' * 10000)");
+    let source = format!("for message in begin():\n    {flood}\n    send(right(message))\n");
+    let folder = program("flood", &source);
+    let database = database(Server::shared().await).await;
+    let report = run(&database, step(&folder, "program.py"), "upgrade", "7").await;
+    assert_eq!(report.exit_code, 0, "{}", report.message);
     nothing_is_left(&folder).await;
 }
