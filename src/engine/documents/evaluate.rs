@@ -1,6 +1,8 @@
 //! Pipelines that the server evaluates read-only: whether it knows them, and what they make of all documents of a
 //! collection that match a filter.
 
+use std::time::Instant;
+
 use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
 use mongodb::error::Error;
 
@@ -9,9 +11,10 @@ use crate::authoring::pipeline::Pipeline;
 use crate::authoring::step_kind::StepKind;
 use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
+use crate::engine::background::TURN;
 use crate::engine::context::Context;
 use crate::engine::documents::edited::place;
-use crate::engine::documents::find::{Flow, In, LOOK_UP_BATCH, each, query};
+use crate::engine::documents::find::{In, LOOK_UP_BATCH, query};
 use crate::engine::documents::unfit::{
     OUTGROWS, check_names, is_refusal, still_matches, unevaluated,
 };
@@ -25,7 +28,7 @@ use crate::server::stop::RunError;
 const UNKNOWN: [i32; 3] = [168, 40324, 31325];
 
 /// How many documents come with one answer of the server.
-const BATCH: i32 = 1000;
+const BATCH: u32 = 1000;
 
 /// Documents as they come before a pipeline: those that match a filter, and what earlier steps would make of them.
 #[derive(Clone, Debug)]
@@ -235,13 +238,23 @@ impl On<'_> {
         let find = RawDocumentBuf::try_from(&find)?;
         let (context, transform) = (self.context, self.transform);
         let reading = async || {
-            let checking = each(context.database(), None, find.clone(), |document| {
-                check_names(self.upgrade, transform, document, |_| true)?;
-                Ok(Flow::On)
-            });
+            let checking = async {
+                let asking = context.database().run_raw_cursor_command(find.clone());
+                // else the server would send 16 MiB at a time
+                let mut cursor = asking.batch_size(BATCH).await?;
+                let mut began = Instant::now();
+                while cursor.advance().await? {
+                    check_names(self.upgrade, transform, cursor.current(), |_| true)?;
+                    if began.elapsed() > TURN {
+                        tokio::task::yield_now().await;
+                        began = Instant::now();
+                    }
+                }
+                Ok::<(), RunError>(())
+            };
             context.stop.guard(checking).await
         };
-        context.retry(reading).await.map(drop)
+        context.retry(reading).await
     }
 
     /// The closed gate of a document for which the pipeline fails, found by halving.
