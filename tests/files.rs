@@ -14,6 +14,8 @@ use support::folder::Folder;
 use support::{Gate, Run, Server, db_hash, dump};
 use upgrade_gate::files;
 
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
 fn gate(directory: &Path) -> Gate {
     let gate = Gate::new(env!("CARGO_BIN_EXE_upgrade-gate"));
     gate.set("GATE_UPGRADES", directory.to_str().unwrap())
@@ -428,12 +430,19 @@ fn a_directory_without_files_that_can_be_read_says_why() {
 /// The files that the guide shows, each under the name in its first line.
 fn of_the_guide(name: &str) -> Folder {
     let folder = Folder::new(name);
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/files.md");
-    let page = fs::read_to_string(page).unwrap();
+    support::python();
+    let page = fs::read_to_string(format!("{ROOT}/docs/files.md")).unwrap();
     for block in page.split("```yaml\n# ").skip(1) {
         let (name, rest) = block.split_once('\n').unwrap();
-        folder.write(&format!("upgrades/{name}"), rest.split("```").next().unwrap());
+        let text = rest.split("```").next().unwrap();
+        // where an image has the helper installed
+        let env =
+            format!("  env: {{ PYTHONPATH: \"{ROOT}/.cache/python:{ROOT}/clients/python\" }}\n");
+        let helped = text.replace("tags.py ]\n", &format!("tags.py ]\n{env}"));
+        folder.write(&format!("upgrades/{name}"), &helped);
     }
+    let program = page.split("```python\n# tags.py\n").nth(1).unwrap();
+    folder.write("upgrades/tags.py", program.split("```").next().unwrap());
     folder
 }
 
@@ -449,7 +458,7 @@ async fn the_guides_files_are_right_and_do_what_it_says() {
     insert(
         "cards",
         vec![
-            doc! { "_id": 1, "order": 7, "owner": 5, "comments": comments },
+            doc! { "_id": 1, "order": 7, "owner": 5, "text": "do #this #now", "comments": comments },
             doc! { "_id": 2, "archived": true },
         ],
     )
@@ -472,7 +481,7 @@ async fn the_guides_files_are_right_and_do_what_it_says() {
     // run by commands("files-validate") and commands("files-run")
     let (code, said) = run("files-validate");
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("5 upgrades, no mistakes"), "{said}");
+    assert!(said.contains("6 upgrades, no mistakes"), "{said}");
     let (code, said) = run("files-run");
     assert_eq!(code, Some(0), "{said}");
     for reported in ["Give 2 card(s) a position", "Copy 2 comment(s)", "Delete 1 archived card(s)"]
@@ -481,11 +490,32 @@ async fn the_guides_files_are_right_and_do_what_it_says() {
     }
     let stored = dump(&database).await;
     let first = |collection: &str| Document::try_from(&stored[collection][0]).unwrap();
-    let card = doc! { "_id": 1, "owner": 5, "position": 7, "owner_name": "Ada" };
+    let card = doc! {
+        "_id": 1,
+        "owner": 5,
+        "text": "do #this #now",
+        "position": 7,
+        "owner_name": "Ada",
+        "tags": ["this", "now"],
+    };
     assert_eq!(first("cards"), card);
     assert_eq!(first("comments").get_str("text").unwrap(), "one");
     assert_eq!(first("comments").get_i32("card").unwrap(), 1);
     assert_eq!((stored["comments"].len(), stored["roles"].len()), (2, 2));
     assert_eq!(first("columns"), doc! { "_id": 1, "name": "todo" });
     assert!(!stored.contains_key("logins") && !stored.contains_key("lists"));
+
+    // a program is part of what its file says
+    let status = gate(&folder.path().join("upgrades")).uri(&database.uri).mode("status");
+    let unchanged = status.run().await;
+    assert_eq!(unchanged.report["warnings"].as_array(), None, "{unchanged}");
+    let program = fs::read_to_string(folder.path().join("upgrades/tags.py")).unwrap();
+    folder.write("upgrades/tags.py", &format!("{program}# changed\n"));
+    let changed = status.run().await;
+    let warning = changed.report["warnings"][0].as_str().unwrap();
+    assert!(warning.starts_with("1.3.2-tags was changed after it was applied"), "{changed}");
+    fs::remove_file(folder.path().join("upgrades/tags.py")).unwrap();
+    let (code, said) = run("files-validate");
+    assert_eq!(code, Some(16), "{said}");
+    assert!(said.contains("tags.py is not in the directory"), "{said}");
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::files::mistakes::Mistakes;
 use crate::version::Version;
@@ -18,6 +18,8 @@ const MOST_OF_ALL: u64 = 16 * 1024 * 1024;
 /// The files of a directory, with their contents.
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
+    /// Where it is; `None` in memory.
+    pub(crate) path: Option<PathBuf>,
     pub(crate) gate: Option<String>,
     /// By name.
     pub(crate) upgrades: Vec<(UpgradeName, String)>,
@@ -78,7 +80,7 @@ pub(crate) fn read(path: &Path, mistakes: &mut Mistakes) -> Directory {
         }
     }
     names.sort();
-    let mut directory = Directory::default();
+    let mut directory = Directory { path: Some(path.to_owned()), ..Directory::default() };
     let mut left = MOST_OF_ALL;
     let mut any = false;
     for name in names {

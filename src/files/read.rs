@@ -52,7 +52,7 @@ pub(super) fn judge(found: &Directory, app_version: Option<&str>, mut mistakes: 
     let gate_source = Source { name: GATE_FILE, text: found.gate.as_deref().unwrap_or_default() };
     let root = found.gate.as_ref().and_then(|_| yaml::parse(&gate_source, &mut mistakes));
     let gate_file = root.map(|root| {
-        let mut reader = Reader { source: gate_source, mistakes: &mut mistakes };
+        let mut reader = Reader::new(gate_source, &mut mistakes, None);
         gate_file::read(&mut reader, &root)
     });
     let gate_file = gate_file.unwrap_or_default();
@@ -60,7 +60,7 @@ pub(super) fn judge(found: &Directory, app_version: Option<&str>, mut mistakes: 
     for (name, text) in &found.upgrades {
         let source = Source { name: &name.file, text };
         let Some(root) = yaml::parse(&source, &mut mistakes) else { continue };
-        let mut reader = Reader { source, mistakes: &mut mistakes };
+        let mut reader = Reader::new(source, &mut mistakes, found.path.as_deref());
         if let Some(upgrade) = upgrade_file::read(&mut reader, &root, name) {
             written.push((source, upgrade));
         }

@@ -1,25 +1,45 @@
 //! What one file says, read value by value; what is wrong is noted at its place, and the rest is read on.
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
 use mongodb::bson::Document;
+use sha2::{Digest, Sha256};
 
 use crate::authoring::naming::collection_mistake;
 use crate::authoring::pipeline_mistakes;
 use crate::files::mistakes::{Mistakes, Source};
 use crate::files::node::{Entry, Node, Span, Value};
 use crate::files::values;
-use crate::process::settings::nearest;
+use crate::process::settings::{UPGRADES_DIRECTORY, nearest};
 use crate::version::Version;
 
 /// From this likeness on, a word is taken for a slip of another one.
 const LIKE: f64 = 0.6;
 
+/// How names of scripts end.
+const SCRIPTS: &[&str] = &[".py", ".js", ".mjs", ".cjs", ".rb", ".sh", ".pl", ".php"];
+
 /// A file that is read, and the mistakes of all files.
 pub(crate) struct Reader<'a, 'b> {
     pub(crate) source: Source<'a>,
     pub(crate) mistakes: &'b mut Mistakes,
+    /// Where the file lies, and its programs.
+    pub(crate) directory: Option<&'a Path>,
+    /// The digests of the programs, by their names.
+    pub(crate) programs: Vec<(String, String)>,
 }
 
-impl Reader<'_, '_> {
+impl<'a, 'b> Reader<'a, 'b> {
+    pub(crate) fn new(
+        source: Source<'a>,
+        mistakes: &'b mut Mistakes,
+        directory: Option<&'a Path>,
+    ) -> Self {
+        Reader { source, mistakes, directory, programs: vec![] }
+    }
+
     pub(crate) fn wrong(
         &mut self,
         span: &Span,
@@ -191,6 +211,39 @@ impl Reader<'_, '_> {
         right.then_some(())
     }
 
+    /// The words of a command, of which those that name files of the directory are found wherever the gate runs; what
+    /// these files hold is part of what the upgrade is.
+    pub(crate) fn program(&mut self, node: &Node, words: Vec<String>) -> Option<Vec<String>> {
+        let Some(directory) = self.directory else { return Some(words) };
+        let mut found = vec![];
+        for word in words {
+            let inside = Path::new(&word).strip_prefix(UPGRADES_DIRECTORY);
+            let file = directory.join(inside.unwrap_or(Path::new(&word)));
+            let is_script = SCRIPTS.iter().any(|ending| word.ends_with(ending));
+            if file.is_file() && file.starts_with(directory) {
+                match digest(&file) {
+                    Ok(digest) => self.programs.push((word.clone(), digest)),
+                    Err(error) => {
+                        let expected = "make it readable for the user that the gate runs as";
+                        self.wrong(&node.span, format!("{word} cannot be read: {error}"), expected);
+                        return None;
+                    }
+                }
+            } else if is_script && Path::new(&word).is_relative() {
+                let expected = "the name of a file of the directory, or a whole path";
+                self.wrong(&node.span, format!("{word} is not in the directory"), expected);
+                return None;
+            }
+            match file.to_str() {
+                Some(path) if Path::new(&word).is_relative() && file.is_file() => {
+                    found.push(path.to_owned());
+                }
+                _ => found.push(word),
+            }
+        }
+        Some(found)
+    }
+
     pub(crate) fn fields<'n>(&mut self, node: &'n Node) -> Option<Fields<'n>> {
         match &node.value {
             Value::Map(entries) => Some(Fields { entries, known: vec![] }),
@@ -200,6 +253,25 @@ impl Reader<'_, '_> {
             }
         }
     }
+}
+
+/// The SHA-256 of a file, in hexadecimal digits.
+fn digest(file: &Path) -> io::Result<String> {
+    let mut file = File::open(file)?;
+    let mut digest = Sha256::new();
+    let mut bytes = [0; 8192];
+    loop {
+        match file.read(&mut bytes)? {
+            0 => break,
+            n => digest.update(&bytes[..n]),
+        }
+    }
+    Ok(hexadecimal(&digest.finalize()))
+}
+
+/// Bytes as a digest is written.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The keys of a mapping, each asked for by name; what nobody asked for is a mistake.

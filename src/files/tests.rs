@@ -37,6 +37,14 @@ steps:
   - { from: people, local: owner.id, foreign: _id, as: owners, fields: [ name ], order: natural }
   set:
   - $set: { owner_name: { $first: $_found.owners.name } }
+- update: notes
+  where: {}
+  program: [ python3, /upgrades/notes.py ]
+  env: { MODE: fast }
+  timeout: 10s
+  inserts_into: [ words ]
+  deletes: true
+  report: { moved: "Move {n} note(s)" }
 - copy: cards
   where: { comments: { $exists: true } }
   pipeline:
@@ -84,7 +92,8 @@ fn directory(gate: &str, upgrades: &[(&str, &str)]) -> Directory {
         let (stem, _) = file.rsplit_once('.').unwrap();
         (UpgradeName::parse(file, stem).unwrap(), (*text).to_owned())
     };
-    Directory { gate: Some(gate.to_owned()), upgrades: upgrades.iter().map(upgrade).collect() }
+    let upgrades = upgrades.iter().map(upgrade).collect();
+    Directory { path: None, gate: Some(gate.to_owned()), upgrades }
 }
 
 fn files(gate: &str, upgrades: &[(&str, &str)]) -> Files {
@@ -104,7 +113,7 @@ fn what_is_right_becomes_a_gate() {
     assert_eq!(code.to_string(), "1.4.0");
     let names: Vec<_> = upgrades.versions()[0].steps().map(|step| step.name()).collect();
     assert_eq!(names[0], "1.1.0-positions, step 1: update");
-    assert_eq!(names[8], "1.1.0-positions, step 9: drop");
+    assert_eq!(names[9], "1.1.0-positions, step 10: drop");
     assert_eq!(upgrades.versions()[0].conditions().count(), 3);
 }
 

@@ -7,7 +7,7 @@ use crate::authoring::upgrade::{Upgrade, UpgradeFile};
 use crate::files::condition;
 use crate::files::directory::UpgradeName;
 use crate::files::node::{Node, Span};
-use crate::files::reader::Reader;
+use crate::files::reader::{Reader, hexadecimal};
 use crate::files::steps::kinds;
 use crate::version::Version;
 
@@ -66,8 +66,10 @@ pub(crate) fn read(
     let (description, description_node) = description?;
     let mut content = String::new();
     root.canonical(&mut content);
-    let sha256 = Sha256::digest(content.as_bytes());
-    let sha256 = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+    for (name, digest) in &reader.programs {
+        content += &format!("\n{name}: {digest}");
+    }
+    let sha256 = hexadecimal(&Sha256::digest(content.as_bytes()));
     let file = UpgradeFile { name: name.stem.clone(), sha256 };
     let mut upgrade = Upgrade::new(version.to_string(), description).of_file(file);
     let mut steps_at = vec![];

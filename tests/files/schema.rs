@@ -40,6 +40,15 @@ steps:
   lookup:
   - { from: people, local: owner.id, foreign: _id, as: owners, fields: [ name ], order: natural }
   set: [ { $set: { owner_name: { $first: $_found.owners.name } } } ]
+- update: notes
+  where: {}
+  lookup: [ { from: people, local: by, foreign: _id, as: authors } ]
+  program: [ python3, /upgrades/notes.py ]
+  env: { MODE: fast }
+  timeout: 10s
+  inserts_into: [ words ]
+  deletes: true
+  report: { moved: "Move {n} note(s)" }
 - copy: cards
   where: { comments: { $exists: true } }
   pipeline:
@@ -144,6 +153,20 @@ const CHANGES: &[(&str, &str)] = &[
     ("report: Give {n} card(s) a position", "report: Give {n} and {} cards"),
     ("name: positions", "name: 5"),
     ("name: positions", "names: a"),
+    ("[ python3, /upgrades/notes.py ]", "/upgrades/notes"),
+    ("[ python3, /upgrades/notes.py ]", "[]"),
+    ("[ python3, /upgrades/notes.py ]", "[ python3, 3 ]"),
+    ("  program: [ python3, /upgrades/notes.py ]\n", ""),
+    ("env: { MODE: fast }", "env: { MODE: 1 }"),
+    ("env: { MODE: fast }", "env: [ MODE ]"),
+    ("env: { MODE: fast }", "environment: {}"),
+    ("timeout: 10s", "timeout: 10"),
+    ("timeout: 10s", "timeout: soon"),
+    ("inserts_into: [ words ]", "inserts_into: words"),
+    ("inserts_into: [ words ]", "inserts_into: [ $words ]"),
+    ("deletes: true", "deletes: words"),
+    ("{ moved: \"Move {n} note(s)\" }", "\"Move {n} note(s)\""),
+    ("{ moved: \"Move {n} note(s)\" }", "{ moved: \"Move {m} note(s)\" }"),
     (", order: natural", ""),
     (", fields: [ name ]", ""),
     (", fields: [ name ]", ", fields: name"),

@@ -1,11 +1,12 @@
 //! `update`: an update pipeline that the server evaluates.
 
-use crate::authoring::pipeline_mistakes::{LookUps, of_update, of_update_filter};
+use crate::authoring::pipeline_mistakes::{LookUps, of_filter, of_update, of_update_filter};
 use crate::authoring::step::Step;
 use crate::authoring::update::Update;
 use crate::files::lookup;
 use crate::files::reader::Reader;
 use crate::files::steps::kind::{Kind, Written};
+use crate::files::steps::program;
 
 pub(super) const KIND: Kind = Kind { key: "update", read };
 
@@ -14,16 +15,31 @@ fn read(reader: &mut Reader<'_, '_>, step: &mut Written<'_>) -> Option<Step> {
     let expected =
         "exactly the documents of the old shape: `where: { position: { $exists: false } }`";
     let filter_node = step.required(reader, "where", expected);
+    let program = step.fields.entry("program");
     let filter = filter_node.and_then(|node| {
         let filter = reader.document(node)?;
-        reader.of_server(node, of_update_filter(&filter)).map(|()| filter)
+        // a program may be asked about more than it changes
+        let mistakes = match program {
+            Some(_) => of_filter(&filter),
+            None => of_update_filter(&filter),
+        };
+        reader.of_server(node, mistakes).map(|()| filter)
     });
     let lookups = step.fields.optional("lookup").map(|node| lookup::read(reader, node));
+    if let Some(entry) = program {
+        if step.fields.optional("set").is_some() {
+            let expected =
+                "write one of them: what the server evaluates, or what a program computes";
+            reader.wrong(&entry.at, "the step has both `set` and `program`", expected);
+        }
+        let lookups = lookups.unwrap_or(Some(vec![]));
+        return program::read(reader, step, &entry.node, (collection, filter, lookups));
+    }
     let look_ups = match &lookups {
         None => LookUps::None,
         Some(_) => LookUps::Some,
     };
-    let expected = "an update pipeline: `set: [ { $set: { position: 0 } } ]`";
+    let expected = "an update pipeline: `set: [ { $set: { position: 0 } } ]`, or a `program`";
     let set_node = step.required(reader, "set", expected);
     let stages = set_node.and_then(|node| {
         let stages = reader.documents(node)?;
