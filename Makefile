@@ -5,7 +5,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test matrix chaos manifests e2e compose own-app clients bench check readme pictures release-check
+.PHONY: help setup demo demo-files test matrix chaos manifests e2e compose own-app clients bench check readme pictures release-check
 
 help: ## list these commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -16,6 +16,10 @@ setup: ## fetch the MongoDB server and the Python packages of the tests, once
 demo: setup ## check, plan, upgrade and check again on a real datalab database
 	$(CARGO) build --locked --bin datalab-upgrade --example demo
 	$(CARGO) run --locked --quiet --example demo
+
+demo-files: setup ## the same for an application whose upgrades are files
+	$(CARGO) build --locked --bin upgrade-gate --example demo
+	$(CARGO) run --locked --quiet --example demo -- files
 
 test: setup ## all tests, on real MongoDB servers; ARGS="record stamp" runs some of the binaries
 	CARGO="$(CARGO)" $(PYTHON) tests/tools/test $(ARGS)

@@ -1,45 +1,22 @@
-//! The gate's story on a real database: closed, looked at, upgraded, open. Run it with `make demo`.
+//! datalab's story, on the database that a real datalab 0.6.0 left.
 
-#[path = "../tests/support/mod.rs"]
-mod support;
-
-use std::process::ExitCode;
-use std::time::Instant;
-
+use crate::operator::{Operator, Unexpected, same, tell};
+use crate::support::{Server, db_hash, fixture};
 use mongodb::Database;
-use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, Document, doc};
 use serde_json::Value;
-use support::{Gate, Server, db_hash, fixture};
-
-/// Ends the demo: what was expected, and what happened.
-type Unexpected = String;
 
 /// Entries of `relationships` to look at, by the item's `item_id` and their position.
 const ENTRIES: [(&str, usize); 3] = [("x.y_z-1", 0), ("cell-002", 0), ("by-both", 0)];
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    let began = Instant::now();
-    match story().await {
-        Ok(summary) => {
-            println!("\ndemo: {summary}, in {:.1} s", began.elapsed().as_secs_f64());
-            ExitCode::SUCCESS
-        }
-        Err(unexpected) => {
-            eprintln!("\ndemo: {unexpected}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn story() -> Result<String, Unexpected> {
+/// Runs it; returns a line that sums it up.
+pub async fn story() -> Result<String, Unexpected> {
     tell("A MongoDB replica set of its own, with the database that a real datalab 0.6.0 left.");
     let server = Server::replica_set().await;
     let database = server.client().await.database("datalabvue");
     fixture::load(&database).await;
     let uri = server.uri("datalabvue");
-    let datalab = Operator { gate: Gate::new(binary()?).uri(&uri) };
+    let datalab = Operator::of("datalab-upgrade", |gate| gate.uri(&uri))?;
     let before = entries(&database).await?;
     let loaded = db_hash(&database).await;
     println!("\n$ export GATE_MONGODB_URI='{uri}'");
@@ -88,52 +65,6 @@ async fn story() -> Result<String, Unexpected> {
     ))
 }
 
-/// Who types the commands.
-struct Operator {
-    gate: Gate,
-}
-
-impl Operator {
-    /// Runs the gate, shows the command and what the program says of it, and returns the report of the expected
-    /// exit code.
-    async fn runs(
-        &self,
-        settings: &[(&str, &str)],
-        mode: &str,
-        code: i32,
-    ) -> Result<Value, Unexpected> {
-        let typed: Vec<_> =
-            settings.iter().map(|(name, value)| format!("{name}={value} ")).collect();
-        println!("\n$ {}datalab-upgrade {mode}", typed.concat());
-        let file = std::env::temp_dir().join(format!("upgrade-gate-{}", ObjectId::new()));
-        let mut gate = self.gate.clone().arg(mode).set("GATE_REPORT_FORMAT", "text");
-        gate = gate.set("GATE_REPORT_FILE", file.to_string_lossy());
-        for (name, value) in settings {
-            gate = gate.set(name, *value);
-        }
-        let run = gate.run().await;
-        print!("{}", run.stdout);
-        let report = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
-        std::fs::remove_file(&file).map_err(|error| error.to_string())?;
-        if run.code == Some(code) {
-            serde_json::from_str(&report).map_err(|error| error.to_string())
-        } else {
-            Err(format!("expected exit {code}, but the gate ended so:\n{run}"))
-        }
-    }
-}
-
-/// The gate's binary, which cargo puts into the folder above that of the examples.
-fn binary() -> Result<std::path::PathBuf, Unexpected> {
-    let demo = std::env::current_exe().map_err(|error| error.to_string())?;
-    let binary = demo.ancestors().nth(2).unwrap_or(&demo).join("datalab-upgrade");
-    if binary.exists() {
-        Ok(binary)
-    } else {
-        Err("datalab-upgrade is not built: run make demo, which builds it".to_owned())
-    }
-}
-
 async fn entries(database: &Database) -> Result<Vec<Document>, Unexpected> {
     let mut entries = Vec::new();
     for (item_id, position) in ENTRIES {
@@ -161,12 +92,4 @@ fn reference(entry: &Document) -> String {
 fn with(mut entry: Document, field: &str, value: Bson) -> Document {
     entry.insert(field, value);
     entry
-}
-
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, is: T, was: T) -> Result<(), Unexpected> {
-    if is == was { Ok(()) } else { Err(format!("{what}: {is:?} instead of {was:?}")) }
-}
-
-fn tell(text: &str) {
-    println!("\n# {text}");
 }
