@@ -299,6 +299,8 @@ async fn files_are_judged_before_settings_and_without_a_server() {
                  --> 1.2.0-wrong.yaml:4:3\n  |\n4 | - dorp: lists\n  |   ^^^^\n  |\n  = help: did you mean `drop`?\n";
     assert!(text.stdout.contains(drawn), "{text}");
     assert!(text.stdout.trim_end().ends_with("next: correct what is shown, then validate again"));
+    folder.write("1.2.0-wrong.yaml", "version: 1.2.0\ndescription: x\nsteps:\n- drop: gone\n");
+    ended(&validate(folder.path()).run().await, 0);
 }
 
 #[tokio::test]

@@ -12,6 +12,12 @@ pub const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("use MongoDB 5.0 or later, or make", "large_edits.rs", "what_a_standalone_cannot_edit_is_refused_before_any_write"),
     ("once all members of the server run MongoDB 6.0", "feature_compatibility.rs", "renames_and_drops_are_refused_until_the_feature_compatibility_version_is_raised"),
     ("update the server to MongoDB 6.0", "feature_compatibility.rs", "renames_and_drops_are_refused_until_the_feature_compatibility_version_is_raised"),
+    // upgrades from files
+    ("unset {name}: the upgrades of this program", "files.rs", "validate_is_an_argument_or_the_mode_and_takes_the_directory"),
+    ("correct the files; ", "files.rs", "files_are_judged_before_settings_and_without_a_server"),
+    ("correct what is shown, then", "files.rs", "files_are_judged_before_settings_and_without_a_server"),
+    ("leave out one of the two, or set GATE_MODE to validate", "files.rs", "validate_is_an_argument_or_the_mode_and_takes_the_directory"),
+    ("set GATE_APP_VERSION to the version of the application that is about to start, or", "files.rs", "the_code_version_is_that_of_gate_yaml_or_else_of_the_application"),
     // runs that ended before their work was done
     ("run it again: it goes on where this run stopped", "runners.rs", "a_large_upgrade_interrupted_at_any_moment_is_done_once_and_counted_whole"),
     ("run it again: it waits for the other run", "runners.rs", "a_runner_stopped_beyond_its_lease_applies_nothing_when_it_wakes"),
