@@ -5,6 +5,8 @@ mod support;
 mod support_table;
 #[path = "readme/versions.rs"]
 mod versions;
+#[path = "readme/workflows.rs"]
+mod workflows;
 
 use std::collections::BTreeMap;
 use std::fs;

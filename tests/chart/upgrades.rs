@@ -175,6 +175,14 @@ fn the_guides_files_are_rendered_and_its_command_makes_such_values_of_a_folder()
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let values = String::from_utf8(made.stdout).unwrap();
     assert_eq!(render(&values).of_kind("ConfigMap")[0]["data"], data);
+    // and they are files that the gate takes
+    let validated = std::process::Command::new(env!("CARGO_BIN_EXE_upgrade-gate"))
+        .arg("validate")
+        .env("GATE_UPGRADES", folder.path().join("upgrades"))
+        .env("GATE_APP_VERSION", "1.1.0")
+        .output()
+        .unwrap();
+    assert!(validated.status.success(), "{validated:?}");
 }
 
 #[test]
