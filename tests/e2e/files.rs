@@ -78,7 +78,7 @@ async fn an_application_whose_upgrades_are_files_is_upgraded_refused_and_repaire
     refused.says("(exit 16").says(FILE);
     let fails = new("{ $divide: [ 1, { $subtract: [ { $toInt: $a }, 7 ] } ] }");
     let refused = world.upgrade_lab(&fails, &[]).await.failed();
-    refused.says("(exit 14").says("_id 7");
+    refused.says("(exit 14").says("document 7 of things");
     let pods = world.hook_pods().await;
     assert_eq!((pods.len(), &report(&pods[0])["exit_code"]), (1, &json!(14)), "{pods:?}");
     assert_eq!(db_hash(&world.database).await, before);
