@@ -14,6 +14,8 @@ ARG PROFILE=release
 # no folder leaves a trace in the programs: make release-check builds them in two
 ARG FOLDER=/src
 WORKDIR ${FOLDER}
+# A step that runs makes the folder part of the layers' cache, which buildah 1.28 forgets otherwise.
+RUN test "$PWD" = "$FOLDER"
 COPY release/compile /
 
 # The dependencies are a layer of their own, which only Cargo.toml and Cargo.lock change.

@@ -15,7 +15,7 @@ case $(uname -m) in
 esac
 dist=$(realpath -m "${DIST:-target/dist}")
 # Whatever records a time records that of the commit.
-SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 export SOURCE_DATE_EPOCH
 
 # image_version IMAGE
