@@ -223,6 +223,10 @@ async fn try_all(
         assert!(!text.contains(SECRET), "{text}");
         assert_eq!(db_hash(&database).await, before, "a program that {name} left something");
         nothing_is_left(folder).await;
+        // a program that does what the message says
+        folder.write("right.py", &format!("{WIRE}\n{SERVE}"));
+        let report = run(&database, self::step(folder, "right.py"), "upgrade", "7").await;
+        assert_eq!(report.exit_code, 0, "{name}: {}", report.message);
     }
     assert!(missed.is_empty(), "{}", missed.join("\n"));
 }
@@ -295,6 +299,15 @@ async fn a_command_that_cannot_be_started_or_is_none_is_said_by_its_name() {
         assert!(report.exit_code == code && text.contains(says), "{} {text}", report.exit_code);
         assert_eq!(db_hash(&database).await, before);
     }
+    // one that may be executed
+    let shell = format!("#!/bin/sh\nexec python3 {}\n", path.display());
+    folder.write("program", &shell);
+    let path = folder.path().join("program");
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    let filter = doc! { "done": { "$exists": false } };
+    let step = Program::new("things", filter, [path.to_str().unwrap()]);
+    let report = run(&database, step, "upgrade", "7").await;
+    assert_eq!(report.exit_code, 0, "{}", report.message);
 }
 
 /// What each of these answers to every document that is not done is refused.
