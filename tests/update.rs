@@ -5,6 +5,8 @@ mod support;
 
 #[path = "update/copies.rs"]
 mod copies;
+#[path = "update/corrected.rs"]
+mod corrected;
 #[path = "update/look_ups.rs"]
 mod look_ups;
 

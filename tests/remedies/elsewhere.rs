@@ -12,6 +12,15 @@ pub const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("use MongoDB 5.0 or later, or make", "large_edits.rs", "what_a_standalone_cannot_edit_is_refused_before_any_write"),
     ("once all members of the server run MongoDB 6.0", "feature_compatibility.rs", "renames_and_drops_are_refused_until_the_feature_compatibility_version_is_raised"),
     ("update the server to MongoDB 6.0", "feature_compatibility.rs", "renames_and_drops_are_refused_until_the_feature_compatibility_version_is_raised"),
+    // updates and copies that the server evaluates
+    ("correct the document, then run", "update/corrected.rs", "what_is_corrected_as_the_gate_says_is_applied_by_the_next_run"),
+    ("correct what it names, deploy that", "update/corrected.rs", "what_is_corrected_as_the_gate_says_is_applied_by_the_next_run"),
+    ("let the filter match documents of the old", "update/corrected.rs", "what_is_corrected_as_the_gate_says_is_applied_by_the_next_run"),
+    ("let the pipeline keep less of each", "update/corrected.rs", "what_is_corrected_as_the_gate_says_is_applied_by_the_next_run"),
+    ("name with fields what the pipeline needs", "update/corrected.rs", "what_is_corrected_as_the_gate_says_is_applied_by_the_next_run"),
+    ("rename the field, or deploy code that", "update/corrected.rs", "what_is_corrected_as_the_gate_says_is_applied_by_the_next_run"),
+    ("upgrade the server to a version that has it, or", "update/corrected.rs", "what_is_corrected_as_the_gate_says_is_applied_by_the_next_run"),
+    ("stop the old code (GATE_QUIESCE does so in Kubernetes), then", "update.rs", "what_old_code_writes_meanwhile_is_taken_again_until_it_never_stops"),
     // upgrades from files
     ("unset {name}: the upgrades of this program", "files.rs", "validate_is_an_argument_or_the_mode_and_takes_the_directory"),
     ("correct the files; ", "files.rs", "files_are_judged_before_settings_and_without_a_server"),

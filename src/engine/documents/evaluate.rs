@@ -320,7 +320,7 @@ impl On<'_> {
             self.upgrade,
             &self.transform.name(),
             &format!("{place}: {OUTGROWS}"),
-            "make the document smaller, or deploy code whose upgrade can deal with it, then run it again",
+            "correct the document, or deploy code whose upgrade can deal with it, then run it again",
         ))
     }
 }
