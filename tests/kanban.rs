@@ -5,6 +5,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use mongodb::Database;
 use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
@@ -190,7 +191,8 @@ async fn the_upgrades_survive_kills_on_both_kinds_of_server() {
             .set("GATE_BATCH_DOCUMENTS", "200")
             .seed(SEED)
             .boundaries(8)
-            .instants(2);
+            .instants(2)
+            .within(Duration::from_secs(15));
         let survived = harness.run(async |database| fill(database).await).await.unwrap();
         println!("kanban: {survived:?}");
         assert!(survived.kills > 0 && !survived.boundaries.is_empty());

@@ -7,6 +7,9 @@ use mongodb::bson::{Bson, doc};
 
 use crate::support::mongod_version;
 
+/// What moves a field, of code, of the server or of a program, and then depends on it.
+const MOVES: [&str; 3] = ["move_field,twice", "evaluate,twice", "program,twice"];
+
 /// The servers of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -43,7 +46,8 @@ impl Plan {
             true => ["rename,index", "drop,index", "drop_blocks,rename", "drop_blocks,drop"],
             false => ["index", "validator,index", "index,validator", "validator"],
         };
-        let mut chain = vec!["move_field,twice", "pin", commands[rng.usize(..4)]];
+        let moves = MOVES[rng.usize(..3)];
+        let mut chain = vec![moves, "pin", commands[rng.usize(..4)]];
         if kind != Kind::Standalone {
             chain.extend([
                 "increment",
@@ -93,6 +97,11 @@ impl Plan {
     /// How often the chain has an upgrade of this name.
     pub fn times(&self, name: &str) -> i32 {
         self.chain.iter().flat_map(|unit| unit.split(',')).filter(|n| *n == name).count() as i32
+    }
+
+    /// Whether a field is moved, by whatever.
+    pub fn moves(&self) -> bool {
+        self.chain.iter().any(|unit| MOVES.contains(unit))
     }
 
     /// The version that comes with an upgrade of this name.

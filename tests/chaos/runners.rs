@@ -22,6 +22,7 @@ const SHOWN: usize = 12;
 /// A gate for the round's chain of upgrades.
 pub fn gate(plan: &Plan, database: &Fresh) -> Gate {
     scenario(&database.uri, &plan.code(), &plan.upgrades())
+        .set("SCENARIO_PROGRAM", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chaos/move_field.py"))
         .set("GATE_LOCK_LEASE", format!("{}ms", plan.lease.as_millis()))
         .set("GATE_BATCH_DOCUMENTS", plan.batch_documents.to_string())
         .set("GATE_CONNECT_TIMEOUT", "5s")

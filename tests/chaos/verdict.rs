@@ -70,7 +70,7 @@ pub async fn verdict(plan: &Plan, database: &Database) -> Vec<String> {
         if let Some(a) = thing.get_str("_id").ok().and_then(|id| id.parse::<i32>().ok()) {
             let (b, twice) = (thing.get_i32("b").ok(), thing.get_i32("twice").ok());
             let moved = b == Some(a) && twice == Some(2 * a) && !thing.contains_key("a");
-            expect(moved == has("move_field"), format!("a thing is {thing}"));
+            expect(moved == plan.moves(), format!("a thing is {thing}"));
         }
         for entry in thing.get_array("list").into_iter().flatten() {
             let pinned = entry.as_document().is_some_and(|entry| entry.contains_key("ref"));
