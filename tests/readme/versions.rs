@@ -56,6 +56,23 @@ fn pages_name_the_stock_image_by_the_version_of_today() {
 }
 
 #[test]
+fn pages_name_the_chart_as_a_dependency_by_the_version_of_today() {
+    let mut named = 0;
+    for (page, text) in pages().into_iter().chain(beside()) {
+        for (_, dependency) in text.split("- name: upgrade-gate\n").enumerate().skip(1) {
+            let fields: Vec<&str> =
+                dependency.lines().take_while(|line| line.starts_with("    ")).collect();
+            let version = fields.iter().find_map(|line| line.trim().strip_prefix("version: "));
+            if let Some(version) = version {
+                assert_eq!(version, VERSION, "{}", page.display());
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 1, "{named}");
+}
+
+#[test]
 fn the_changelog_has_the_form_that_it_says() {
     let text = text("CHANGELOG.md");
     let mut releases = vec![];
