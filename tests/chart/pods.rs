@@ -8,7 +8,11 @@ use crate::guide;
 use crate::helm::{Release, Rendered, env, pod, render, text_at};
 
 /// Settings that are not values, and why.
-const NO_VALUE: [(&str, &str); 3] = [
+const NO_VALUE: [(&str, &str); 4] = [
+    (
+        "GATE_UPGRADES",
+        "set with `upgrades`; in an image of one's own it has its default, or extraEnv",
+    ),
     ("GATE_REPORT_FILE", "its default is where Kubernetes reads it; else extraEnv, with a volume"),
     ("GATE_REPORT_FORMAT", "text in Jobs, whose output helm prints, and else json; or extraEnv"),
     ("GATE_SETTING_NAMES", "names the values for the gate's messages"),
