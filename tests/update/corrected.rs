@@ -16,9 +16,13 @@ struct Case {
 
 enum Corrected {
     /// This code is deployed.
-    Deployed(Step),
+    Deployed(Box<Step>),
     /// These documents take the place of the others.
     Documents(RawDocumentBuf),
+}
+
+fn deployed(step: Step) -> Corrected {
+    Corrected::Deployed(Box::new(step))
 }
 
 fn card_with(load: usize) -> RawDocumentBuf {
@@ -57,21 +61,21 @@ fn cases() -> Vec<Case> {
             step: update(vec![doc! { "$set": { "position": { "$eq": [1] } } }]).into(),
             code: 14,
             next: "correct what it names, deploy that",
-            corrected: Corrected::Deployed(positioned()),
+            corrected: deployed(positioned()),
         },
         Case {
             documents: vec![card_with(1)],
             step: update(vec![doc! { "$unset": "order" }]).into(),
             code: 14,
             next: "let the filter match documents of the old shape only",
-            corrected: Corrected::Deployed(positioned()),
+            corrected: deployed(positioned()),
         },
         Case {
             documents: vec![rawdoc! { "_id": 1, "load": "x".repeat(200_000), "parts": parts }],
             step: unwound(vec![]),
             code: 14,
             next: "let the pipeline keep less of each",
-            corrected: Corrected::Deployed(unwound(vec![doc! { "$unset": "load" }])),
+            corrected: deployed(unwound(vec![doc! { "$unset": "load" }])),
         },
         Case {
             documents: vec![card_with(9 << 20)],
@@ -85,7 +89,7 @@ fn cases() -> Vec<Case> {
             step: ages(owner()),
             code: 14,
             next: "name with fields what the pipeline needs",
-            corrected: Corrected::Deployed(ages(owner().fields(["age"]))),
+            corrected: deployed(ages(owner().fields(["age"]))),
         },
         Case {
             documents: vec![rawdoc! { "_id": 1, "_found": SECRET }],
@@ -99,7 +103,7 @@ fn cases() -> Vec<Case> {
             step: update(vec![doc! { "$set": { "position": { "$noSuch": 1 } } }]).into(),
             code: 18,
             next: "upgrade the server to a version that has it, or deploy code",
-            corrected: Corrected::Deployed(positioned()),
+            corrected: deployed(positioned()),
         },
     ]
 }
@@ -122,7 +126,7 @@ async fn what_is_corrected_as_the_gate_says_is_applied_by_the_next_run() {
             assert_told(&report, case.code, &[case.next]);
             assert_eq!(db_hash(&database).await, before, "{}", case.next);
             let report = match case.corrected {
-                Corrected::Deployed(step) => apply(step).await,
+                Corrected::Deployed(step) => apply(*step).await,
                 Corrected::Documents(document) => {
                     cards.delete_many(doc! {}).await.unwrap();
                     cards.insert_one(document).await.unwrap();
