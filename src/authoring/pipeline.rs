@@ -4,8 +4,6 @@ use std::collections::BTreeSet;
 
 use mongodb::bson::{Bson, Document};
 
-use crate::authoring::naming::Name;
-
 /// The field under which a pipeline finds what was looked up for its document.
 pub(crate) const FOUND: &str = "_found";
 
@@ -43,31 +41,16 @@ impl Pipeline {
     /// The top-level fields that the pipeline reads or writes; `None` if that may be any.
     pub(crate) fn fields(&self) -> Option<BTreeSet<String>> {
         let mut fields = BTreeSet::new();
-        for stage in &self.stages {
-            for (operator, argument) in stage {
-                match (operator.as_str(), argument) {
-                    ("$set" | "$addFields", Bson::Document(set)) => {
-                        fields.extend(set.keys().map(|path| top(path)));
-                    }
-                    ("$unset", Bson::String(path)) => {
-                        fields.insert(top(path));
-                    }
-                    ("$unset", Bson::Array(paths)) => {
-                        fields.extend(paths.iter().filter_map(Bson::as_str).map(top));
-                    }
-                    _ => return None,
-                }
-                if !referred(argument, operator == "$unset", &mut fields) {
-                    return None;
-                }
+        for (operator, argument) in self.stages.iter().flatten() {
+            fields.extend(written(operator, argument)?);
+            if !referred(argument, operator == "$unset", &mut fields) {
+                return None;
             }
         }
         fields.remove(FOUND);
         Some(fields)
     }
-}
 
-impl Pipeline {
     /// The top-level fields that the pipeline may write; `None` if that may be any.
     pub(crate) fn writes(&self) -> Option<BTreeSet<String>> {
         if matches!(self.makes, Makes::Others { .. }) {
@@ -75,20 +58,23 @@ impl Pipeline {
         }
         let mut fields = BTreeSet::new();
         for (operator, argument) in self.stages.iter().flatten() {
-            match (operator.as_str(), argument) {
-                ("$set" | "$addFields", Bson::Document(set)) => {
-                    fields.extend(set.keys().map(|path| top(path)));
-                }
-                ("$unset", Bson::String(path)) => {
-                    fields.insert(top(path));
-                }
-                ("$unset", Bson::Array(paths)) => {
-                    fields.extend(paths.iter().filter_map(Bson::as_str).map(top));
-                }
-                _ => return None,
-            }
+            fields.extend(written(operator, argument)?);
         }
         Some(fields)
+    }
+}
+
+/// The top-level fields that a stage writes; `None` if that may be any.
+fn written(operator: &str, argument: &Bson) -> Option<Vec<String>> {
+    match (operator, argument) {
+        ("$set" | "$addFields", Bson::Document(set)) => {
+            Some(set.keys().map(|path| top(path)).collect())
+        }
+        ("$unset", Bson::String(path)) => Some(vec![top(path)]),
+        ("$unset", Bson::Array(paths)) => {
+            Some(paths.iter().filter_map(Bson::as_str).map(top).collect())
+        }
+        _ => None,
     }
 }
 
@@ -140,11 +126,6 @@ pub(crate) fn fields_of_filter(filter: &Document) -> Option<BTreeSet<String>> {
         }
     }
     Some(fields)
-}
-
-/// A description with a count in the place of `{n}`.
-pub(crate) fn counted(description: &Name, n: u64) -> String {
-    description.replace("{n}", &n.to_string())
 }
 
 #[cfg(test)]

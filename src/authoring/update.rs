@@ -8,7 +8,6 @@ use mongodb::bson::Document;
 use crate::authoring::collections::Collections;
 use crate::authoring::editor::Editor;
 use crate::authoring::lookup::Lookup;
-use crate::authoring::naming::Name;
 use crate::authoring::pipeline::{Makes, Pipeline};
 use crate::authoring::pipeline_mistakes::{LookUps, of_update, of_update_filter};
 use crate::authoring::step_kind::StepKind;
@@ -51,7 +50,6 @@ pub(crate) const UPDATED: &str = "updated";
 #[debug("Update({})", transform.collection)]
 pub struct Update {
     pub(crate) pipeline: Arc<Pipeline>,
-    pub(crate) description: Name,
     /// The same as a transform, for servers without transactions.
     pub(crate) transform: Transform,
 }
@@ -69,8 +67,7 @@ impl Update {
         let editor = Editor::Pipeline(pipeline.clone());
         let name = format!("update {collection}");
         let transform = Transform::by(collection, editor).filter(filter).named(name).convergent();
-        let description = "Update {n} document(s)";
-        Update { pipeline, description: description.into(), transform }.report(description)
+        Update { pipeline, transform }.report("Update {n} document(s)")
     }
 
     /// Names the step, where a version has two updates of one collection.
@@ -81,9 +78,7 @@ impl Update {
 
     /// Describes what it did in the report; `{n}` becomes the number of updated documents.
     pub fn report(mut self, description: impl Into<Cow<'static, str>>) -> Self {
-        self.description = description.into();
         self.transform.counters.clear();
-        let description = self.description.clone();
         self.transform = self.transform.action(ActionType::Update, UPDATED, description);
         self
     }

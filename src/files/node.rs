@@ -48,7 +48,7 @@ impl Node {
         }
     }
 
-    /// Writes the content in one form that neither comments nor layout change, for a digest.
+    /// Writes the content in a form for a digest: it is the same whatever the comments and the layout are.
     pub(crate) fn canonical(&self, out: &mut String) {
         match &self.value {
             Value::Null | Value::Refused => out.push_str("null"),

@@ -317,7 +317,7 @@ impl<'n> Fields<'n> {
         self.entries.iter()
     }
 
-    /// Forgets what was asked for, except one key.
+    /// From here on, only this key counts as known.
     pub(crate) fn knows_only(&mut self, key: &'static str) {
         self.known = vec![key];
     }

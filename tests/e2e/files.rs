@@ -137,8 +137,8 @@ async fn argo_cd_upgrades_from_files_and_leaves_none_of_its_hook(world: &World) 
     assert_eq!(failed["phase"], "Failed", "{failed:#}");
     assert_eq!(db_hash(&world.database).await, before);
     world.serves("0.7.0").await;
-    let mended = application.changed(&argocd(new("$a"))).await;
-    assert_eq!(mended["phase"], "Succeeded", "{mended:#}");
+    let corrected = application.changed(&argocd(new("$a"))).await;
+    assert_eq!(corrected["phase"], "Succeeded", "{corrected:#}");
     world.serves("0.8.0").await;
     assert_moved(world).await;
     assert_eq!(world.find("configmap/lab-gate-argocd-upgrades").await, None);

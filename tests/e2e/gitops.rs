@@ -71,8 +71,8 @@ async fn argo_cd_upgrades_in_its_syncs_and_mends_with_a_new_revision(world: &Wor
 
     // A revision that can deal with it.
     let new = release(lab::new(), "argocd");
-    let mended = application.changed(&new).await;
-    assert_eq!(mended["phase"], "Succeeded", "{mended:#}");
+    let corrected = application.changed(&new).await;
+    assert_eq!(corrected["phase"], "Succeeded", "{corrected:#}");
     world.serves("0.8.0").await;
     let record = apps::record(&world.database).await;
     assert_eq!(apps::history(&record), ["auto_stamp 0.7.0", "upgrade 0.8.0"]);
@@ -237,8 +237,8 @@ async fn the_default_engine_works_under_argo_cd_until_it_fails(world: &World) {
     assert_eq!(db_hash(&world.database).await, before);
     world.serves("0.7.0").await;
 
-    let mended = application.changed(&lab::new()).await;
-    assert_eq!(mended["phase"], "Succeeded", "{mended:#}");
+    let corrected = application.changed(&lab::new()).await;
+    assert_eq!(corrected["phase"], "Succeeded", "{corrected:#}");
     world.serves("0.8.0").await;
     // One name: the Job that failed is gone, and each second try of Argo CD's fails without a run.
     let left = jobs(world).await;

@@ -33,7 +33,7 @@ pub(crate) struct Whole<'a> {
 
 /// How the server is told.
 enum Told {
-    /// Field by field: these edits come to exactly that.
+    /// By edits of single fields, which together make exactly that document.
     Edits(Edits),
     /// The document is replaced.
     Replaced,

@@ -1,4 +1,4 @@
-//! Documents that a pipeline cannot be evaluated for, and what is said of each.
+//! Documents for which a pipeline cannot be evaluated, and the message for each.
 
 use mongodb::bson::RawDocument;
 use mongodb::error::Error;
@@ -22,7 +22,7 @@ const TOO_LARGE: [i32; 4] = [10334, 17260, 17419, 17420];
 const REPEATS: &str = "is repeated in the document, or in a document within it, which an update by a pipeline \
                                   may crash the server over: remove one of the two";
 
-/// Whether an error is the server's refusal of what was asked, which will be the same when it is asked again.
+/// Whether the server refused a command for good: the same command would be refused again.
 pub(crate) fn is_refusal(error: &Error) -> bool {
     answer::code(error).is_some_and(|code| code != answer::UNAUTHORISED)
         && !errors::is_transient(error)

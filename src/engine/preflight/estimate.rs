@@ -1,7 +1,7 @@
 //! What was found out about a version before anything is written.
 
 use crate::process::action::UpgradeAction;
-use crate::record::journal::Done;
+use crate::record::journal::{Done, Journal};
 use crate::version::Version;
 
 /// What was found out about one version.
@@ -49,6 +49,15 @@ impl Estimate {
     /// How many documents a step changes, as far as is known.
     pub(crate) fn documents_of(&self, step: usize) -> u64 {
         self.known(step).map_or(0, |known| known.done.documents)
+    }
+
+    /// How many documents the step at which the journal stands is still to change, as far as is known.
+    pub(crate) fn left(&self, journal: &Journal) -> u64 {
+        let begun = journal.steps.get(journal.step);
+        match begun.and_then(|step| Some((step.total?, step.done.documents))) {
+            Some((total, done)) => total.saturating_sub(done),
+            None => self.documents_of(journal.step),
+        }
     }
 
     /// Whether no batch of a step's documents is too large for a transaction, as far as is known.

@@ -60,10 +60,7 @@ impl StepWork for Copy {
         let (context, transform) = (work.context, &self.transform);
         let journal = work.journal()?;
         let (step, after) = (journal.step, journal.position.clone().map(|place| place.after));
-        let documents = match journal.steps.get(step).and_then(|step| step.total) {
-            Some(total) => total.saturating_sub(journal.steps[step].done.documents),
-            None => estimate.documents_of(step),
-        };
+        let documents = estimate.left(journal);
         if !estimate.knows(step) && after.is_none() {
             // what depends on earlier steps is evaluated before its own first write
             let since = now(context, transform).await?;

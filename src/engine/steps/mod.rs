@@ -1,6 +1,6 @@
 //! How each kind of step is done on a server: one file a kind.
 //!
-//! - `transform`, `update`, `program`, `copy`, `delete`, `seed`, `transaction`, `command`: the kinds. `passes`: over what
+//! - `transform` (programs too), `update`, `copy`, `delete`, `seed`, `transaction`, `command`: the kinds. `passes`: over what
 //!   the server evaluates. `kind`: what each of them does. `lifetime`: how long the server lets a transaction live.
 
 mod command;
@@ -9,7 +9,6 @@ mod delete;
 pub(crate) mod kind;
 pub(crate) mod lifetime;
 mod passes;
-mod program;
 mod seed;
 mod transaction;
 pub(crate) mod transform;
@@ -25,7 +24,8 @@ pub(crate) fn work_of(step: &Step) -> &dyn StepWork {
         Step::Update(step) => step,
         Step::Copy(step) => step,
         Step::Delete(step) => step,
-        Step::Program(step) => step,
+        // a program is done as the transform that it is, with its answers in place of a function's edits
+        Step::Program(step) => &step.transform,
         Step::Seed(step) => step,
         Step::Transaction(step) => step,
         Step::Command(step) => step,

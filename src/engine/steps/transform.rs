@@ -221,10 +221,7 @@ async fn in_batches(
     let journal = work.journal()?;
     let step = journal.step;
     let begins = journal.position.is_none() && journal.pass == Pass::First;
-    let mut documents = match journal.steps.get(step).and_then(|step| step.total) {
-        Some(total) => total.saturating_sub(journal.steps[step].done.documents),
-        None => estimate.documents_of(step),
-    };
+    let mut documents = estimate.left(journal);
     let mut pass = Pass::First;
     let mut after = journal.position.clone().map(|position| position.after);
     let (purpose, sizes) = match &work.session {

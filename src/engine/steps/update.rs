@@ -5,7 +5,6 @@ use async_trait::async_trait;
 use mongodb::ClientSession;
 use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, Timestamp, doc, rawdoc};
 
-use crate::authoring::pipeline::counted;
 use crate::authoring::step::Step;
 use crate::authoring::step_kind::StepKind;
 use crate::authoring::table::VersionUpgrade;
@@ -25,7 +24,7 @@ use crate::engine::steps::passes::{Note, first, late, now, pass_as_transform};
 use crate::engine::steps::transform::not_swept;
 use crate::engine::transact::{PATIENCE, abort, commit_with_record};
 use crate::engine::work::{Work, base, needed};
-use crate::process::action::{ActionType, UpgradeAction};
+use crate::process::action::UpgradeAction;
 use crate::process::progress::Progress;
 use crate::record::document::Record;
 use crate::record::journal::Done;
@@ -123,10 +122,7 @@ impl StepWork for Update {
         let context = work.context;
         let journal = work.journal()?;
         let (step, after) = (journal.step, journal.position.clone().map(|place| place.after));
-        let documents = match journal.steps.get(step).and_then(|step| step.total) {
-            Some(total) => total.saturating_sub(journal.steps[step].done.documents),
-            None => estimate.documents_of(step),
-        };
+        let documents = estimate.left(journal);
         if !estimate.knows(step) && after.is_none() {
             // what depends on earlier steps is evaluated before its own first write
             let since = now(context, &self.transform).await?;
@@ -196,11 +192,7 @@ impl StepWork for Update {
     }
 
     fn actions(&self, done: &Done) -> Vec<UpgradeAction> {
-        let n = done.counts.get(UPDATED).copied().unwrap_or_default();
-        let collection = &*self.transform.collection;
-        let action =
-            UpgradeAction::new(ActionType::Update, collection, counted(&self.description, n));
-        vec![action.detail(UPDATED, n as i64)]
+        self.transform.actions(done)
     }
 }
 
@@ -502,7 +494,7 @@ impl Update {
     }
 }
 
-/// What updating so many documents comes to.
+/// What the journal counts for this many updated documents.
 fn updated(n: u64) -> Done {
     Done { documents: n, counts: [(UPDATED.to_owned(), n)].into(), ..Done::default() }
 }

@@ -1,5 +1,5 @@
-//! A program that runs, and what is said between it and the gate: it is written to while it is read from, a bounded number
-//! of messages ahead, for a program that is only written to would stop reading.
+//! A running program, and the messages between it and the gate. The gate reads answers while it writes questions, and
+//! writes only a bounded number of questions ahead: a program whose answers nobody reads stops reading as well.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;

@@ -128,7 +128,7 @@ impl Group {
             status
         };
         self.ended.notify_all();
-        // what it started comes to the gate where that is the first process of a container
+        // where the gate is the first process of a container, it becomes the parent of what the program started
         while waitpid(Pid::from_raw(-self.id.as_raw()), None).is_ok() {}
         status
     }
