@@ -39,3 +39,20 @@ fn every_script_that_a_workflow_or_a_page_names_is_there_and_can_be_run() {
     }
     assert!(named > 5, "{named}");
 }
+
+/// A tag can be moved to other code by whoever takes over an action; a commit cannot.
+#[test]
+fn every_action_is_pinned_to_a_commit_with_its_version() {
+    let mut pinned = 0;
+    for workflow in ["ci", "release"] {
+        let workflow = text(&format!(".github/workflows/{workflow}.yml"));
+        for line in workflow.lines().filter(|line| line.contains("uses: ")) {
+            let (action, version) = line.split_once(" # v").unwrap_or_else(|| panic!("{line}"));
+            let (_, commit) = action.split_once('@').unwrap();
+            assert!(commit.len() == 40 && commit.chars().all(|c| c.is_ascii_hexdigit()), "{line}");
+            assert_eq!(version.split('.').count(), 3, "{line}");
+            pinned += 1;
+        }
+    }
+    assert!(pinned >= 12, "{pinned}");
+}
