@@ -1,11 +1,11 @@
-# The images: one static program, the certificate authorities, nothing else.
+# The images: one static program, nothing else. It has the public certificate authorities in it.
 #
 #   docker build --build-arg DATALAB_VERSION=0.8.0 --tag datalab-upgrade:0.8.0 .
 #   docker build --target upgrade-gate --tag upgrade-gate:0.2.0 .
 #   docker buildx build --platform linux/amd64,linux/arm64 …
 #
 # `datalab-upgrade` has datalab's upgrades in it; `upgrade-gate`, the stock image, reads an application's
-# upgrades from files. RUST_IMAGE needs Rust, a C compiler and ca-certificates, for the platform that is built.
+# upgrades from files. RUST_IMAGE needs Rust and a C compiler, for the platform that is built.
 
 ARG RUST_IMAGE=docker.io/library/rust:1.95.0-slim-bookworm
 
@@ -36,7 +36,6 @@ RUN touch src/lib.rs src/bin/*/main.rs \
     && cp target/*/"$PROFILE"/datalab-upgrade target/*/"$PROFILE"/upgrade-gate /
 
 FROM scratch AS base
-COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 # what src/process/allocator.rs would set: the program need not start itself again
 ENV GLIBC_TUNABLES=glibc.malloc.mmap_threshold=262144
 USER 65532:65532

@@ -68,7 +68,7 @@ async fn the_program_to_copy_is_tested_planned_and_built_by_the_commands_of_the_
     let lines: Vec<_> = said.lines().collect();
     let mut files: Vec<_> = lines.iter().copied().filter(|line| line.starts_with("./")).collect();
     files.sort();
-    assert_eq!(files, ["./etc/ssl/certs/ca-certificates.crt", "./upgrade"], "{said}");
+    assert_eq!(files, ["./upgrade"], "{said}");
     assert!(lines.contains(&"upgrade 1.4.0"), "{said}");
     assert!(said.contains(r#""User":"65532:65532""#), "{said}");
     assert!(said.contains(r#""Entrypoint":["/upgrade"]"#), "{said}");

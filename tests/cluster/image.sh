@@ -30,7 +30,7 @@ builder() {
     say "making the builder image, once"
     rm -rf "$rootfs"
     # From where this machine has its own packages, which works behind a mirror as well.
-    debootstrap --variant=minbase --include=gcc,libc6-dev,ca-certificates bookworm "$rootfs" \
+    debootstrap --variant=minbase --include=gcc,libc6-dev bookworm "$rootfs" \
         "$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)" \
         >"$images/debootstrap.log" 2>&1 || die "debootstrap failed: see $images/debootstrap.log"
     container=$(store from scratch)
