@@ -26,7 +26,8 @@ pub(crate) fn wrong_uri(error: &Error, scheme: Scheme) -> Failure {
         ErrorKind::InvalidTlsConfig { .. } | ErrorKind::Io(_) => Failure::new(
             Outcome::SettingWrong,
             format!("the connection string names files that cannot be used: {}", describe(error)),
-            "check the options tlsCAFile and tlsCertificateKeyFile in GATE_MONGODB_URI",
+            "check the options tlsCAFile and tlsCertificateKeyFile in GATE_MONGODB_URI; for a certificate that a public \
+             authority signed leave tlsCAFile out",
         ),
         // the driver's reason may repeat a part that is secret
         _ => Failure::new(

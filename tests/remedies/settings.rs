@@ -381,7 +381,8 @@ fn options() -> Vec<Case> {
             "{uri}&tls=true&tlsCAFile={folder}",
         ),
         option(
-            "check the options tlsCAFile and tlsCertificateKeyFile in GATE_MONGODB_URI",
+            "check the options tlsCAFile and tlsCertificateKeyFile in GATE_MONGODB_URI; for a certificate that a public \
+             authority signed leave tlsCAFile out",
             "{uri}&tls=true&tlsCAFile=/nowhere/ca.pem",
         ),
     ]
