@@ -3,6 +3,8 @@
 #[path = "files/schema.rs"]
 mod schema;
 mod support;
+#[path = "files/wrong.rs"]
+mod wrong;
 
 use std::fs;
 use std::os::unix::fs::symlink;

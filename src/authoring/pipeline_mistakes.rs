@@ -8,6 +8,7 @@ use std::fmt;
 use mongodb::bson::{Bson, Document};
 
 use crate::authoring::pipeline::FOUND;
+use crate::process::settings::nearest;
 
 /// A mistake in a filter or a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +48,8 @@ pub(crate) fn of_update_filter(filter: &Document) -> Vec<Mistake> {
     if filter.is_empty() {
         mistakes.push(Mistake {
             path: vec![],
-            reason: "it matches every document, so no update can lead out of it: name what only documents \
-                     of the old shape have"
+            reason: "an empty filter matches every document, those that were updated too: name what only \
+                     documents of the old shape have, as { position: { $exists: false } }"
                 .to_owned(),
         });
     }
@@ -59,7 +60,7 @@ pub(crate) fn of_update_filter(filter: &Document) -> Vec<Mistake> {
 pub(crate) fn of_update(pipeline: &[Document], look_ups: LookUps) -> Vec<Mistake> {
     let mut mistakes = Mistakes::default();
     if pipeline.is_empty() {
-        mistakes.note("it has no stage, so it changes nothing");
+        mistakes.note("the pipeline has no stage, so it changes nothing");
     }
     for (position, stage) in pipeline.iter().enumerate() {
         mistakes.at(position.to_string(), |mistakes| mistakes.update_stage(stage, look_ups));
@@ -78,13 +79,46 @@ pub(crate) fn of_copy(pipeline: &[Document]) -> Vec<Mistake> {
 
 const UPDATE_STAGES: &str = "$set, $addFields, $unset, $project, $replaceWith or $replaceRoot";
 
+/// Operators of updates without a pipeline, and what a pipeline has in their place.
+const IN_A_PIPELINE: [(&str, &str); 10] = [
+    ("$inc", "{ $set: { n: { $add: [ \"$n\", 1 ] } } }"),
+    ("$mul", "{ $set: { n: { $multiply: [ \"$n\", 2 ] } } }"),
+    ("$min", "{ $set: { n: { $min: [ \"$n\", 5 ] } } }"),
+    ("$max", "{ $set: { n: { $max: [ \"$n\", 5 ] } } }"),
+    ("$rename", "{ $set: { new: \"$old\" } }, then { $unset: \"old\" }"),
+    ("$push", "{ $set: { list: { $concatArrays: [ \"$list\", [ 5 ] ] } } }"),
+    ("$addToSet", "{ $set: { list: { $setUnion: [ \"$list\", [ 5 ] ] } } }"),
+    ("$pull", "{ $set: { list: { $filter: { input: \"$list\", cond: … } } } }"),
+    ("$pop", "{ $set: { list: { $slice: … } } }"),
+    ("$currentDate", "{ $set: { at: \"$$NOW\" } }"),
+];
+
+/// What is said of a stage that no update has.
+fn no_stage(operator: &str) -> String {
+    let like = |(known, _): &&(&str, &str)| *known == operator;
+    if let Some((_, instead)) = IN_A_PIPELINE.iter().find(like) {
+        return format!("`{operator}` is not a stage of a pipeline: write {instead}");
+    }
+    let stages = UPDATE_STAGES.split([',', ' ']).filter(|word| word.starts_with('$'));
+    let slip = match operator.starts_with('$') {
+        true => nearest(operator, stages).filter(|(_, likeness)| *likeness >= 0.6),
+        false => stages.map(|stage| (stage, 1.0)).find(|(stage, _)| stage[1..] == *operator),
+    };
+    match slip {
+        Some((stage, _)) => {
+            format!("`{operator}` is not a stage of an update: did you mean `{stage}`?")
+        }
+        None => format!("`{operator}` is not a stage of an update: expected {UPDATE_STAGES}"),
+    }
+}
+
 const COPY_STAGES: &str =
     "$match, $set, $addFields, $unset, $project, $replaceWith, $replaceRoot or $unwind";
 
 const KEEPS_ID: &str =
-    "only { $mergeObjects: [ …, { _id: \"$_id\" } ] } is taken, which keeps the document's _id";
+    "the document must keep its _id: write { $mergeObjects: [ …, { _id: \"$_id\" } ] }";
 
-const ID: &str = "no update can change an _id";
+const ID: &str = "no update can change an `_id`";
 
 /// What a value is read as.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -124,8 +158,9 @@ impl Mistakes {
             ("$unset", argument) => mistakes.unset(argument, look_ups),
             ("$project", Bson::Document(project)) => {
                 if !is_true(project.get("_id")) {
-                    mistakes
-                        .note("it needs `_id: 1`: aggregation and update differ on it otherwise");
+                    mistakes.note(
+                        "`$project` needs `_id: 1`: aggregation and update differ on it otherwise",
+                    );
                 }
                 let names = project.keys().map(String::as_str).filter(|name| *name != "_id");
                 mistakes.names(names, look_ups);
@@ -137,9 +172,9 @@ impl Mistakes {
                 mistakes.at("newRoot", |mistakes| mistakes.root(root));
             }
             ("$set" | "$addFields" | "$project" | "$replaceRoot", _) => {
-                mistakes.note("a document is expected");
+                mistakes.note(format!("`{operator}` needs a document"));
             }
-            _ => mistakes.note(format!("no stage of an update: {UPDATE_STAGES} is expected")),
+            _ => mistakes.note(no_stage(operator)),
         });
     }
 
@@ -155,10 +190,10 @@ impl Mistakes {
             }
             ("$unset" | "$unwind", _) => {}
             ("$match" | "$set" | "$addFields" | "$project", _) => {
-                mistakes.note("a document is expected");
+                mistakes.note(format!("`{operator}` needs a document"));
             }
             _ => mistakes
-                .note(format!("a copy sees one document at a time: {COPY_STAGES} is expected")),
+                .note(format!("`{operator}` is not a stage of a copy, which sees one document at a time: expected {COPY_STAGES}")),
         });
     }
 
@@ -169,12 +204,12 @@ impl Mistakes {
             (Some((operator, argument)), None) => Some((operator, argument)),
             (Some(_), Some((second, _))) => {
                 let (second, reason) =
-                    (second.clone(), "a stage has one operator: make it a stage of its own");
+                    (second.clone(), "a stage has one operator: make this one a stage of its own");
                 self.at(second, |mistakes| mistakes.note(reason));
                 None
             }
             (None, _) => {
-                self.note("an empty stage");
+                self.note("the stage is empty: it is an operator with what it takes, as { $set: { a: 1 } }");
                 None
             }
         }
@@ -191,7 +226,7 @@ impl Mistakes {
         match path.split('.').next() {
             Some("_id") => self.at(key, |mistakes| mistakes.note(ID)),
             Some(FOUND) if look_ups == LookUps::Some => self.at(key, |mistakes| {
-                mistakes.note("what was looked up is there to be read, and never stored");
+                mistakes.note("`$_found` is there to be read, and never stored");
             }),
             _ => {}
         }
@@ -202,7 +237,7 @@ impl Mistakes {
             Bson::String(path) => match path.split('.').next() {
                 Some("_id") => self.note(ID),
                 Some(FOUND) if look_ups == LookUps::Some => {
-                    self.note("what was looked up is never stored");
+                    self.note("`$_found` is there to be read, and never stored");
                 }
                 _ => {}
             },
@@ -210,13 +245,13 @@ impl Mistakes {
                 for (position, path) in paths.iter().enumerate() {
                     match path {
                         Bson::String(path) => self.name(&position.to_string(), path, look_ups),
-                        _ => {
-                            self.at(position.to_string(), |m| m.note("a field's name is expected"))
-                        }
+                        _ => self.at(position.to_string(), |m| {
+                            m.note("the name of a field is expected")
+                        }),
                     }
                 }
             }
-            _ => self.note("a field's name, or an array of them, is expected"),
+            _ => self.note("the name of a field is expected, or a list of names"),
         }
     }
 
@@ -251,11 +286,11 @@ impl Mistakes {
                         match key.as_str() {
                             "$literal" => return,
                             "$rand" => {
-                                mistakes.note("its outcome differs from one evaluation to the next")
+                                mistakes.note("what depends on chance is not allowed: a second evaluation would differ from the first")
                             }
                             "$function" | "$accumulator" | "$where" => {
                                 mistakes.note(
-                                    "JavaScript is not taken: write it with the server's operators",
+                                    "JavaScript is not allowed: write it with the server's operators, or as a program",
                                 );
                             }
                             _ => {}
@@ -272,7 +307,7 @@ impl Mistakes {
             Bson::String(text) if reading == Reading::Expression => {
                 let variable = text.strip_prefix("$$").and_then(|rest| rest.split('.').next());
                 if let Some("NOW" | "CLUSTER_TIME") = variable {
-                    self.note("the time differs from one evaluation to the next");
+                    self.note("the time is not allowed here: a second evaluation would differ from the first");
                 }
             }
             _ => {}
@@ -284,13 +319,13 @@ impl Mistakes {
             self.at(key, |mistakes| match key.as_str() {
                 "$expr" => mistakes.expression(value, Reading::Expression),
                 "$text" | "$near" | "$nearSphere" | "$geoNear" => {
-                    mistakes.note("aggregation and update do not both take it");
+                    mistakes.note(format!("`{key}` is not allowed: the gate needs the filter in an aggregation as well, which does not take it"));
                 }
                 "$where" | "$function" => {
-                    mistakes.note("JavaScript is not taken: write it with the server's operators");
+                    mistakes.note("JavaScript is not allowed: write it with the server's operators, or as a program");
                 }
                 "$rand" | "$sampleRate" => {
-                    mistakes.note("its outcome differs from one evaluation to the next");
+                    mistakes.note("what depends on chance is not allowed: a second evaluation would differ from the first");
                 }
                 "$comment" | "$jsonSchema" => {}
                 _ => mistakes.filter_value(value, reading),

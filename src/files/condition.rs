@@ -1,6 +1,7 @@
 //! Conditions of an upgrade, as files write them.
 
 use crate::authoring::condition::Condition;
+use crate::files::language;
 use crate::files::node::{Entry, Node};
 use crate::files::reader::{Reader, quoted};
 
@@ -34,10 +35,14 @@ pub(crate) fn read(reader: &mut Reader<'_, '_>, node: &Node) -> Option<Condition
         }
     };
     let mut asked = reader.fields(&kind.node)?;
-    let of = (&kind.at, kind.key.as_str());
+    let quoted = format!("`{}`", kind.key);
+    let of = (&kind.at, quoted.as_str());
     let collection = asked.required(reader, "collection", of, "`collection: cards`");
     let collection = collection.and_then(|node| reader.collection(node));
-    let filter = asked.optional("match").map(|node| reader.document(node));
+    let filter = asked.optional("match").map(|node| {
+        language::filter(reader, node);
+        reader.document(node)
+    });
     let fields = match kind.key.as_str() {
         "unique" => {
             let expected = "the fields that no two documents share: `fields: [board, position]`";
@@ -56,7 +61,11 @@ pub(crate) fn read(reader: &mut Reader<'_, '_>, node: &Node) -> Option<Condition
             let (fields, node) = fields?;
             let condition = Condition::unique(collection, fields, filter, description);
             if let Some(mistake) = condition.mistake() {
-                reader.wrong(&node.span, mistake, "names of fields are expected");
+                let named = format!("condition \"{}\" ", condition.description);
+                let mistake = mistake.strip_prefix(&named).unwrap_or(&mistake);
+                let expected =
+                    "names of fields, without $ and positions: `fields: [ name, owner.id ]`";
+                reader.wrong(&node.span, format!("the condition {mistake}"), expected);
                 return None;
             }
             condition

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::files::mistakes::Mistakes;
+use crate::files::mistakes::{Mistakes, Source};
 use crate::version::Version;
 
 /// What says what the application is.
@@ -60,8 +60,7 @@ impl UpgradeName {
 pub(crate) fn read(path: &Path, mistakes: &mut Mistakes) -> Directory {
     let shown = path.display().to_string();
     let unreadable = |error: &std::io::Error| format!("the directory cannot be read: {error}");
-    let expected =
-        "the directory of upgrades is expected: mount or copy it there, or set GATE_UPGRADES";
+    let expected = "mount or copy the directory of upgrades there, or name it with GATE_UPGRADES";
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) => {
@@ -88,6 +87,11 @@ pub(crate) fn read(path: &Path, mistakes: &mut Mistakes) -> Directory {
         let name = name.to_string_lossy();
         let (stem, ending) = name.rsplit_once('.').unwrap_or((&name, ""));
         let is_kind = ["yaml", "yml", "json"].iter().any(|kind| ending.eq_ignore_ascii_case(kind));
+        if !is_kind && !name.starts_with('.') && is_meant(&name, ending) && file.is_file() {
+            let expected =
+                "an upgrade's name ends in .yaml, .yml or .json; rename it, or keep it elsewhere";
+            mistakes.warn_of_file(&name, "this file is not read", expected);
+        }
         if name.starts_with('.') || !is_kind || NPM.contains(&&*name) || file.is_dir() {
             continue;
         }
@@ -111,17 +115,49 @@ pub(crate) fn read(path: &Path, mistakes: &mut Mistakes) -> Directory {
         } else {
             let expected = "an upgrade's name begins with its version and a dash, as in \
                             1.1.0-card-positions.yaml; keep other files elsewhere";
-            mistakes.of_file(&name, "this is not the name of an upgrade", expected);
+            let end = stem.find(|c: char| !c.is_ascii_alphanumeric() && c != '.');
+            let (version, rest) = stem.split_at(end.unwrap_or(stem.len()));
+            let rest = rest.trim_matches(|c: char| !c.is_alphanumeric());
+            let rest = if rest.is_empty() { "what-it-does" } else { rest };
+            match Version::parse_code(version) {
+                Ok(_) => {
+                    let expected = format!("rename it, as to {version}-{rest}.{ending}");
+                    let message = "no dash and description follow the version in its name";
+                    mistakes.of_file(&name, message, &expected);
+                }
+                Err(_) => mistakes.of_file(&name, "this is not the name of an upgrade", expected),
+            }
         }
     }
     if !any {
-        let expected = "write a gate.yaml, or name the directory that has it with GATE_UPGRADES";
-        mistakes.of_file(&shown, "the directory has no file of upgrades", expected);
+        let inside = fs::read_dir(path).into_iter().flatten().flatten();
+        let mut inside: Vec<_> = inside.filter(|it| it.path().join(GATE_FILE).is_file()).collect();
+        inside.sort_by_key(fs::DirEntry::path);
+        let expected = match inside.first() {
+            Some(inside) => format!("did you mean {}?", inside.path().display()),
+            None => {
+                "write a gate.yaml, or name the directory that has it with GATE_UPGRADES".to_owned()
+            }
+        };
+        mistakes.of_file(&shown, "the directory has no file of upgrades", &expected);
     } else if directory.gate.is_none() && !path.join(GATE_FILE).exists() {
         let expected = "write one: `app: kanban`, and `version: 1.4.0`";
         mistakes.of_file(&shown, "there is no gate.yaml", expected);
     }
     directory
+}
+
+/// Whether a file of another kind was probably meant as an upgrade: an editor or a tool gave it its ending.
+fn is_meant(name: &str, ending: &str) -> bool {
+    const ENDINGS: [&str; 11] =
+        ["txt", "toml", "json5", "jsonc", "xml", "j2", "jinja", "tpl", "tmpl", "yaml ", "yml "];
+    // a name without an ending ends in a part of its version
+    let (stem, ending) = match ending.contains('-') {
+        true => (name, ""),
+        false => (name.strip_suffix(ending).unwrap_or(name).trim_end_matches('.'), ending),
+    };
+    let kind = ending.is_empty() || ENDINGS.iter().any(|it| ending.eq_ignore_ascii_case(it));
+    kind && (UpgradeName::parse(name, stem).is_some() || stem.eq_ignore_ascii_case(GATE_FILE))
 }
 
 /// What a file says. Only a file is opened: a pipe would keep the run waiting.
@@ -138,7 +174,12 @@ fn contents(path: &Path, name: &str, left: &mut u64, mistakes: &mut Mistakes) ->
             return None;
         }
         Err(error) => {
-            let expected = "make it readable for the user that the gate runs as";
+            let expected = match fs::read_link(path) {
+                Ok(to) if error.kind() == std::io::ErrorKind::NotFound => {
+                    &format!("it is a link, and nothing is at {}: correct the link", to.display())
+                }
+                _ => "make it readable for the user that the gate runs as",
+            };
             mistakes.of_file(name, format!("the file cannot be read: {error}"), expected);
             return None;
         }
@@ -153,16 +194,27 @@ fn contents(path: &Path, name: &str, left: &mut u64, mistakes: &mut Mistakes) ->
         return None;
     };
     *left = rest;
+    let zeros = bytes.iter().filter(|byte| **byte == 0).count();
+    if bytes.starts_with(&[0xff, 0xfe])
+        || bytes.starts_with(&[0xfe, 0xff])
+        || zeros > bytes.len() / 4
+    {
+        mistakes.of_file(name, "the file is UTF-16", "save it as UTF-8");
+        return None;
+    }
     match String::from_utf8(bytes) {
         Ok(text) => Some(match text.strip_prefix('\u{feff}') {
             Some(rest) => rest.to_owned(),
             None => text,
         }),
         Err(error) => {
-            let at = error.utf8_error().valid_up_to();
-            let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
-            let message = format!("line {line} is not UTF-8");
-            mistakes.of_file(name, message, "save the file as UTF-8");
+            let (before, rest) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
+            let text = String::from_utf8_lossy(error.as_bytes());
+            let source = Source { name, text: &text };
+            let place = before.len()..before.len() + '\u{fffd}'.len_utf8();
+            let byte = rest.first().copied().unwrap_or_default();
+            let message = format!("this is not UTF-8: byte 0x{byte:02X}");
+            mistakes.at(&source, &place, message, "save the file as UTF-8");
             None
         }
     }

@@ -44,7 +44,7 @@ pub(crate) fn read(reader: &mut Reader<'_, '_>, root: &Node) -> GateFile {
             if file.id.as_deref() == Some(LOCK_ID) {
                 reader.wrong(
                     &node.span,
-                    "the gate's lock has this name",
+                    "the gate's lock has this `_id`",
                     "another name is expected",
                 );
             }
@@ -54,11 +54,19 @@ pub(crate) fn read(reader: &mut Reader<'_, '_>, root: &Node) -> GateFile {
     if let Some(node) = fields.optional("stamp")
         && let Some(mut stamp) = reader.fields(node)
     {
-        let of = (&node.span, "stamp");
+        let of = (&node.span, "`stamp`");
         let collection = stamp.required(reader, "collection", of, "`collection: settings`");
         let field = stamp.required(reader, "field", of, "`field: version`");
         let collection = collection.and_then(|node| reader.collection(node));
-        let field = field.and_then(|node| reader.line(node).map(str::to_owned));
+        let field = field.and_then(|node| {
+            let path = reader.path(node)?;
+            if path.split('.').next() == Some("_id") {
+                let expected = "the field that the application keeps its version in";
+                reader.wrong(&node.span, "the `_id` cannot be the stamp", expected);
+                return None;
+            }
+            Some(path)
+        });
         file.stamp = collection.zip(field);
         stamp.finish(reader);
     }

@@ -39,7 +39,7 @@ fn one(reader: &mut Reader<'_, '_>, node: &Node, names: &mut Vec<String>) -> Opt
     fields.finish(reader);
     if let Some((name, node)) = name.as_ref().zip(name_node) {
         if name.contains(['.', '$']) {
-            reader.wrong(&node.span, "no field can be called so", "a name without dots and `$`");
+            reader.wrong(&node.span, "no look-up can be called so", "a name without dots and `$`");
             return None;
         }
         if names.contains(name) {

@@ -50,6 +50,11 @@ impl Mistakes {
         self.note(MistakeLevel::Error, file, None, message.into(), expected);
     }
 
+    /// Notes of a whole file what may not be meant.
+    pub(crate) fn warn_of_file(&mut self, file: &str, message: &str, expected: &str) {
+        self.note(MistakeLevel::Warning, file, None, message.to_owned(), expected);
+    }
+
     /// Notes a mistake at a place.
     pub(crate) fn at(
         &mut self,

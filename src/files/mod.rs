@@ -5,12 +5,14 @@
 //!
 //! - `read`: a directory becomes a gate. `directory`: its files and their names. `gate_file`, `upgrade_file`,
 //!   `condition`, `steps`, `lookup`: what they say.
-//! - `yaml`, `scalar`, `node`: YAML to a tree that knows where everything is. `reader`, `values`: what the tree says.
+//! - `yaml`, `scalar`, `node`: YAML to a tree that knows where everything is. `reader`, `values`: what the tree says. `language`:
+//!   what no server would understand in filters and pipelines.
 //! - `mistakes`: what is wrong, and where.
 
 mod condition;
 mod directory;
 mod gate_file;
+mod language;
 mod lookup;
 mod mistakes;
 mod node;

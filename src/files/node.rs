@@ -42,7 +42,7 @@ impl Node {
             Value::Null | Value::Refused => "nothing",
             Value::Bool(_) => "true or false",
             Value::Int(_) | Value::Double(_) => "a number",
-            Value::Text(_) => "a text",
+            Value::Text(_) => "a string",
             Value::List(_) => "a list",
             Value::Map(_) => "a mapping",
         }

@@ -197,7 +197,7 @@ fn above(
     }
     if let Some((oldest, at)) = gate_file.oldest.as_ref().filter(|(oldest, _)| oldest > code) {
         let message = format!("{oldest} is above the code version, {code} {whose}");
-        mistakes.at(gate_source, at, message, "the oldest version that can be upgraded from");
+        mistakes.at(gate_source, at, message, "it is the oldest version that can be upgraded from: write the code version or an earlier one");
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::time::Duration;
 
 use mongodb::bson::Document;
 use sha2::{Digest, Sha256};
@@ -12,7 +13,7 @@ use crate::authoring::pipeline_mistakes;
 use crate::files::mistakes::{Mistakes, Source};
 use crate::files::node::{Entry, Node, Span, Value};
 use crate::files::values;
-use crate::process::settings::{UPGRADES_DIRECTORY, nearest};
+use crate::process::settings::{UPGRADES_DIRECTORY, nearest, parse_duration};
 use crate::version::Version;
 
 /// From this likeness on, a word is taken for a slip of another one.
@@ -51,29 +52,34 @@ impl<'a, 'b> Reader<'a, 'b> {
 
     /// A value of the wrong kind.
     fn expected(&mut self, node: &Node, what: &str) {
-        let expected = match (&node.value, what) {
+        let help = match (&node.value, what) {
             (Value::Refused, _) => return,
-            (Value::Bool(_) | Value::Int(_) | Value::Double(_), "a text") => {
-                format!("{what} is expected: put it in quotes")
-            }
-            _ => format!("{what} is expected"),
+            (Value::Bool(_) | Value::Int(_) | Value::Double(_), "a string") => "put it in quotes",
+            (Value::Null, _) => "write its value after the colon, or remove the key",
+            (Value::Map(_), "a list") => "each item of a list begins with `- `, or stands in [ ]",
+            (_, "a mapping") => "a mapping has keys with values: `key: value`, or { key: value }",
+            _ => "",
         };
-        self.wrong(&node.span, format!("this is {}", node.kind()), expected);
+        self.wrong(&node.span, format!("expected {what}, found {}", node.kind()), help);
     }
 
     /// A text that is not empty, in one line.
     pub(crate) fn line<'n>(&mut self, node: &'n Node) -> Option<&'n str> {
         let Value::Text(text) = &node.value else {
-            self.expected(node, "a text");
+            self.expected(node, "a string");
             return None;
         };
         let line = text.trim();
         if line.is_empty() {
-            self.wrong(&node.span, "this is an empty text", "a text is expected");
+            self.wrong(
+                &node.span,
+                "this string is empty",
+                "write what it is to say, or remove the key",
+            );
             return None;
         }
         if line.contains(['\n', '\r']) {
-            self.wrong(&node.span, "this has several lines", "one line is expected");
+            self.wrong(&node.span, "expected one line, found several", "say it in one line");
             return None;
         }
         Some(line)
@@ -87,8 +93,12 @@ impl<'a, 'b> Reader<'a, 'b> {
             let is_name = inner.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
             if line[at + 1..].contains('}') && is_name && !counts.contains(&inner) {
                 let known: Vec<String> = counts.iter().map(|name| format!("{{{name}}}")).collect();
-                let expected = format!("a report has {}", known.join(", "));
-                self.wrong(&node.span, format!("{{{inner}}} is not counted here"), expected);
+                let expected = format!("it has {}", known.join(", "));
+                self.wrong(
+                    &node.span,
+                    format!("a report of this step has no number called {{{inner}}}"),
+                    expected,
+                );
                 return None;
             }
         }
@@ -103,7 +113,7 @@ impl<'a, 'b> Reader<'a, 'b> {
                 self.wrong(
                     &node.span,
                     mistake,
-                    "the name of a collection of the database is expected",
+                    "the name of one of the application's collections is expected",
                 );
                 None
             }
@@ -118,8 +128,8 @@ impl<'a, 'b> Reader<'a, 'b> {
         if path.split('.').any(wrong) {
             self.wrong(
                 &node.span,
-                "no field can be called so",
-                "a field's name, with dots for a path",
+                format!("no field has the path `{path}`"),
+                "a field's name without a $, with dots for a path: `owner.id`",
             );
             return None;
         }
@@ -128,7 +138,7 @@ impl<'a, 'b> Reader<'a, 'b> {
 
     /// A version that can be recorded.
     pub(crate) fn version(&mut self, node: &Node) -> Option<Version> {
-        const EXPECTED: &str = "a version as 1.4.0 or 1.4.0-rc.1 is expected";
+        const EXPECTED: &str = "a version has three numbers: 1.4.0, or 1.4.0-rc.1 before it";
         match &node.value {
             Value::Text(text) => match Version::parse_code(text) {
                 Ok(version) => Some(version),
@@ -139,10 +149,31 @@ impl<'a, 'b> Reader<'a, 'b> {
             },
             Value::Refused => None,
             _ => {
-                self.wrong(&node.span, format!("this is {}, not a version", node.kind()), EXPECTED);
+                self.wrong(
+                    &node.span,
+                    format!("expected a version, found {}", node.kind()),
+                    EXPECTED,
+                );
                 None
             }
         }
+    }
+
+    /// A time like `30d`, as settings have it.
+    pub(crate) fn duration(&mut self, node: &Node, expected: &str) -> Option<Duration> {
+        let duration = match &node.value {
+            Value::Text(text) => parse_duration(text),
+            Value::Refused => return None,
+            _ => None,
+        };
+        if duration.is_none() {
+            let message = match &node.value {
+                Value::Text(text) => format!("{text} is not a duration"),
+                _ => format!("expected a duration, found {}", node.kind()),
+            };
+            self.wrong(&node.span, message, expected);
+        }
+        duration
     }
 
     pub(crate) fn truth(&mut self, node: &Node) -> Option<bool> {
@@ -172,7 +203,11 @@ impl<'a, 'b> Reader<'a, 'b> {
         }
         let items = self.list(node)?;
         if items.is_empty() {
-            self.wrong(&node.span, "this list is empty", "at least one text is expected");
+            self.wrong(
+                &node.span,
+                "this list is empty",
+                "at least one string is expected, or leave the key out",
+            );
             return None;
         }
         let lines: Vec<Option<String>> =
@@ -330,14 +365,30 @@ impl<'n> Fields<'n> {
             }
             let taken = |key: &&&str| !self.entries.iter().any(|entry| entry.key == ***key);
             let free = self.known.iter().filter(taken).copied();
-            let message = format!("`{}` is not known here", entry.key);
-            let expected = match nearest(&entry.key, free) {
-                Some((key, likeness)) if likeness >= LIKE => format!("did you mean `{key}`?"),
-                _ => format!("known are {}", quoted(&self.known)),
+            let message = format!("unknown key `{}`", entry.key);
+            let free: Vec<&str> = free.collect();
+            let slip = slip_of(&entry.key, free.iter().copied()).or(meant(&entry.key, &free));
+            let expected = match slip {
+                Some(key) => format!("did you mean `{key}`?"),
+                None => format!("known keys are {}", quoted(&self.known)),
             };
             reader.wrong(&entry.at, message, expected);
         }
     }
+}
+
+/// The key that says what is called so elsewhere.
+fn meant<'k>(key: &str, free: &[&'k str]) -> Option<&'k str> {
+    const SAME: [&[&str]; 6] = [
+        &["where", "match", "filter", "query", "find", "selector"],
+        &["set", "pipeline", "update", "stages"],
+        &["to", "into", "target"],
+        &["description", "title", "summary", "comment"],
+        &["steps", "up", "upgrade", "changes", "operations"],
+        &["collection", "coll", "in"],
+    ];
+    let same = SAME.iter().find(|same| same.contains(&key))?;
+    free.iter().copied().find(|known| same.contains(known))
 }
 
 /// Keys as a message lists them.

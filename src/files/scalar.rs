@@ -4,7 +4,7 @@ use crate::files::node::Value;
 
 /// What a plain text stands for, or why it is refused and what to write in its place.
 pub(crate) fn plain(text: &str) -> Result<Value, (String, String)> {
-    let quoted = || format!("\"{text}\" where it is a text");
+    let quoted = || format!("\"{text}\" where it is a string");
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Ok(Value::Null),
         "true" | "True" | "TRUE" => return Ok(Value::Bool(true)),
@@ -18,15 +18,16 @@ pub(crate) fn plain(text: &str) -> Result<Value, (String, String)> {
     }
     if ["yes", "no", "on", "off"].iter().any(|word| text.eq_ignore_ascii_case(word)) {
         let what = format!(
-            "{text} without quotes is true or false to some readers of YAML and a text to others"
+            "{text} without quotes is true or false to some readers of YAML and a string to others"
         );
-        return Err((what, format!("write true or false, or \"{text}\" where it is a text")));
+        return Err((what, format!("write true or false, or \"{text}\" where it is a string")));
     }
     if is_date(text) {
-        let what =
-            format!("{text} without quotes is a date to some readers of YAML and a text to others");
+        let what = format!(
+            "{text} without quotes is a date to some readers of YAML and a string to others"
+        );
         let date = "write a date as { $date: \"2026-11-28T00:00:00Z\" }";
-        return Err((what, format!("{date}, and \"{text}\" where it is a text")));
+        return Err((what, format!("{date}, and \"{text}\" where it is a string")));
     }
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
@@ -43,7 +44,9 @@ pub(crate) fn plain(text: &str) -> Result<Value, (String, String)> {
             Ok(number) => Ok(Value::Int(number)),
             Err(_) => Err((
                 format!("{text} does not fit into 64 bits"),
-                format!("write {{ $numberDecimal: \"{text}\" }}, or \"{text}\" where it is a text"),
+                format!(
+                    "write {{ $numberDecimal: \"{text}\" }}, or \"{text}\" where it is a string"
+                ),
             )),
         };
     }
@@ -52,7 +55,9 @@ pub(crate) fn plain(text: &str) -> Result<Value, (String, String)> {
             Ok(number) if number.is_finite() => Ok(Value::Double(number)),
             _ => Err((
                 format!("{text} is larger than a double can be"),
-                format!("write {{ $numberDecimal: \"{text}\" }}, or \"{text}\" where it is a text"),
+                format!(
+                    "write {{ $numberDecimal: \"{text}\" }}, or \"{text}\" where it is a string"
+                ),
             )),
         };
     }
@@ -73,7 +78,7 @@ pub(crate) fn plain(text: &str) -> Result<Value, (String, String)> {
     };
     if radix || separated('_') || (separated(':') && whole <= 2) {
         let what = format!(
-            "{text} without quotes is a number to some readers of YAML and a text to others"
+            "{text} without quotes is a number to some readers of YAML and a string to others"
         );
         return Err((what, format!("write a number in plain digits, or {}", quoted())));
     }

@@ -40,7 +40,7 @@ pub(crate) fn read(
         && !name.is_of(version)
     {
         let expected = format!(
-            "the name is to begin with {version} and a dash, or the version to be {}",
+            "write `version: {}`, or let the name of the file begin with {version} and a dash",
             name.version()
         );
         let message =

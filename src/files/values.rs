@@ -6,7 +6,7 @@ use crate::files::mistakes::{Mistakes, Source};
 use crate::files::node::{Entry, Node, Value};
 
 /// The keys that name a type, each with an example.
-const TYPES: &[(&str, &str)] = &[
+pub(crate) const TYPES: &[(&str, &str)] = &[
     ("$oid", "{ $oid: \"64a1f0c2e4b0a1b2c3d4e5f6\" }"),
     ("$date", "{ $date: \"2026-11-28T00:00:00Z\" }"),
     ("$numberInt", "{ $numberInt: \"5\" }"),
@@ -57,7 +57,12 @@ pub(crate) fn document((source, mistakes): In<'_, '_>, node: &Node) -> Option<Do
     match bson((source, mistakes), node)? {
         Bson::Document(document) => Some(document),
         _ => {
-            mistakes.at(source, &node.span, "this is a value", "a document is expected");
+            mistakes.at(
+                source,
+                &node.span,
+                "expected a document, found a value of another type",
+                "this is MongoDB Extended JSON for one value; write a document around it",
+            );
             None
         }
     }
@@ -87,7 +92,7 @@ fn of_entries((source, mistakes): In<'_, '_>, entries: &[Entry]) -> Option<Docum
 }
 
 /// The key of a mapping that names a type, with the example of that type.
-fn typed(entries: &[Entry]) -> Option<(&Entry, &'static str)> {
+pub(crate) fn typed(entries: &[Entry]) -> Option<(&Entry, &'static str)> {
     entries.iter().find_map(|entry| {
         let (_, example) = TYPES.iter().find(|(key, _)| *key == entry.key)?;
         Some((entry, *example))
@@ -113,8 +118,8 @@ fn extended(
         }
         Some(_) => {}
     }
-    let message = format!("this is not Extended JSON: {} is not used so", entry.key);
-    mistakes.at(source, &entry.at, message, format!("it is written as {example}"));
+    let message = format!("`{}` is not written like this in MongoDB's Extended JSON", entry.key);
+    mistakes.at(source, &entry.at, message, format!("write {example}"));
     None
 }
 

@@ -18,16 +18,27 @@ const MOST_VALUES: usize = 250_000;
 
 /// Reads the one document of a file, as far as its mistakes allow.
 pub(crate) fn parse(source: &Source<'_>, mistakes: &mut Mistakes) -> Option<Node> {
-    if let Some(place) = unprintable(source.text) {
-        mistakes.at(source, &place, "a control character", "in a text write it as \"\\u0000\"");
+    let text = source.text;
+    if let Some(place) = unprintable(text) {
+        let code = text[place.clone()].chars().next().map_or(0, u32::from);
+        let message = format!("a control character, U+{code:04X}");
+        let expected = format!(
+            "remove it; where a string is to hold it, write \"\\u{code:04x}\" in double quotes"
+        );
+        mistakes.at(source, &place, message, expected);
         return None;
     }
-    let text = source.text;
+    if let Some(place) = conflict(text) {
+        let expected = "resolve it: keep one of the two sides, or both, and remove the marks";
+        mistakes.at(source, &place, "a conflict of a merge is left in the file", expected);
+        return None;
+    }
     let first = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#'));
     if let Some(directive) = first.filter(|line| line.starts_with('%')) {
         let start = text.find(directive).unwrap_or_default();
-        let expected = "remove it: files are read as YAML 1.2";
-        mistakes.at(source, &(start..start + directive.len()), "a directive", expected);
+        let expected = "remove the line: files are read as YAML 1.2";
+        let place = start..start + directive.len();
+        mistakes.at(source, &place, "a directive of YAML is not allowed", expected);
         return None;
     }
     if source.name.ends_with(".json") {
@@ -46,7 +57,16 @@ pub(crate) fn parse(source: &Source<'_>, mistakes: &mut Mistakes) -> Option<Node
     let whole = builder.read();
     let scalars = std::mem::take(&mut builder.scalars);
     let root = builder.root.take();
-    whole?;
+    if whole.is_none() {
+        hidden(source, mistakes);
+        if let Some((at, space)) =
+            text.char_indices().find(|(_, c)| c.is_whitespace() && !c.is_ascii())
+        {
+            let message = format!("a space that is not one to YAML: U+{:04X}", u32::from(space));
+            mistakes.at(source, &(at..at + space.len_utf8()), message, "write an ordinary space");
+        }
+        return None;
+    }
     if !source.name.ends_with(".json") {
         tabs(source, &scalars, mistakes);
     }
@@ -72,6 +92,15 @@ fn is_json(source: &Source<'_>, mistakes: &mut Mistakes) -> Option<()> {
     let at = (start + error.column().saturating_sub(1)).min(text.len());
     let said = error.to_string();
     let said = said.split(" at line ").next().unwrap_or_default();
+    let here = text[at..].chars().next().unwrap_or(' ');
+    let comma = matches!(here, '}' | ']') && text[..at].trim_end().ends_with(',');
+    let said = match (here, error.classify()) {
+        _ if comma => "a comma after the last item",
+        ('\'', _) => "a single quote, where JSON has double quotes",
+        ('/' | '#', _) => "JSON has no comments",
+        (_, serde_json::error::Category::Eof) => "the file ends before the last bracket is closed",
+        _ => said,
+    };
     let expected = "correct it; a file whose name ends in .yaml may be written more freely";
     mistakes.at(source, &(at..at + 1), format!("this is not JSON: {said}"), expected);
     None
@@ -82,6 +111,19 @@ fn unprintable(text: &str) -> Option<Span> {
     let wrong = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}');
     let (at, character) = text.char_indices().find(|(_, c)| wrong(*c))?;
     Some(at..at + character.len_utf8())
+}
+
+/// What a version control leaves where two sides changed the same lines.
+fn conflict(text: &str) -> Option<Span> {
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        let mark = line.trim_end();
+        if ["<<<<<<< ", ">>>>>>> "].iter().any(|sign| mark.starts_with(sign)) {
+            return Some(at..at + mark.len());
+        }
+        at += line.len();
+    }
+    None
 }
 
 /// Tabs between values: editors show them as any number of spaces, and YAML does not indent by them.
@@ -96,7 +138,12 @@ fn tabs(source: &Source<'_>, scalars: &[Span], mistakes: &mut Mistakes) {
             let code = line.split('#').next().unwrap_or_default();
             if let Some(tab) = code.find('\t') {
                 let place = at + tab..at + tab + 1;
-                mistakes.at(source, &place, "a tab", "indent and separate by spaces");
+                mistakes.at(
+                    source,
+                    &place,
+                    "a tab is not allowed",
+                    "indent and separate by spaces",
+                );
                 return;
             }
             at += line.len();
@@ -188,13 +235,13 @@ impl Builder<'_, '_> {
                     documents += 1;
                     if documents > 1 {
                         let expected = "move it to a file of its own: each file is one upgrade";
-                        self.wrong(&span, "a second document in one file", expected);
+                        self.wrong(&span, "a second document in the file", expected);
                         return None;
                     }
                 }
                 Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
                 Event::Alias(_) => {
-                    self.wrong(&span, "an alias", "write what it stands for at this place");
+                    self.wrong(&span, "an alias is not allowed", "write out what it stands for");
                     self.complete(Node { span, value: Value::Refused })?;
                 }
                 Event::Scalar(text, style, anchor, tag) => {
@@ -244,12 +291,12 @@ impl Builder<'_, '_> {
             None => span.clone(),
         };
         if anchor > 0 {
-            self.wrong(&sign('&'), "an anchor", "remove it: what is written twice is read twice");
+            self.wrong(&sign('&'), "an anchor is not allowed", "remove it, and write the value out wherever it is needed; a string that begins with & is put in quotes");
         }
         if tagged {
             let expected = "remove it: types are written as MongoDB Extended JSON, as in { $date: \
                             \"2026-11-28T00:00:00Z\" }";
-            self.wrong(&sign('!'), "a tag", expected);
+            self.wrong(&sign('!'), "a tag is not allowed", expected);
         }
     }
 
@@ -271,6 +318,7 @@ impl Builder<'_, '_> {
             Ok(value) => {
                 if let Value::Text(_) = value {
                     self.check_comment(&span);
+                    self.check_literal(&text, &span);
                 }
                 value
             }
@@ -296,10 +344,52 @@ impl Builder<'_, '_> {
             self.mistakes.warn(
                 self.source,
                 &place,
-                "this is a comment: the text ends before it",
-                "put the whole text in quotes, or two spaces before the comment and one after its #",
+                "this is a comment: the string ends before it",
+                "put the whole string in quotes, or two spaces before the comment and one after its #",
             );
         }
+    }
+
+    /// A string that is a value of another type in a shell or in another language.
+    fn check_literal(&mut self, text: &str, span: &Span) {
+        let call = text.trim_start_matches("new ").split_once('(').map(|(name, _)| name);
+        let (message, expected) = match (text, call) {
+            (_, Some("ISODate" | "Date" | "datetime")) => (
+                format!("{text} is a string"),
+                "a date is written { $date: \"2026-11-28T00:00:00Z\" }",
+            ),
+            (_, Some("ObjectId" | "ObjectID")) => {
+                let expected = "an ObjectId is written { $oid: \"64a1f0c2e4b0a1b2c3d4e5f6\" }";
+                (format!("{text} is a string"), expected)
+            }
+            (
+                _,
+                Some(
+                    "NumberLong" | "NumberInt" | "NumberDecimal" | "Decimal128" | "Long" | "UUID"
+                    | "BinData",
+                ),
+            ) => {
+                let expected = "types are written as MongoDB Extended JSON: { $numberLong: \"5\" }, { $uuid: … }";
+                (format!("{text} is a string"), expected)
+            }
+            ("None" | "nil", _) => (
+                format!("{text} is a string"),
+                "nothing is written null; a string is put in quotes",
+            ),
+            ("NaN" | "Infinity" | "-Infinity", _) => {
+                (format!("{text} is a string"), "the numbers are written .nan, .inf and -.inf")
+            }
+            _ if text.starts_with("${") && text.ends_with('}') => {
+                let expected =
+                    "write the value: files are read as they are, and nothing is filled in";
+                (format!("{text} is a string"), expected)
+            }
+            _ if text.starts_with("/^") || (text.starts_with('/') && text.ends_with("$/")) => {
+                (format!("{text} is a string"), "a pattern is written { $regex: \"^a\" }")
+            }
+            _ => return,
+        };
+        self.mistakes.warn(self.source, span, message, expected);
     }
 
     fn begin(&mut self, span: &Span, open: Open) -> Option<()> {
@@ -337,7 +427,7 @@ impl Builder<'_, '_> {
                     let Node { span, value } = node;
                     let (message, expected) = match value {
                         Value::Text(text) if text == "<<" => {
-                            ("a merge key".to_owned(), "write the keys out")
+                            ("a merge key is not allowed".to_owned(), "write its keys out")
                         }
                         Value::Text(text) => match seen.get(&text) {
                             Some(first) => {
@@ -354,7 +444,14 @@ impl Builder<'_, '_> {
                                 return Some(());
                             }
                         },
-                        _ => ("this key is not a text".to_owned(), "put it in quotes"),
+                        _ if self.source.text[span.start..].starts_with('{') => {
+                            let template = "write the value: files are read as they are, and nothing is filled in";
+                            ("a template is not allowed".to_owned(), template)
+                        }
+                        _ => (
+                            "expected a key, found another kind of value".to_owned(),
+                            "a key is a string: put it in quotes",
+                        ),
                     };
                     *key = Some(Key::Wrong);
                     self.wrong(&span, message, expected);
@@ -362,6 +459,35 @@ impl Builder<'_, '_> {
             },
         }
         Some(())
+    }
+
+    /// What is said of a text that is not YAML.
+    fn explained(&self, info: &str, start: usize, line: &str) -> (Span, String, &'static str) {
+        let text = self.source.text;
+        let here = start..start;
+        if line.contains("{{") || line.contains("{%") {
+            let expected = "write the value: files are read as they are, and nothing is filled in";
+            return (here, "a template is not allowed".to_owned(), expected);
+        }
+        if text[..start].ends_with('\t') {
+            let expected = "indent and separate by spaces";
+            return (start - 1..start, "a tab is not allowed".to_owned(), expected);
+        }
+        if info.contains("simple key expect") {
+            // it is told of what follows the line
+            let before = text[..start].trim_end();
+            let from = before.rfind(['\n', '\r']).map_or(0, |at| at + 1);
+            let from = from + before[from..].len() - before[from..].trim_start().len();
+            let expected = "a key is followed by a colon and a space: `key: value`";
+            return (from..before.len(), "expected a key with its value".to_owned(), expected);
+        }
+        if let Some((_, message, expected)) = NOT_YAML.iter().find(|(part, ..)| info.contains(part))
+        {
+            return (here, (*message).to_owned(), expected);
+        }
+        let expected = "a string that holds `: ` or ` #`, or begins with one of {}[],&*!|>'\"%@`, is \
+                        put in quotes";
+        (here, format!("this is not YAML: {info}"), expected)
     }
 
     /// What the parser could not read.
@@ -375,23 +501,75 @@ impl Builder<'_, '_> {
         let info = error.info();
         if let Some(tab) = indent.find('\t') {
             let place = line_start + tab..line_start + tab + 1;
-            self.wrong(&place, "a tab", "indent and separate by spaces");
+            self.wrong(&place, "a tab is not allowed", "indent and separate by spaces");
         } else if info.contains("unknown anchor") {
             let at = text[..start].rfind('*').unwrap_or(start);
             self.wrong(
                 &(at..start.max(at + 1)),
-                "an alias",
-                "write what it stands for at this place",
+                "an alias is not allowed",
+                "write out what it stands for; a string that begins with * is put in quotes",
             );
         } else if info.contains("recursion limit") {
             self.too_deep(&span);
         } else {
-            let expected = "a text that holds `: ` or ` #`, or begins with one of {}[],&*!|>'\"%@`, is \
-                            put in quotes";
-            self.wrong(&span, format!("this is not YAML: {info}"), expected);
+            let (span, message, expected) = self.explained(info, start, line);
+            self.wrong(&span, message, expected);
         }
     }
 }
+
+/// What is said of a text that looks as one of these, by part of what the parser says.
+const NOT_YAML: &[(&str, &str, &str)] = &[
+    (
+        "mapping values are not allowed",
+        "a colon where none is expected",
+        "a string that holds `: ` is put in quotes; or the line is indented too far",
+    ),
+    ("did not find expected key", "this line is not indented as those it belongs to", INDENT),
+    ("did not find expected '-' indicator", "this line is not an item of the list", INDENT),
+    ("block sequence entries are not allowed", "an item of a list where none is expected", INDENT),
+    ("only valid inside a block", "an item of a list where none is expected", INDENT),
+    (
+        "misplaced bracket",
+        "a bracket that closes nothing",
+        "remove it, or put the string in quotes",
+    ),
+    (
+        "did not find expected node content",
+        "a value is missing here, or a bracket before it is not closed",
+        "close each [ and {",
+    ),
+    (
+        "did not find expected ',' or",
+        "a comma or a closing bracket is missing before this",
+        "a string that holds one of {}[], is put in quotes",
+    ),
+    ("indentation in quoted scalar", "a quote is not closed", "end the string with the same quote"),
+    ("unexpected end of stream", "a quote is not closed", "end the string with the same quote"),
+    (
+        "unknown escape character",
+        "in double quotes a backslash begins an escape, and there is none like this",
+        "write the backslash twice, or use single quotes",
+    ),
+    (
+        "invalid trailing content",
+        "something follows the closing quote",
+        "a quote inside of single quotes is written twice, as in 'don\'\'t'",
+    ),
+    (
+        "while scanning a block scalar",
+        "nothing may follow > or | in its line",
+        "a string that begins with it is put in quotes",
+    ),
+    (
+        "mapping keys are not allowed",
+        "a question mark where none is expected",
+        "a string that begins with `? ` is put in quotes",
+    ),
+    ("unexpected character", "a string cannot begin like this", "put it in quotes"),
+];
+
+const INDENT: &str = "items of a list, and keys of a mapping, all begin in the same column";
 
 /// The line of a place, counted from 1.
 fn line_of(text: &str, at: usize) -> usize {

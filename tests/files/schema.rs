@@ -77,7 +77,7 @@ steps:
 "#;
 
 /// Changes of the two files, each a text and what stands in its place.
-const CHANGES: &[(&str, &str)] = &[
+pub const CHANGES: &[(&str, &str)] = &[
     // right as well
     ("app: kanban", "app: my-app_2"),
     ("version: 1.4.0\n", ""),
@@ -213,7 +213,7 @@ const CHANGES: &[(&str, &str)] = &[
 
 /// What a schema cannot say, and the parser alone refuses: what values are to each other, what filters and pipelines
 /// mean, and how YAML is written. Other tests are about these.
-const BEYOND: &[(&str, &str)] = &[
+pub const BEYOND: &[(&str, &str)] = &[
     // the file's name, and the code version
     ("version: 1.1.0", "version: 1.2.0"),
     ("oldest: 1.0.0-rc.1", "oldest: 9.0.0"),
@@ -292,7 +292,7 @@ fn parser_takes(folder: &Folder, gate: &str, upgrade: &str) -> Result<(), String
 }
 
 /// The two files with one of the changes, and which of them it is in.
-fn changed((from, to): &(&str, &str)) -> (&'static str, String, String) {
+pub fn changed((from, to): &(&str, &str)) -> (&'static str, String, String) {
     match (GATE.contains(from), UPGRADE.contains(from)) {
         (true, false) => ("gate", GATE.replacen(from, to, 1), UPGRADE.to_owned()),
         (false, true) => ("upgrade", GATE.to_owned(), UPGRADE.replacen(from, to, 1)),

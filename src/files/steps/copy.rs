@@ -3,6 +3,7 @@
 use crate::authoring::copy::Copy;
 use crate::authoring::pipeline_mistakes::{of_copy, of_filter};
 use crate::authoring::step::Step;
+use crate::files::language;
 use crate::files::node::{Node, Value};
 use crate::files::reader::Reader;
 use crate::files::steps::kind::{Kind, Written};
@@ -15,12 +16,14 @@ fn read(reader: &mut Reader<'_, '_>, step: &mut Written<'_>) -> Option<Step> {
     let filter_node = step.required(reader, "where", expected);
     let filter = filter_node.and_then(|node| {
         let filter = reader.document(node)?;
+        language::filter(reader, node);
         reader.of_server(node, of_filter(&filter)).map(|()| filter)
     });
     let expected = "what is made of each document: `pipeline: [ { $unwind: $comments } ]`; [] copies it as it is";
     let pipeline_node = step.required(reader, "pipeline", expected);
     let stages = pipeline_node.and_then(|node| {
         let stages = reader.documents(node)?;
+        language::pipeline(reader, node, None);
         reader.of_server(node, of_copy(&stages)).map(|()| stages)
     });
     let into_node = step.required(reader, "into", "another collection: `into: comments`");
@@ -55,6 +58,6 @@ fn then(reader: &mut Reader<'_, '_>, node: &Node) -> Option<()> {
         return Some(());
     }
     let expected = "`then: delete` deletes each source with its copies; without it they stay";
-    reader.wrong(&node.span, "this is not done after a copy", expected);
+    reader.wrong(&node.span, "the sources of a copy stay, or are deleted", expected);
     None
 }

@@ -5,6 +5,7 @@ use mongodb::options::Collation;
 
 use crate::authoring::command::Command;
 use crate::authoring::step::Step;
+use crate::files::language;
 use crate::files::node::Node;
 use crate::files::reader::Reader;
 use crate::files::steps::kind::{Kind, Written};
@@ -19,7 +20,10 @@ fn read(reader: &mut Reader<'_, '_>, step: &mut Written<'_>) -> Option<Step> {
     let name = name.and_then(|node| reader.line(node).map(str::to_owned));
     let unique = step.fields.optional("unique").map(|node| reader.truth(node));
     let sparse = step.fields.optional("sparse").map(|node| reader.truth(node));
-    let partial = step.fields.optional("partial").map(|node| reader.document(node));
+    let partial = step.fields.optional("partial").map(|node| {
+        language::filter(reader, node);
+        reader.document(node)
+    });
     let expire = step.fields.optional("expire_after").map(|node| duration(reader, node));
     let collation = step.fields.optional("collation").map(|node| collation(reader, node));
     let ((keys, place), collection, name) = (keys?, collection?, name?);
@@ -48,15 +52,7 @@ fn read(reader: &mut Reader<'_, '_>, step: &mut Written<'_>) -> Option<Step> {
 
 /// A time like `30d`, as settings have it.
 fn duration(reader: &mut Reader<'_, '_>, node: &Node) -> Option<std::time::Duration> {
-    let text = reader.line(node)?;
-    match crate::process::settings::parse_duration(text) {
-        Some(duration) => Some(duration),
-        None => {
-            let expected = "a time as 90s, 12h or 30d is expected";
-            reader.wrong(&node.span, format!("{text} is not a duration"), expected);
-            None
-        }
-    }
+    reader.duration(node, "a time with its unit: `90s`, `12h` or `30d`")
 }
 
 fn collation(reader: &mut Reader<'_, '_>, node: &Node) -> Option<Collation> {

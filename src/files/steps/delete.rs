@@ -3,6 +3,7 @@
 use crate::authoring::delete::Delete;
 use crate::authoring::pipeline_mistakes::of_filter;
 use crate::authoring::step::Step;
+use crate::files::language;
 use crate::files::reader::Reader;
 use crate::files::steps::kind::{Kind, Written};
 
@@ -14,6 +15,7 @@ fn read(reader: &mut Reader<'_, '_>, step: &mut Written<'_>) -> Option<Step> {
     let filter_node = step.required(reader, "where", expected);
     let filter = filter_node.and_then(|node| {
         let filter = reader.document(node)?;
+        language::filter(reader, node);
         reader.of_server(node, of_filter(&filter)).map(|()| filter)
     });
     let report = step.fields.optional("report");

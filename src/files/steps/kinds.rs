@@ -21,6 +21,19 @@ const KINDS: &[Kind] = &[
     drop::KIND,
 ];
 
+/// The kind that does what is called so elsewhere.
+fn meant(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "upsert" | "insert" | "insertOne" | "insertMany" | "documents" => "seed",
+        "updateOne" | "updateMany" | "set" | "program" | "transform" => "update",
+        "deleteMany" | "remove" => "delete",
+        "move" | "aggregate" | "pipeline" | "into" => "copy",
+        "index" | "keys" | "ensureIndex" => "create_index",
+        "collMod" | "schema" => "validator",
+        _ => return None,
+    })
+}
+
 /// Reads a step, the one of this number in its file, and says where its kind is written.
 pub(crate) fn read(
     reader: &mut Reader<'_, '_>,
@@ -40,17 +53,16 @@ pub(crate) fn read(
         [found] => found,
         [] => {
             let start = node.span.start..node.span.start;
-            let slip =
-                fields.keys().find_map(|entry| Some((entry, slip_of(&entry.key, keys.clone())?)));
-            match slip {
-                Some((entry, kind)) => {
+            let others = |key: &str| ["name", "where", "report"].contains(&key);
+            let all = format!("a step has one of {}", quoted(&keys));
+            match fields.keys().find(|entry| !others(&entry.key)) {
+                Some(entry) => {
+                    let slip = slip_of(&entry.key, keys).or(meant(&entry.key));
                     let message = format!("`{}` is not a kind of step", entry.key);
-                    reader.wrong(&entry.at, message, format!("did you mean `{kind}`?"));
+                    let expected = slip.map(|kind| format!("did you mean `{kind}`?"));
+                    reader.wrong(&entry.at, message, expected.unwrap_or(all));
                 }
-                None => {
-                    let expected = format!("a step has one of {}", quoted(&keys));
-                    reader.wrong(&start, "this step does not say what it does", expected);
-                }
+                None => reader.wrong(&start, "this step does not say what it does", all),
             }
             return None;
         }

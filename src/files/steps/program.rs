@@ -8,7 +8,6 @@ use crate::authoring::step::Step;
 use crate::files::node::{Node, Value};
 use crate::files::reader::Reader;
 use crate::files::steps::kind::Written;
-use crate::process::settings::parse_duration;
 
 /// The rest of a step that has `program`.
 pub(super) fn read(
@@ -19,14 +18,9 @@ pub(super) fn read(
 ) -> Option<Step> {
     let command = reader.lines(node).map(|words| reader.program(node, words));
     let env = step.fields.optional("env").map(|node| texts(reader, node));
-    let timeout = step.fields.optional("timeout").map(|node| {
-        let text = reader.line(node)?;
-        let timeout = parse_duration(text);
-        if timeout.is_none() {
-            let expected = "a time for each document as 30s or 5m is expected";
-            reader.wrong(&node.span, format!("{text} is not a duration"), expected);
-        }
-        timeout
+    let timeout = step.fields.optional("timeout");
+    let timeout = timeout.map(|node| {
+        reader.duration(node, "a time for each document, with its unit: `30s` or `5m`")
     });
     let into = step.fields.optional("inserts_into").map(|node| {
         let names: Vec<Option<String>> = match &node.value {
@@ -72,7 +66,7 @@ fn texts(reader: &mut Reader<'_, '_>, node: &Node) -> Option<Vec<(String, String
 fn counts(reader: &mut Reader<'_, '_>, node: &Node) -> Option<Vec<(String, String)>> {
     if let Value::Text(_) = node.value {
         let expected = "a program names what it counts: `report: { moved: \"Move {n} card(s)\" }`";
-        reader.wrong(&node.span, "this is a text", expected);
+        reader.wrong(&node.span, "expected a mapping, found a string", expected);
         return None;
     }
     entries(reader, node, |reader, node| reader.report(node, &["n"]).map(str::to_owned))

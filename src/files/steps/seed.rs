@@ -4,6 +4,7 @@ use mongodb::bson::Document;
 
 use crate::authoring::seed::Seed;
 use crate::authoring::step::Step;
+use crate::files::language;
 use crate::files::node::{Node, Value};
 use crate::files::reader::Reader;
 use crate::files::steps::kind::{Kind, Written};
@@ -42,5 +43,6 @@ fn documents(reader: &mut Reader<'_, '_>, node: &Node) -> Option<Vec<Document>> 
             all = false;
         }
     }
+    language::document(reader, node);
     reader.documents(node).filter(|_| all)
 }

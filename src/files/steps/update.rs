@@ -3,6 +3,7 @@
 use crate::authoring::pipeline_mistakes::{LookUps, of_filter, of_update, of_update_filter};
 use crate::authoring::step::Step;
 use crate::authoring::update::Update;
+use crate::files::language;
 use crate::files::lookup;
 use crate::files::reader::Reader;
 use crate::files::steps::kind::{Kind, Written};
@@ -23,9 +24,11 @@ fn read(reader: &mut Reader<'_, '_>, step: &mut Written<'_>) -> Option<Step> {
             Some(_) => of_filter(&filter),
             None => of_update_filter(&filter),
         };
+        language::filter(reader, node);
         reader.of_server(node, mistakes).map(|()| filter)
     });
-    let lookups = step.fields.optional("lookup").map(|node| lookup::read(reader, node));
+    let lookup_node = step.fields.optional("lookup");
+    let lookups = lookup_node.map(|node| lookup::read(reader, node));
     if let Some(entry) = program {
         if step.fields.optional("set").is_some() {
             let expected =
@@ -43,6 +46,7 @@ fn read(reader: &mut Reader<'_, '_>, step: &mut Written<'_>) -> Option<Step> {
     let set_node = step.required(reader, "set", expected);
     let stages = set_node.and_then(|node| {
         let stages = reader.documents(node)?;
+        language::pipeline(reader, node, Some(&language::look_ups(lookup_node)));
         reader.of_server(node, of_update(&stages, look_ups)).map(|()| stages)
     });
     let report = step.fields.optional("report");
