@@ -67,6 +67,13 @@ const SMALLEST_BATCH: u64 = 3;
 /// The largest: the default of the setting.
 const LARGEST_BATCH: u64 = 2000;
 
+/// How many fields of a differing document are shown, and how many characters of a value.
+const SHOWN_FIELDS: usize = 3;
+const SHOWN_LENGTH: usize = 120;
+
+/// How much the clock of the server may be behind.
+const CLOCKS: Duration = Duration::from_secs(600);
+
 /// How often it says how far it is.
 const PROGRESS: Duration = Duration::from_secs(3);
 
@@ -84,6 +91,8 @@ pub struct Harness {
     /// No kill is begun that would end after this time, but for one at every kind of boundary.
     within: Duration,
     progress: Progress,
+    /// What collections are to hold at the end.
+    expected: BTreeMap<String, Vec<Document>>,
 }
 
 /// Whether the harness says on stderr how far it is.
@@ -138,6 +147,7 @@ impl Harness {
             within: Duration::from_secs(50),
             progress: Progress::Shown,
             began: DateTime::now(),
+            expected: BTreeMap::new(),
         }
     }
 
@@ -177,6 +187,17 @@ impl Harness {
         self
     }
 
+    /// After the upgrades `collection` must hold exactly these documents, whatever the order of their fields. Numbers
+    /// of other types are other values, and a time that the run itself wrote, as by `$$NOW`, counts as 1970-01-01. Where it does not, the [`Deviation`] shows what differs.
+    pub fn expecting(
+        mut self,
+        collection: impl Into<String>,
+        documents: impl IntoIterator<Item = Document>,
+    ) -> Self {
+        self.expected.entry(collection.into()).or_default().extend(documents);
+        self
+    }
+
     /// Says nothing on stderr.
     pub fn quiet(mut self) -> Self {
         self.progress = Progress::Hidden;
@@ -199,6 +220,7 @@ impl Harness {
         teller.say(&format!("an uninterrupted run of {} first", self.gate.app));
         let counter = Arc::new(Trap::counting());
         let undisturbed = self.round(&client, &fill, counter.clone(), None).await?;
+        self.compare_expected(&undisturbed)?;
         let unswept = self.round(&client, &fill, Arc::new(Trap::unswept()), None).await?;
         self.compare(
             &unswept,
@@ -287,22 +309,39 @@ impl Harness {
         instant: Option<Duration>,
     ) -> Result<Round, Deviation> {
         let database = client.database(&format!("harness_{}", ObjectId::new().to_hex()));
-        fill(&database).await?;
-        let batch = batch(&database).await?;
+        let round = self.round_on(&database, fill, trap, instant).await;
+        // nothing of it stays, whatever was found
+        database.drop().await?;
+        round
+    }
+
+    async fn round_on(
+        &self,
+        database: &Database,
+        fill: &impl AsyncFn(&Database) -> Result<(), mongodb::error::Error>,
+        trap: Arc<Trap>,
+        instant: Option<Duration>,
+    ) -> Result<Round, Deviation> {
+        fill(database).await?;
+        let batch = batch(database).await?;
         let began = Instant::now();
-        let mut report = self.one_run(&database, &batch, trap, instant).await?;
+        let mut report = self.one_run(database, &batch, trap, instant).await?;
         let (first_run, killed) = (began.elapsed(), report.is_none());
         let mut reruns = 0;
         while report.as_ref().is_none_or(|report| report.exit_code != Outcome::Open.code()) {
+            if let Some(report) = report.as_ref().filter(|report| is_final(report)) {
+                let Report { exit_code, message, next, .. } = report;
+                let next = next.as_deref().unwrap_or_default();
+                return Err(Deviation(format!("a run ends with {exit_code}: {message}: {next}")));
+            }
             if reruns == RERUNS {
                 let last = report.map_or("killed".to_owned(), |report| report.to_json());
                 return Err(Deviation(format!("{RERUNS} reruns did not get through: {last}")));
             }
             reruns += 1;
-            report = self.one_run(&database, &batch, Arc::new(NoCheckpoints), None).await?;
+            report = self.one_run(database, &batch, Arc::new(NoCheckpoints), None).await?;
         }
-        let contents = contents(&database, self.gate.names()).await?;
-        database.drop().await?;
+        let contents = contents(database, self.gate.names(), self.began).await?;
         Ok(Round { contents, first_run, killed })
     }
 
@@ -355,6 +394,18 @@ impl Harness {
         }
     }
 
+    /// Compares what an uninterrupted run left with what the caller expects.
+    fn compare_expected(&self, round: &Round) -> Result<(), Deviation> {
+        let none = vec![];
+        for (name, expected) in &self.expected {
+            let found = decoded(round.contents.documents.get(name).unwrap_or(&none))?;
+            if let Some(difference) = difference(name, expected, &found) {
+                return Err(Deviation(difference));
+            }
+        }
+        Ok(())
+    }
+
     fn compare(&self, expected: &Round, found: &Round, how: &str) -> Result<(), Deviation> {
         let (expected, found) = (&expected.contents, &found.contents);
         if expected == found {
@@ -371,13 +422,81 @@ impl Harness {
             .chain(found.kept.keys())
             .find(|name| expected.kept.get(*name) != found.kept.get(*name));
         let what = match (collection, other) {
-            (Some(name), _) => format!("other documents in {name}"),
+            (Some(name), _) => {
+                let none = vec![];
+                let of =
+                    |contents: &Contents| decoded(contents.documents.get(name).unwrap_or(&none));
+                let order = || format!("{name} has the fields of a document in another order");
+                let difference = difference(name, &of(expected)?, &of(found)?);
+                let whole = "than an uninterrupted run leaves";
+                format!("other documents {whole}: {}", difference.unwrap_or_else(order))
+            }
             (None, Some(name)) => format!("{name} is not there, or has other options or indexes"),
             (None, None) => {
                 format!("another record: {:?} instead of {:?}", found.record, expected.record)
             }
         };
         Err(Deviation(format!("{how} (seed {}): {what}", self.seed)))
+    }
+}
+
+/// Whether a run ended in a way that running it again does not change.
+fn is_final(report: &Report) -> bool {
+    let ended = Outcome::ALL.iter().find(|outcome| outcome.code() == report.exit_code);
+    ended.is_some_and(|outcome| *outcome != Outcome::Open && !outcome.retry_can_help())
+}
+
+fn decoded(documents: &[RawDocumentBuf]) -> Result<Vec<Document>, Deviation> {
+    let decode = |raw: &RawDocumentBuf| {
+        Document::try_from(raw).map_err(|error| Deviation(error.to_string()))
+    };
+    documents.iter().map(decode).collect()
+}
+
+/// The first difference between documents of a collection, by `_id`; `None` if it is only in the order of fields.
+fn difference(collection: &str, expected: &[Document], found: &[Document]) -> Option<String> {
+    let by_id = |documents: &[Document]| -> BTreeMap<String, Document> {
+        let id = |document: &Document| document.get("_id").map(shown).unwrap_or_default();
+        documents.iter().map(|document| (id(document), document.clone())).collect()
+    };
+    let (expected, found) = (by_id(expected), by_id(found));
+    let surplus = found.keys().filter(|id| !expected.contains_key(*id));
+    if let Some(id) = surplus.into_iter().next() {
+        return Some(format!("document {id} is in {collection}, and is not expected there"));
+    }
+    for (id, expected) in &expected {
+        let Some(found) = found.get(id) else {
+            return Some(format!("document {id} is missing in {collection}"));
+        };
+        let fields = expected.keys().chain(found.keys().filter(|key| !expected.contains_key(*key)));
+        let differing = fields.filter(|key| expected.get(*key) != found.get(*key));
+        let told: Vec<String> = differing
+            .take(SHOWN_FIELDS)
+            .map(|key| {
+                let value = |of: &Document| of.get(key).map_or("missing".to_owned(), shown);
+                let (mut is, mut should) = (value(found), value(expected));
+                if is == should {
+                    // numbers of two types
+                    let text =
+                        |of: &Document| of.get(key).map(|it| format!("{it:?}")).unwrap_or_default();
+                    (is, should) = (text(found), text(expected));
+                }
+                format!("`{key}` is {is}, expected {should}")
+            })
+            .collect();
+        if !told.is_empty() {
+            return Some(format!("document {id} of {collection}: {}", told.join("; ")));
+        }
+    }
+    None
+}
+
+/// A value of a test's own documents, cut where it is long.
+fn shown(value: &Bson) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(SHOWN_LENGTH) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }
 
@@ -488,7 +607,11 @@ struct Contents {
     record: Vec<Document>,
 }
 
-async fn contents(database: &Database, own: &Names) -> Result<Contents, Deviation> {
+async fn contents(
+    database: &Database,
+    own: &Names,
+    since: DateTime,
+) -> Result<Contents, Deviation> {
     let mut contents =
         Contents { documents: BTreeMap::new(), kept: kept(database).await?, record: vec![] };
     for name in database.list_collection_names().await? {
@@ -499,7 +622,7 @@ async fn contents(database: &Database, own: &Names) -> Result<Contents, Deviatio
             .await?;
         let mut documents = Vec::new();
         while cursor.advance().await? {
-            let document = cursor.current().to_owned();
+            let document = without_now(cursor.current().to_owned(), since)?;
             // a run that finds the gate open writes nothing: the lock of a killed one stays, and is over
             if document.get_str("_id").is_ok_and(|id| id == LOCK_ID) {
                 continue;
@@ -518,6 +641,32 @@ async fn contents(database: &Database, own: &Names) -> Result<Contents, Deviatio
         }
     }
     Ok(contents)
+}
+
+/// A document with 1970 in place of every time since then, which the server's `$$NOW` left and no two runs share.
+fn without_now(document: RawDocumentBuf, since: DateTime) -> Result<RawDocumentBuf, Deviation> {
+    fn forget(value: &mut Bson, since: DateTime) -> bool {
+        match value {
+            Bson::DateTime(time) if *time >= since => {
+                *time = DateTime::from_millis(0);
+                true
+            }
+            Bson::Array(values) => values.iter_mut().fold(false, |any, it| forget(it, since) | any),
+            Bson::Document(document) => {
+                document.iter_mut().fold(false, |any, (_, it)| forget(it, since) | any)
+            }
+            _ => false,
+        }
+    }
+    // the clocks of two machines differ
+    let since = DateTime::from_millis(since.timestamp_millis() - CLOCKS.as_millis() as i64);
+    // what cannot be decoded is compared as it is
+    let Ok(mut decoded) = Document::try_from(&document) else { return Ok(document) };
+    let any = decoded.iter_mut().fold(false, |any, (_, value)| forget(value, since) | any);
+    match any {
+        true => RawDocumentBuf::try_from(&decoded).map_err(|error| Deviation(error.to_string())),
+        false => Ok(document),
+    }
 }
 
 /// The options of every collection, and its indexes by name.

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "files")]
 mod files;
+#[cfg(feature = "files")]
+mod test;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};

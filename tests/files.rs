@@ -3,6 +3,8 @@
 #[path = "files/schema.rs"]
 mod schema;
 mod support;
+#[path = "files/tested.rs"]
+mod tested;
 #[path = "files/wrong.rs"]
 mod wrong;
 
@@ -327,7 +329,7 @@ async fn validate_is_an_argument_or_the_mode_and_takes_the_directory() {
         (validate(folder.path()).mode("plan"), "GATE_MODE is set to another mode"),
         (validate(folder.path()).arg("more"), "one argument at most"),
         (upgrade_gate().arg("validate").arg("--strict"), "one argument at most"),
-        (gate(folder.path()).arg("nonsense"), "or validate with a directory"),
+        (gate(folder.path()).arg("nonsense"), "or validate or test with a directory"),
         (upgrade_gate().arg("validate"), "/upgrades: the directory cannot be read"),
     ] {
         let run = run.run().await;
@@ -450,6 +452,19 @@ fn of_the_guide(name: &str) -> Folder {
     folder
 }
 
+/// How commands of the guide end in a folder, and what they print.
+fn run_commands(commands: &str, folder: &Path) -> (Option<i32>, String) {
+    let programs = Path::new(env!("CARGO_BIN_EXE_upgrade-gate")).parent().unwrap();
+    let done = Command::new("bash")
+        .args(["-ec", commands])
+        .current_dir(folder)
+        .env_clear()
+        .env("PATH", format!("{}:/usr/bin:/bin", programs.display()))
+        .output()
+        .unwrap();
+    (done.status.code(), String::from_utf8_lossy(&done.stdout).into_owned())
+}
+
 #[tokio::test]
 async fn the_guides_files_are_right_and_do_what_it_says() {
     let folder = of_the_guide("files-guide");
@@ -472,15 +487,7 @@ async fn the_guides_files_are_right_and_do_what_it_says() {
     insert("logins", vec![doc! { "_id": 1 }]).await;
     let run = |name: &str| {
         let commands = support::guide::commands(name).replace(support::guide::URI, &database.uri);
-        let programs = Path::new(env!("CARGO_BIN_EXE_upgrade-gate")).parent().unwrap();
-        let done = Command::new("bash")
-            .args(["-ec", &commands])
-            .current_dir(folder.path())
-            .env_clear()
-            .env("PATH", format!("{}:/usr/bin:/bin", programs.display()))
-            .output()
-            .unwrap();
-        (done.status.code(), String::from_utf8_lossy(&done.stdout).into_owned())
+        run_commands(&commands, folder.path())
     };
     // run by commands("files-validate") and commands("files-run")
     let (code, said) = run("files-validate");
@@ -492,6 +499,12 @@ async fn the_guides_files_are_right_and_do_what_it_says() {
     {
         assert!(said.contains(reported), "{reported} is not in {said}");
     }
+    // run by commands("files-test")
+    let test = support::guide::commands("files-test");
+    let test = test.replace("mongodb://127.0.0.1:27017/", &server.uri(""));
+    let (code, said) = run_commands(&test, folder.path());
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("1 test passed"), "{said}");
     let stored = dump(&database).await;
     let first = |collection: &str| Document::try_from(&stored[collection][0]).unwrap();
     let card = doc! {

@@ -198,3 +198,21 @@ async fn the_upgrades_survive_kills_on_both_kinds_of_server() {
         assert!(survived.kills > 0 && !survived.boundaries.is_empty());
     }
 }
+
+/// Its own tests, which stand next to its files.
+#[tokio::test]
+async fn kanbans_own_tests_pass_and_one_that_expects_something_else_fails() {
+    let folder = directory("kanban-tests");
+    let server = Server::shared().await;
+    let gate = support::Gate::new(env!("CARGO_BIN_EXE_upgrade-gate")).uri(&server.uri(""));
+    let test = gate.arg("test").arg(folder.path().to_str().unwrap());
+    let run = test.run().await;
+    assert_eq!(run.code, Some(0), "{run}");
+    assert_eq!(run.report["message"], "1 test passed", "{run}");
+    let members = "tests/1.0.0-small/after/members.yaml";
+    folder.write(members, "- { _id: 5, email: ada@example.org, name: Bob }\n");
+    let run = test.run().await;
+    assert_eq!(run.code, Some(14), "{run}");
+    let said = run.report["message"].as_str().unwrap();
+    assert!(said.ends_with("document 5 of members: `name` is \"Ada\", expected \"Bob\""), "{run}");
+}

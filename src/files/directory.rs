@@ -161,7 +161,12 @@ fn is_meant(name: &str, ending: &str) -> bool {
 }
 
 /// What a file says. Only a file is opened: a pipe would keep the run waiting.
-fn contents(path: &Path, name: &str, left: &mut u64, mistakes: &mut Mistakes) -> Option<String> {
+pub(super) fn contents(
+    path: &Path,
+    name: &str,
+    left: &mut u64,
+    mistakes: &mut Mistakes,
+) -> Option<String> {
     let mut bytes = Vec::new();
     let read = fs::metadata(path).and_then(|about| match about.is_file() {
         true => File::open(path)?.take(MOST_OF_A_FILE + 1).read_to_end(&mut bytes).map(|_| true),

@@ -7,8 +7,10 @@
 //!   `condition`, `steps`, `lookup`: what they say.
 //! - `yaml`, `scalar`, `node`: YAML to a tree that knows where everything is. `reader`, `values`: what the tree says. `language`:
 //!   what no server would understand in filters and pipelines.
+//! - `cases`: the tests of a directory.
 //! - `mistakes`: what is wrong, and where.
 
+pub(crate) mod cases;
 mod condition;
 mod directory;
 mod gate_file;
@@ -26,4 +28,5 @@ mod upgrade_file;
 mod values;
 mod yaml;
 
+pub(crate) use read::read_with_cases;
 pub use read::{Files, read};

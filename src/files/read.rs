@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::authoring::table::missing_mistake;
 use crate::authoring::upgrade::Upgrade;
+use crate::files::cases::{Case, cases};
 use crate::files::directory::{self, Directory, GATE_FILE, UpgradeName};
 use crate::files::gate_file::{self, GateFile};
 use crate::files::mistakes::{Mistakes, Source};
@@ -45,6 +46,20 @@ pub fn read(directory: impl AsRef<Path>, app_version: Option<&str>) -> Files {
     let mut mistakes = Mistakes::default();
     let found = directory::read(directory.as_ref(), &mut mistakes);
     judge(&found, app_version, mistakes)
+}
+
+/// Reads the files of a directory and its tests; what is wrong with either, and how much of that keeps both from being
+/// used.
+pub(crate) fn read_with_cases(
+    directory: &Path,
+    app_version: Option<&str>,
+) -> (Files, Vec<Case>, Vec<Mistake>, usize) {
+    let files = read(directory, app_version);
+    let mut mistakes = Mistakes::default();
+    let cases = cases(directory, &mut mistakes);
+    let errors = files.errors + mistakes.errors();
+    let all = files.mistakes.iter().cloned().chain(mistakes.into_list()).collect();
+    (files, cases, all, errors)
 }
 
 /// Finds out what the files say, and what is wrong with them.

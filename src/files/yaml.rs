@@ -41,7 +41,7 @@ pub(crate) fn parse(source: &Source<'_>, mistakes: &mut Mistakes) -> Option<Node
         mistakes.at(source, &place, "a directive of YAML is not allowed", expected);
         return None;
     }
-    if source.name.ends_with(".json") {
+    if source.name.ends_with(".json") || source.name.ends_with(".jsonl") {
         is_json(source, mistakes)?;
     }
     let mut builder = Builder {

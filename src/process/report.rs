@@ -14,6 +14,9 @@ const TERMINATION_MESSAGE: usize = 4096;
 /// The mode of a run that only checked files of upgrades.
 pub(crate) const VALIDATE: &str = "validate";
 
+/// The argument that runs the tests of upgrades, as a report's mode.
+pub(crate) const TEST: &str = "test";
+
 /// What a run did and how it ended.
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]

@@ -10,13 +10,18 @@ use mongodb::bson::Bson;
 use crate::process::action::UpgradeAction;
 use crate::process::exit::Outcome;
 use crate::process::report::{
-    NotSwept, Report, Unfinished, UpgradeReport, UpgradeState, VALIDATE, WorkloadReport,
+    NotSwept, Report, TEST, Unfinished, UpgradeReport, UpgradeState, VALIDATE, WorkloadReport,
     WorkloadState,
 };
 use crate::process::status::{
     HistoryEntry, LockStatus, Status, StepState, StoppedWorkload, UnfinishedStatus, Verdict,
 };
 use crate::visible::visible;
+
+/// Whether the report is about files, and not about a database.
+fn is_of_files(report: &Report) -> bool {
+    [VALIDATE, TEST].contains(&report.mode.as_str())
+}
 
 /// How many entries of the history fit on a screen with the rest.
 const NEWEST: usize = 10;
@@ -57,7 +62,7 @@ impl Report {
                 text.line(0, format!("mode check would say: {check}"));
                 next
             }
-            None if self.mode == VALIDATE && self.exit_code == Outcome::Open.code() => {
+            None if is_of_files(self) && self.exit_code == Outcome::Open.code() => {
                 text.line(0, format!("{} (exit 0): {}", self.outcome, self.message));
                 return text.0;
             }
@@ -160,7 +165,7 @@ impl Text {
                 self.line(0, line);
             }
         }
-        if let Some(recorded) = report.recorded().filter(|_| report.mode != VALIDATE) {
+        if let Some(recorded) = report.recorded().filter(|_| !is_of_files(report)) {
             self.line(0, format!("recorded version: {recorded}"));
         }
         if let Some(version) = &report.in_doubt {

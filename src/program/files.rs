@@ -6,13 +6,14 @@ use std::process::ExitCode;
 
 use tokio::time::Instant;
 
+use super::test::test;
 use super::{chosen, printed, program_name, set, tell_without_settings};
 use crate::files::{Files, read};
 use crate::gate::Gate;
 use crate::process::allocator;
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
-use crate::process::report::{Report, VALIDATE};
+use crate::process::report::{Report, TEST, VALIDATE};
 use crate::process::settings::{Arguments, Program, UPGRADES, UPGRADES_DIRECTORY, arguments, help};
 use crate::process::text::counted;
 
@@ -20,7 +21,7 @@ use crate::process::text::counted;
 const VALID: &str = "valid";
 
 /// The whole of the program `upgrade-gate`: reads the upgrades from the directory that `GATE_UPGRADES` names, and does
-/// with them what [`Gate::main`](crate::Gate::main) does; with the argument `validate` it only checks them.
+/// with them what [`Gate::main`](crate::Gate::main) does; with the argument `validate` it only checks them, and with `test` it runs their tests on databases of its own.
 pub fn run_files() -> ExitCode {
     let program = program_name();
     let given: Vec<_> = std::env::args_os().skip(1).collect();
@@ -28,6 +29,14 @@ pub fn run_files() -> ExitCode {
     if validates && !given.iter().any(|arg| arg == "--help" || arg == "-h") {
         return match validated(&given[1..]) {
             Ok(directory) => validate(&directory, &program),
+            Err(failure) => unknown_gate().refuse(failure, &program),
+        };
+    }
+    if given.first().is_some_and(|first| first == TEST)
+        && !given.iter().any(|arg| arg == "--help" || arg == "-h")
+    {
+        return match named(TEST, &given[1..]) {
+            Ok(directory) => test(&directory, &program),
             Err(failure) => unknown_gate().refuse(failure, &program),
         };
     }
@@ -52,7 +61,7 @@ pub fn run_files() -> ExitCode {
             printed(&format!("{program} {}{of}", env!("CARGO_PKG_VERSION")))
         }
         Err(mut failure) => {
-            failure.message += ", or validate with a directory";
+            failure.message += ", or validate or test with a directory";
             unknown_gate().refuse(failure, &program)
         }
     }
@@ -73,6 +82,11 @@ fn validated<A: AsRef<OsStr>>(rest: &[A]) -> Result<PathBuf, Failure> {
             "leave out one of the two, or set GATE_MODE to validate as well",
         ));
     }
+    named(VALIDATE, rest)
+}
+
+/// The directory that may follow this argument.
+fn named<A: AsRef<OsStr>>(argument: &str, rest: &[A]) -> Result<PathBuf, Failure> {
     match rest {
         [] => Ok(directory()),
         [directory] if !directory.as_ref().as_encoded_bytes().starts_with(b"-") => {
@@ -80,7 +94,7 @@ fn validated<A: AsRef<OsStr>>(rest: &[A]) -> Result<PathBuf, Failure> {
         }
         _ => Err(Failure::new(
             Outcome::SettingWrong,
-            "validate takes one argument at most, the directory of upgrades",
+            format!("{argument} takes one argument at most, the directory of upgrades"),
             "other settings are environment variables, see --help",
         )),
     }
@@ -118,7 +132,7 @@ fn judge(report: &mut Report, files: &Files) {
 }
 
 /// A gate whose name and version are as far as the files say them.
-fn named_gate(files: &Files) -> Gate {
+pub(super) fn named_gate(files: &Files) -> Gate {
     let unknown = || "unknown".to_owned();
     let app = files.app.clone().unwrap_or_else(unknown);
     Gate::new(app, files.version.clone().unwrap_or_else(unknown)).of_files()

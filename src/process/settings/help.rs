@@ -24,6 +24,12 @@ const EXAMPLES: &[(&str, &str, &str, &str)] = &[
 /// What is typed more where upgrades are files.
 const EXAMPLES_OF_FILES: &[(&str, &str, &str, &str)] = &[
     ("", "validate", " ./upgrades", "are the files of upgrades right? Needs no server"),
+    (
+        "",
+        "test",
+        " ./upgrades",
+        "do they survive kills, and leave what their tests expect? On databases of its own",
+    ),
     ("GATE_UPGRADES=./upgrades ", "plan", "", "what would these files do? Writes nothing"),
 ];
 
@@ -96,7 +102,7 @@ pub(crate) fn help(program: &str, version: &str, kind: Program) -> String {
     }));
     text += "\nArguments: the mode, in place of GATE_MODE; --help; --version\n";
     if kind == Program::Files {
-        text += "           validate [DIRECTORY], in place of GATE_UPGRADES\n";
+        text += "           validate [DIRECTORY], test [DIRECTORY], in place of GATE_UPGRADES\n";
     }
     text
 }
