@@ -12,6 +12,9 @@ const BESIDES = { 2: 4, 3: 0, 4: 0, 5: 5, 12: 16, 13: 4, 14: 4, 15: 0 };
 /** An answer that cannot be given; its text names fields, and holds nothing of their contents. */
 export class Harmed extends Error {}
 
+/** An object for fields of any name: `__proto__` is one like any other. */
+export const named = () => Object.create(null);
+
 export const decode = (bytes, options) => deserialize(bytes, { ...LENIENT, ...options });
 
 /** `set` and `unset` that make the message's document `after`, by comparison with a second decoding of it. */
@@ -20,7 +23,7 @@ export function changes(message, after, options) {
   const elements = stored(raw);
   const before = decode(raw, options);
   const typed = decode(raw, { promoteValues: false });
-  const set = {};
+  const set = named();
   for (const [name, now] of Object.entries(after)) {
     let bytes;
     try {
@@ -48,7 +51,8 @@ export function changes(message, after, options) {
 
 const UNHELD =
   "holds what JavaScript cannot hold unharmed: a double like 1.0 or a long (see the option promoteValues), a name like 1" +
-  " behind others, a name that occurs twice, text that is not UTF-8, or a value of a deprecated type";
+  " behind others, a name that occurs twice, text that is not UTF-8, a date beyond the year 275760, a DBRef or the flags of" +
+  " a regular expression in an unusual order, or a value of a deprecated type";
 
 /** Refuses to write to another place what JavaScript did not hold unharmed; `written` are places and values. */
 export function checkCopies(message, written, removed, options) {
@@ -66,7 +70,11 @@ export function checkCopies(message, written, removed, options) {
     const marks = new Set();
     mark(one, marks);
     for (const [key, name] of harmed) {
-      if (marks.has(key)) throw new Harmed(`${place} gets a value from \`${name}\`, which ${UNHELD}`);
+      if (!marks.has(key)) continue;
+      if (key.startsWith("number ")) {
+        throw new Harmed(`${place} gets the number of \`${name}\`, whose type is forgotten: use Double, Int32 or Long of bson`);
+      }
+      throw new Harmed(`${place} gets a value from \`${name}\`, which ${UNHELD}`);
     }
   }
 }
@@ -125,8 +133,7 @@ function mark(now, marks) {
 function markHarmed(name, now, elements, harmed) {
   // of a name that occurs twice, the value that was kept may be whole: what holds both is not
   if (elements.some((one) => isHeld(name, now, [one]))) return;
-  const numeric = typeof now === "number"; // a number like it may come from anywhere
-  if (!numeric && now !== undefined && !harmed.has(mark(now))) harmed.set(mark(now), name);
+  if (now !== undefined && !harmed.has(mark(now))) harmed.set(mark(now), name);
   if (elements.length === 1 && (Array.isArray(now) || isPlain(now))) {
     for (const [inner, parts] of stored(value(elements[0]))) markHarmed(inner, now[inner], parts, harmed);
   }

@@ -5,7 +5,7 @@ import tty from "node:tty";
 
 import { serialize } from "bson";
 
-import { Harmed, changes, checkCopies, decode, hasUndefined } from "./fields.js";
+import { Harmed, changes, checkCopies, decode, hasUndefined, named } from "./fields.js";
 
 const PROTOCOL = 1;
 const CHUNK = 1 << 16;
@@ -41,9 +41,9 @@ export function deleteDocument() {
 
 /** What the program answers to one message of the gate, which is `{ document, found }`. */
 export async function answer(transform, message, options = {}) {
-  current = { counts: {}, inserts: {}, deleted: false };
+  current = { counts: named(), inserts: named(), deleted: false };
   try {
-    const { document, found } = decode(message, options);
+    const { document, found } = read(message, options);
     const result = await transform(document, found);
     const nothing = result === undefined || result === null;
     if (!nothing && (typeof result !== "object" || Array.isArray(result))) {
@@ -71,6 +71,14 @@ export async function answer(transform, message, options = {}) {
     return { refuse: `the program threw ${error?.name ?? typeof error}${where}` };
   } finally {
     current = undefined;
+  }
+}
+
+function read(message, options) {
+  try {
+    return decode(message, options);
+  } catch (error) {
+    throw new Harmed(`JavaScript cannot read it, or what was found for it (${error.name})`);
   }
 }
 

@@ -84,6 +84,69 @@ test("a number never gets another type in silence", async () => {
   assert.deepEqual(await plain((one) => ({ ...one, n: 1.5 }), { _id: 1, n: 1 }), { set: { n: 1.5 } });
 });
 
+test("a number whose type is forgotten is not copied in silence either", async () => {
+  const document = { _id: 1, n: new Double(7), long: Long.fromNumber(2 ** 40) };
+  const copies = [(one) => ({ ...one, to: one.n }), (one) => ({ ...one, to: [{ n: one.long }] })];
+  for (const copy of copies) assert.match((await ask(copy, document)).refuse, /field `to` gets the number of `(n|long)`/);
+  const take = (one, found) => ({ ...one, to: found.other[0].n });
+  assert.match((await ask(take, { _id: 1 }, { other: [{ n: Long.fromNumber(5) }] })).refuse, /field `to`.*of `n`/);
+  assert.deepEqual(await plain((one) => ({ ...one, to: new Int32(7) }), document), { set: { to: 7 } });
+  assert.deepEqual(await plain((one) => ({ ...one, to: 8 }), document), { set: { to: 8 } });
+});
+
+const int = bytes("\x01\0\0\0");
+const string = (text) => Buffer.concat([Buffer.from([text.length + 1, 0, 0, 0]), bytes(`${text}\0`)]);
+const KEPT = {
+  "minus zero": [1, bytes("\0\0\0\0\0\0\0\x80")],
+  "a NaN with a payload": [1, bytes("\x01\x02\x03\x04\0\0\xf8\x7f")],
+  "text with a zero": [2, string("a\0b")],
+  "a legacy UUID": [5, Buffer.concat([bytes("\x10\0\0\0\x03"), Buffer.alloc(16, 7)])],
+  "a UUID": [5, Buffer.concat([bytes("\x10\0\0\0\x04"), Buffer.alloc(16, 7)])],
+  "old binary data": [5, bytes("\x07\0\0\0\x02\x03\0\0\0abc")],
+  "a date after the year 9999": [9, bytes("\0\xdc\x1f\xd2\x77\xe6\0\0")],
+  "a regular expression": [11, bytes("(?<name>a)++\0imsx\0")],
+  "code": [13, string("f()")],
+  "a timestamp": [17, Buffer.alloc(8, 255)],
+  "a long beyond the safe ones": [18, bytes("\x01\0\0\0\0\0\x20\0")],
+  "a decimal": [19, Buffer.alloc(16, 1)],
+  "the least key": [255, bytes("")],
+  "the greatest key": [127, bytes("")],
+  "a DBRef": [3, raw(Buffer.concat([bytes("\x02$ref\0"), string("c")]), Buffer.concat([bytes("\x10$id\0"), int]))],
+  "names of any kind": [3, raw(...["$set", "a.b", "", "__proto__", "toBSON"].map((name) => Buffer.concat([bytes(`\x10${name}\0`), int])))],
+};
+const OTHER = {
+  "flags in another order": [11, bytes("a\0mi\0")],
+  "a date beyond those of JavaScript": [9, bytes("\0\0\0\0\0\0\0\x10")],
+  "a dbPointer": [12, Buffer.concat([string("db.c"), Buffer.alloc(12)])],
+  "an array of other names": [4, raw(Buffer.concat([bytes("\x105\0"), int]))],
+  "a DBRef in another order": [3, raw(Buffer.concat([bytes("\x10$id\0"), int]), Buffer.concat([bytes("\x02$ref\0"), string("c")]))],
+  "a boolean that is neither": [8, bytes("\x02")],
+};
+const field = (name, [kind, value]) => Buffer.concat([Buffer.from([kind]), bytes(`${name}\0`), value]);
+
+test("a value that the function reads is written as the same bytes, or not at all", async () => {
+  const copy = (one) => ({ ...one, to: one.from });
+  const said = async (value, options) => {
+    const document = raw(ID, field("from", value));
+    const found = nested("found", raw());
+    return Buffer.from(serialize(await answer(copy, raw(nested("document", document), found), options)));
+  };
+  for (const options of [{}, { promoteValues: false }]) {
+    for (const [name, value] of Object.entries(KEPT)) {
+      assert.deepEqual(await said(value, options), raw(nested("set", raw(field("to", value)))), name);
+    }
+    for (const [name, value] of Object.entries(OTHER)) {
+      assert.deepEqual(Object.keys(deserialize(await said(value, options))), ["refuse"], name);
+    }
+  }
+});
+
+test("a field is set whatever its name", async () => {
+  const change = (one) => Object.defineProperty(one, "__proto__", { value: 5, enumerable: true, configurable: true });
+  const set = raw(nested("set", raw(bytes("\x10__proto__\0\x05\0\0\0"))));
+  assert.deepEqual(Buffer.from(serialize(await answer(change, raw(nested("document", raw(ID)), nested("found", raw()))))), set);
+});
+
 test("a name that JavaScript would move to the front is refused", async () => {
   const change = (one) => ({ ...one, by: { ...one.by, 7: 1 } });
   assert.match((await ask(change, { _id: 1, by: { a: 1 } })).refuse, /field `by`/);

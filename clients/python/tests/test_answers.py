@@ -1,10 +1,12 @@
 """What a program answers to a message of the gate."""
 
+import struct
 import unittest
+from datetime import datetime, timedelta
 from typing import Any
 
 import bson
-from bson import Binary, Int64, Regex
+from bson import Binary, Decimal128, Int64, Regex
 from bson.raw_bson import RawBSONDocument
 
 import upgrade_gate
@@ -145,6 +147,111 @@ class Unharmed(unittest.TestCase):
             return document
 
         self.assertIn(date, bson.encode(answer(change, message(inner))))
+
+
+def element(kind: int, value: bytes) -> bytes:
+    return bytes([kind]) + b"from\0" + value
+
+
+def text(content: bytes) -> bytes:
+    return (len(content) + 1).to_bytes(4, "little") + content + b"\0"
+
+
+def nested(levels: int) -> bytes:
+    inner = raw()
+    for _ in range(levels):
+        inner = raw(b"\x03d\0" + inner)
+    return inner
+
+
+INT = b"\1\0\0\0"
+HELD = {
+    "a double like 1.0": element(1, struct.pack("<d", 1.0)),
+    "minus zero": element(1, struct.pack("<d", -0.0)),
+    "a NaN with a payload": element(1, b"\1\2\3\4\0\0\xf8\xff"),
+    "a signalling NaN": element(1, b"\1\0\0\0\0\0\xf0\x7f"),
+    "text with a zero": element(2, text(b"a\0b")),
+    "a legacy UUID": element(5, b"\x10\0\0\0\3" + bytes(range(16))),
+    "a UUID": element(5, b"\x10\0\0\0\4" + bytes(range(16))),
+    "old binary data": element(5, b"\7\0\0\0\2\3\0\0\0abc"),
+    "a date before 1970": element(9, struct.pack("<q", -1)),
+    "a date after the year 9999": element(9, struct.pack("<q", 253402300800000)),
+    "the first date": element(9, struct.pack("<q", -(2**63))),
+    "a regular expression of MongoDB's": element(11, b"(?<name>a)++\0imsx\0"),
+    "code": element(13, text(b"f()")),
+    "code with a scope": element(15, b"\x18\0\0\0" + text(b"f()") + raw(b"\x10x\0" + INT)),
+    "a timestamp": element(17, b"\xff" * 8),
+    "a long that fits an int": element(18, struct.pack("<q", 5)),
+    "a long": element(18, struct.pack("<q", 2**63 - 1)),
+    "a decimal with its zeros": element(19, bson.encode({"a": Decimal128("1.10")})[7:-1]),
+    "a decimal of odd bytes": element(19, b"\xff" * 16),
+    "the least key": element(255, b""),
+    "the greatest key": element(127, b""),
+    "a DBRef": element(3, raw(b"\x02$ref\0" + text(b"c"), b"\x10$id\0" + INT, b"\x02$db\0" + text(b"d"))),
+    "half of a DBRef": element(3, raw(b"\x02$ref\0" + text(b"c"))),
+    "names with dollars and dots": element(3, raw(b"\x10$set\0" + INT, b"\x10a.b\0" + INT, b"\x10\0" + INT)),
+    "an _id that is not the first": element(3, raw(b"\x10x\0" + INT, b"\x10_id\0" + INT)),
+    "180 levels": element(3, nested(180)),
+}
+UNHELD = {
+    "a symbol": element(14, text(b"a")),
+    "a dbPointer": element(12, text(b"db.c") + bytes(12)),
+    "text that is not UTF-8": element(2, text(b"\xed\xa0\x80")),
+    "a name that is not UTF-8": element(3, raw(b"\x10\xff\0" + INT)),
+    "a DBRef in another order": element(3, raw(b"\x10$id\0" + INT, b"\x02$ref\0" + text(b"c"))),
+    "flags in another order": element(11, b"a\0mi\0"),
+    "an array of other names": element(4, raw(b"\x105\0" + INT)),
+    "a boolean that is neither": element(8, b"\2"),
+    "binary data of a wrong length": element(5, b"\3\0\0\0\2abc"),
+}
+
+
+class Types(unittest.TestCase):
+    """A value that the function reads is written as the same bytes, or not at all."""
+
+    def copied(self, name: str, value: bytes) -> list[bytes]:
+        def copy(document: Any, _: Any) -> Any:
+            return {**document, "to": document["from"], "deep": [{"to": document["from"]}]}
+
+        def take(document: Any, found: Any) -> Any:
+            return {**document, "to": found["other"][0]["from"], "deep": [{"to": found["other"][0]["from"]}]}
+
+        own, other = message(raw(ID, value)), message(raw(ID), raw(b"\x04other\0" + raw(b"\x030\0" + raw(value))))
+        return [bson.encode(answer(copy, own)), bson.encode(answer(take, other))]
+
+    def test_what_is_copied_keeps_its_bytes(self) -> None:
+        for name, value in HELD.items():
+            to = value[:1] + b"to\0" + value[6:]
+            said = raw(b"\x03set\0" + raw(to, b"\x04deep\0" + raw(b"\x030\0" + raw(to))))
+            self.assertEqual(self.copied(name, value), [said, said], name)
+
+    def test_what_would_get_other_bytes_is_refused(self) -> None:
+        for name, value in UNHELD.items():
+            for said in self.copied(name, value):
+                self.assertEqual(list(bson.decode(said)), ["refuse"], name)
+            # what stays as it is may be anything that can be read
+            said = answer(lambda document, _: {**document, "n": 1}, message(raw(ID, value)))
+            self.assertTrue(said == {"set": {"n": 1}} or "cannot read it" in said["refuse"], name)
+
+    def test_values_that_python_calls_equal_are_told_apart(self) -> None:
+        day, millisecond = datetime(2026, 1, 1), timedelta(milliseconds=1)
+        for before, after in [(0.0, -0.0), ([], {}), ("", b""), ([0.0], [-0.0]), (day, day + millisecond), (1.5, 2.5)]:
+            said = ask(lambda document, _, after=after: {**document, "n": after}, {"_id": 1, "n": before})
+            self.assertEqual(bson.encode(said), bson.encode({"set": {"n": after}}))
+        same = {"_id": 1, "a": 1.5, "b": float("nan"), "c": day, "d": [[]], "e": {}, "f": None}
+        change = {**same, "b": float("nan"), "c": day + timedelta(microseconds=1), "n": 1}
+        self.assertEqual(ask(lambda *_: change, same), {"set": {"n": 1}})
+
+    def test_a_long_stays_one_unless_the_author_says_otherwise(self) -> None:
+        def add(document: Any, _: Any) -> Any:
+            document["a"]["n"][0] += 1
+            return document
+
+        self.assertIn("Int64", ask(add, {"_id": 1, "a": {"n": [Int64(5)]}})["refuse"])
+        self.assertEqual(ask(add, {"_id": 1, "a": {"n": [5]}}), {"set": {"a": {"n": [6]}}})
+        self.assertEqual(ask(add, {"_id": 1, "a": {"n": [Int64(2**40)]}}), {"set": {"a": {"n": [2**40 + 1]}}})
+        kept = ask(lambda document, _: {**document, "n": Int64(document["n"] + 1)}, {"_id": 1, "n": Int64(5)})
+        self.assertIsInstance(kept["set"]["n"], Int64)
 
 
 class Module(unittest.TestCase):

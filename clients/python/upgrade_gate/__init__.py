@@ -18,7 +18,7 @@ from typing import Any, Callable, NoReturn, Optional, TypeVar
 import bson
 from bson.raw_bson import RawBSONDocument
 
-from upgrade_gate._fields import CODEC, Document, Harmed, changes, check_copies
+from upgrade_gate._fields import CODEC, UNREADABLE, Document, Harmed, Message, changes, check_copies
 
 __all__ = ["Refused", "count", "delete", "insert", "refuse", "transform"]
 
@@ -91,7 +91,11 @@ def answer(function: Callable[[Document, Found], Optional[Document]], message: b
     """What the program answers to one message of the gate, which is `{ document, found }`."""
     global _current
     _current = said = _Answer()
-    asked = bson.decode(message, CODEC)
+    again = Message(message)
+    try:
+        asked = bson.decode(message, CODEC)
+    except UNREADABLE as error:
+        return {"refuse": f"Python cannot read it, or what was found for it ({type(error).__name__})"}
     try:
         result = function(asked["document"], asked["found"])
         if result is not None and not isinstance(result, dict):
@@ -99,14 +103,14 @@ def answer(function: Callable[[Document, Found], Optional[Document]], message: b
         if said.deleted:
             reply: Document = {"delete": True}
         else:
-            reply = changes(message, asked["document"] if result is None else result)
+            reply = changes(again, asked["document"] if result is None else result)
             if result is None and reply:
                 raise Harmed("the function changed the document, but returned None: return the document")
         written = [(f"field `{name}`", value) for name, value in reply.get("set", {}).items()]
         for collection, documents in said.inserts.items():
             written += [(f"a document for {collection}", bson.decode(one.raw, CODEC)) for one in documents]
         if written:
-            check_copies(message, written, reply.get("unset", []))
+            check_copies(again, written, reply.get("unset", []))
         if said.inserts:
             reply["insert"] = said.inserts
         if said.counts:

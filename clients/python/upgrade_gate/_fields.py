@@ -1,20 +1,33 @@
 """What changed in a document, field by field, and whether Python held it unharmed."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from datetime import datetime
+from typing import Any, Optional
 
 import bson
+from bson import Int64, ObjectId
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.errors import BSONError
 
 Document = dict[str, Any]
 
-# Whatever a document holds, it can be read: only what is changed must also be written.
+# Nearly whatever a document holds, it can be read: only what is changed must also be written.
 CODEC: CodecOptions[Document] = CodecOptions(
     unicode_decode_error_handler="surrogateescape",
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
 )
+UNREADABLE = (BSONError, RecursionError)
 UNWRITABLE = (BSONError, ValueError, OverflowError, TypeError, RecursionError)
+
+# Types of which equal values are stored as the same bytes, as those of float are except for 0.0, which equals -0.0.
+_PLAIN = {str, int, bool, type(None), bytes, Int64, ObjectId, datetime}
+
+_NOTHING = object()
+
+_UNHELD = (
+    "a name that occurs twice, text that is not UTF-8, a DBRef or the flags of a regular expression in an unusual order,"
+    " or a value of a deprecated type"
+)
 
 # The bytes of a value by its type, where they are always the same.
 _SIZES = {1: 8, 6: 0, 7: 12, 8: 1, 9: 8, 10: 0, 16: 4, 17: 8, 18: 8, 19: 16, 127: 0, 255: 0}
@@ -26,58 +39,90 @@ class Harmed(Exception):
     """An answer that cannot be given; its text names fields, and holds nothing of their contents."""
 
 
-def changes(message: bytes, after: Document) -> Document:
+class Message:
+    """What the gate asks: the bytes of `{ document, found }`, and what a second decoding makes of them."""
+
+    def __init__(self, message: bytes) -> None:
+        self.bytes = message
+        self._again: Optional[Document] = None
+        self._held: Optional[bool] = None
+
+    def decoded(self) -> Document:
+        """A decoding that the function has not seen."""
+        if self._again is None:
+            self._again = bson.decode(self.bytes, CODEC)
+        return self._again
+
+    def is_held(self) -> bool:
+        """Whether all of it survives decoding and encoding; nearly every message does."""
+        if self._held is None:
+            try:
+                self._held = bson.encode(self.decoded(), codec_options=CODEC) == self.bytes
+            except UNWRITABLE:
+                self._held = False
+        return self._held
+
+    def document(self) -> bytes:
+        if self.bytes[4:14] == b"\x03document\0":
+            return self.bytes[14 : 14 + int.from_bytes(self.bytes[14:18], "little")]
+        return _value(_stored(self.bytes)["document"][0])
+
+
+def changes(message: Message, after: Document) -> Document:
     """`set` and `unset` that make the message's document `after`, by comparison with a second decoding of it."""
-    raw = _value(_stored(message)["document"][0])
+    raw = message.document()
     try:
         if bson.encode(after, codec_options=CODEC) == raw:
             return {}
     except UNWRITABLE:
         pass  # the field is found below
-    before, stored = bson.decode(raw, CODEC), _stored(raw)
+    before, stored = message.decoded()["document"], None
     changed = {}
     for name, value in after.items():
         if not isinstance(name, str):
             raise Harmed(f"the name of a field is of type {type(name).__name__}, and not a string")
-        if name in before and _is_same(before[name], value):
+        old = before.get(name, _NOTHING)
+        if _is_plainly_same(old, value):
             continue
         try:
-            _element(name, value)
+            element = _element(name, value)
         except UNWRITABLE as error:
+            if old is not _NOTHING and _mark(old, set()) == _mark(value, set()):
+                continue
             raise Harmed(f"field `{name}` cannot be written as BSON: {_reason(error)}") from None
-        if name in before and not _is_held(name, before[name], stored[name]):
-            raise Harmed(
-                f"field `{name}` is changed, but holds what Python cannot hold unharmed: a name that occurs twice, text"
-                " that is not UTF-8, or a value of a deprecated type"
-            )
+        if old is not _NOTHING and _is_held(name, old, [element]):
+            continue
+        if old is not _NOTHING and not message.is_held():
+            stored = stored or _stored(raw)
+            if not _is_held(name, old, stored[name]):
+                raise Harmed(f"field `{name}` is changed, but holds what Python cannot hold unharmed: {_UNHELD}")
+        if old is not _NOTHING and _forgets(old, value):
+            raise Harmed(f"field `{name}` gets a plain number where a long is: write bson.Int64(…) to keep its type")
         changed[name] = value
     removed = [name for name in before if name not in after]
     return {**({"set": changed} if changed else {}), **({"unset": removed} if removed else {})}
 
 
-def check_copies(message: bytes, written: Iterable[tuple[str, Any]], removed: Iterable[str]) -> None:
+def check_copies(message: Message, written: Iterable[tuple[str, Any]], removed: Iterable[str]) -> None:
     """Refuses to write to another place what Python did not hold unharmed; `written` are places and values."""
-    asked = bson.decode(message, CODEC)
-    if _is_held("", asked, [b"\x03\x00" + message]):
+    if message.is_held():
         return
+    asked = message.decoded()
     harmed: dict[int, str] = {}
-    parts = _stored(message)
+    parts = _stored(message.bytes)
     _mark_harmed("document", asked["document"], parts["document"], harmed)
     _mark_harmed("found", asked["found"], parts["found"], harmed)
     for name in removed:
         # what was moved takes the place of all that was there under its name
         value = asked["document"][name]
-        if not _is_held(name, value, _stored(_value(parts["document"][0]))[name]):
+        if not _is_held(name, value, _stored(message.document())[name]):
             harmed.setdefault(_mark(value, set()), name)
     for place, value in written:
         marks: set[int] = set()
         _mark(value, marks)
         source = next((name for mark, name in harmed.items() if mark in marks), None)
         if source is not None:
-            raise Harmed(
-                f"{place} gets a value from `{source}` that Python cannot hold unharmed: a name that occurs twice,"
-                " text that is not UTF-8, or a value of a deprecated type"
-            )
+            raise Harmed(f"{place} gets a value from `{source}` that Python cannot hold unharmed: {_UNHELD}")
 
 
 def _elements(document: bytes) -> Iterator[tuple[str, bytes]]:
@@ -112,19 +157,34 @@ def _element(name: str, value: Any) -> bytes:
 
 
 def _is_held(name: str, value: Any, stored: list[bytes]) -> bool:
-    """Whether a field survives decoding and encoding."""
+    """Whether a value is written as these bytes: a field survives decoding and encoding, or is as it was."""
     try:
         return [_element(name, value)] == stored
     except UNWRITABLE:
         return False
 
 
-def _is_same(before: Any, after: Any) -> bool:
-    """Whether two values would be stored as the same bytes: 1, 1.0 and True would not."""
-    try:
-        return _element("", before) == _element("", after)
-    except UNWRITABLE:
-        return _mark(before, set()) == _mark(after, set())
+def _is_plainly_same(before: Any, after: Any) -> bool:
+    """Whether two values are seen to be stored as the same bytes without writing them: 1, 1.0 and True would not."""
+    kind = type(after)
+    if kind is not type(before):
+        return False
+    if kind is list or kind is dict:
+        return not before and not after
+    return (kind in _PLAIN or kind is float and after != 0.0) and before == after
+
+
+def _forgets(before: Any, after: Any) -> bool:
+    """Whether a sum or the like made a plain number of a long, which is stored as an int32 where it fits.
+
+    The same number as a plain one is what the author wants."""
+    if type(after) is int:
+        return type(before) is Int64 and before != after and -(2**31) <= after < 2**31
+    if type(after) is list and type(before) is list and len(before) == len(after):
+        return any(map(_forgets, before, after))
+    if type(after) is dict and type(before) is dict:
+        return any(_forgets(before.get(name), value) for name, value in after.items())
+    return False
 
 
 def _mark(value: Any, marks: set[int]) -> int:
@@ -142,7 +202,7 @@ def _mark(value: Any, marks: set[int]) -> int:
 def _mark_harmed(name: str, value: Any, stored: list[bytes], harmed: dict[int, str]) -> None:
     """Marks the parts of a field that do not survive, by the name of the innermost field."""
     # of a name that occurs twice, the value that was kept may be whole: what holds both is not
-    if any(_is_held(name, value, [element]) for element in stored):
+    if any(_is_held("", value, [element[:1] + b"\0" + _value(element)]) for element in stored):
         return
     harmed.setdefault(_mark(value, set()), name)
     if len(stored) == 1 and isinstance(value, dict):
