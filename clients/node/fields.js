@@ -19,22 +19,26 @@ export const decode = (bytes, options) => deserialize(bytes, { ...LENIENT, ...op
 
 /** `set` and `unset` that make the message's document `after`, by comparison with a second decoding of it. */
 export function changes(message, after, options) {
-  const raw = value(stored(message).get("document")[0]);
-  const elements = stored(raw);
+  const raw = documentOf(message);
+  if (isWrittenAs(after, raw)) return {};
   const before = decode(raw, options);
-  const typed = decode(raw, { promoteValues: false });
+  let elements;
   const set = named();
   for (const [name, now] of Object.entries(after)) {
+    const isOld = Object.hasOwn(before, name);
+    if (isOld && isPlainlySame(before[name], now)) continue;
     let bytes;
     try {
       bytes = element(name, now);
     } catch (error) {
-      if (Object.hasOwn(before, name) && mark(before[name]) === mark(now)) continue;
+      if (isOld && mark(before[name]) === mark(now)) continue;
       throw new Harmed(`field \`${name}\` cannot be written as BSON (${error.name})`);
     }
-    if (Object.hasOwn(before, name)) {
+    if (isOld) {
       if (same(name, before[name], bytes)) continue;
+      elements ??= stored(raw);
       if (!isHeld(name, before[name], elements.get(name))) throw new Harmed(`field \`${name}\` is changed, but ${UNHELD}`);
+      const typed = decode(documentWith(elements.get(name)[0]), { promoteValues: false });
       if (forgets(typed[name], now)) {
         throw new Harmed(`field \`${name}\` gets a number of another type than it has: use Double, Int32 or Long of bson`);
       }
@@ -93,6 +97,33 @@ function stored(document) {
     found.set(name, [...(found.get(name) ?? []), document.subarray(start, at)]);
   }
   return found;
+}
+
+/** The document of a message, which the gate writes first. */
+function documentOf(message) {
+  if (message.toString("latin1", 4, 14) === "\x03document\0") return message.subarray(14, 14 + message.readInt32LE(14));
+  return value(stored(message).get("document")[0]);
+}
+
+function documentWith(bytes) {
+  const document = Buffer.alloc(bytes.length + 5);
+  document.writeInt32LE(document.length);
+  bytes.copy(document, 4);
+  return document;
+}
+
+function isWrittenAs(document, bytes) {
+  try {
+    return Buffer.from(serialize(document)).equals(bytes);
+  } catch {
+    return false;
+  }
+}
+
+/** Whether two values are seen to be stored as the same bytes without writing them. */
+function isPlainlySame(before, now) {
+  if (now === null || typeof now !== "object") return Object.is(before, now);
+  return Array.isArray(now) && now.length === 0 && Array.isArray(before) && before.length === 0;
 }
 
 const value = (bytes) => bytes.subarray(bytes.indexOf(0, 1) + 1);

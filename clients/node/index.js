@@ -8,7 +8,7 @@ import { serialize } from "bson";
 import { Harmed, changes, checkCopies, decode, hasUndefined, named } from "./fields.js";
 
 const PROTOCOL = 1;
-const CHUNK = 1 << 16;
+const CHUNK = 1 << 18;
 const SOON = 20; // milliseconds for which an answer may wait for others, so that they are written together
 
 export class Refused extends Error {}

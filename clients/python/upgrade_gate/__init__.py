@@ -91,11 +91,11 @@ def answer(function: Callable[[Document, Found], Optional[Document]], message: b
     """What the program answers to one message of the gate, which is `{ document, found }`."""
     global _current
     _current = said = _Answer()
-    again = Message(message)
     try:
-        asked = bson.decode(message, CODEC)
+        again = Message(message)
     except UNREADABLE as error:
         return {"refuse": f"Python cannot read it, or what was found for it ({type(error).__name__})"}
+    asked = again.asked
     try:
         result = function(asked["document"], asked["found"])
         if result is not None and not isinstance(result, dict):
@@ -106,10 +106,10 @@ def answer(function: Callable[[Document, Found], Optional[Document]], message: b
             reply = changes(again, asked["document"] if result is None else result)
             if result is None and reply:
                 raise Harmed("the function changed the document, but returned None: return the document")
-        written = [(f"field `{name}`", value) for name, value in reply.get("set", {}).items()]
-        for collection, documents in said.inserts.items():
-            written += [(f"a document for {collection}", bson.decode(one.raw, CODEC)) for one in documents]
-        if written:
+        if ("set" in reply or said.inserts) and not again.is_held():
+            written = [(f"field `{name}`", value) for name, value in reply.get("set", {}).items()]
+            for collection, documents in said.inserts.items():
+                written += [(f"a document for {collection}", bson.decode(one.raw, CODEC)) for one in documents]
             check_copies(again, written, reply.get("unset", []))
         if said.inserts:
             reply["insert"] = said.inserts
@@ -142,7 +142,7 @@ def _serve(function: Callable[[Document, Found], Optional[Document]]) -> None:
     while True:
         if answers and not select.select([source], [], [], 0)[0]:
             _write(target, answers)
-        chunk = os.read(source, 1 << 16)
+        chunk = os.read(source, 1 << 18)
         if not chunk:
             break
         buffer += chunk

@@ -19,10 +19,16 @@ CODEC: CodecOptions[Document] = CodecOptions(
 UNREADABLE = (BSONError, RecursionError)
 UNWRITABLE = (BSONError, ValueError, OverflowError, TypeError, RecursionError)
 
-# Types of which equal values are stored as the same bytes, as those of float are except for 0.0, which equals -0.0.
+# Types of which equal values are stored as the same bytes. Not float, whose 0.0 equals -0.0.
 _PLAIN = {str, int, bool, type(None), bytes, Int64, ObjectId, datetime}
 
+_PARTS = {list, dict}
+
+_LONG = b"\x12"  # the type of a long
+
 _NOTHING = object()
+
+_changes = False  # whether the last document was changed
 
 _UNHELD = (
     "a name that occurs twice, text that is not UTF-8, a DBRef or the flags of a regular expression in an unusual order,"
@@ -40,15 +46,28 @@ class Harmed(Exception):
 
 
 class Message:
-    """What the gate asks: the bytes of `{ document, found }`, and what a second decoding makes of them."""
+    """What the gate asks: the bytes of `{ document, found }`, and what decodings make of them."""
 
     def __init__(self, message: bytes) -> None:
         self.bytes = message
+        self.asked = bson.decode(message, CODEC)
         self._again: Optional[Document] = None
+        self._before: Optional[Document] = None
         self._held: Optional[bool] = None
 
-    def decoded(self) -> Document:
-        """A decoding that the function has not seen."""
+    def document(self) -> bytes:
+        if self.bytes[4:14] == b"\x03document\0":
+            return self.bytes[14 : 14 + int.from_bytes(self.bytes[14:18], "little")]
+        return _value(_stored(self.bytes)["document"][0])
+
+    def before(self) -> Document:
+        """The document as the function got it."""
+        if self._before is None:
+            self._before = bson.decode(self.document(), CODEC)
+        return self._before
+
+    def again(self) -> Document:
+        """The whole message as the function got it."""
         if self._again is None:
             self._again = bson.decode(self.bytes, CODEC)
         return self._again
@@ -56,50 +75,45 @@ class Message:
     def is_held(self) -> bool:
         """Whether all of it survives decoding and encoding; nearly every message does."""
         if self._held is None:
-            try:
-                self._held = bson.encode(self.decoded(), codec_options=CODEC) == self.bytes
-            except UNWRITABLE:
-                self._held = False
+            # what was found is hardly ever changed, so that it need not be decoded again
+            parts = {**self.asked, "document": self.before()}
+            self._held = _is_written_as(parts, self.bytes) or _is_written_as(self.again(), self.bytes)
         return self._held
-
-    def document(self) -> bytes:
-        if self.bytes[4:14] == b"\x03document\0":
-            return self.bytes[14 : 14 + int.from_bytes(self.bytes[14:18], "little")]
-        return _value(_stored(self.bytes)["document"][0])
 
 
 def changes(message: Message, after: Document) -> Document:
     """`set` and `unset` that make the message's document `after`, by comparison with a second decoding of it."""
+    global _changes
     raw = message.document()
-    try:
-        if bson.encode(after, codec_options=CODEC) == raw:
-            return {}
-    except UNWRITABLE:
-        pass  # the field is found below
-    before, stored = message.decoded()["document"], None
+    # a document is likely to change where the one before it did: then the first look would be in vain
+    if not _changes and _is_written_as(after, raw):
+        return {}
+    before, stored = message.before(), None
     changed = {}
     for name, value in after.items():
+        old, kind = before.get(name, _NOTHING), type(value)
+        if old is value or kind is type(old) and (kind in _PLAIN or not value and kind in _PARTS) and old == value:
+            continue
         if not isinstance(name, str):
             raise Harmed(f"the name of a field is of type {type(name).__name__}, and not a string")
-        old = before.get(name, _NOTHING)
-        if _is_plainly_same(old, value):
-            continue
         try:
             element = _element(name, value)
         except UNWRITABLE as error:
             if old is not _NOTHING and _mark(old, set()) == _mark(value, set()):
                 continue
             raise Harmed(f"field `{name}` cannot be written as BSON: {_reason(error)}") from None
-        if old is not _NOTHING and _is_held(name, old, [element]):
-            continue
-        if old is not _NOTHING and not message.is_held():
-            stored = stored or _stored(raw)
-            if not _is_held(name, old, stored[name]):
-                raise Harmed(f"field `{name}` is changed, but holds what Python cannot hold unharmed: {_UNHELD}")
-        if old is not _NOTHING and _forgets(old, value):
-            raise Harmed(f"field `{name}` gets a plain number where a long is: write bson.Int64(…) to keep its type")
+        if old is not _NOTHING:
+            if _is_held(name, old, [element]):
+                continue
+            if not message.is_held():
+                stored = stored or _stored(raw)
+                if not _is_held(name, old, stored[name]):
+                    raise Harmed(f"field `{name}` is changed, but holds what Python cannot hold unharmed: {_UNHELD}")
+            if _LONG in raw and _forgets(old, value):
+                raise Harmed(f"field `{name}` gets a plain number where a long is: write bson.Int64(…) to keep its type")
         changed[name] = value
     removed = [name for name in before if name not in after]
+    _changes = bool(changed or removed)
     return {**({"set": changed} if changed else {}), **({"unset": removed} if removed else {})}
 
 
@@ -107,7 +121,7 @@ def check_copies(message: Message, written: Iterable[tuple[str, Any]], removed: 
     """Refuses to write to another place what Python did not hold unharmed; `written` are places and values."""
     if message.is_held():
         return
-    asked = message.decoded()
+    asked = message.again()
     harmed: dict[int, str] = {}
     parts = _stored(message.bytes)
     _mark_harmed("document", asked["document"], parts["document"], harmed)
@@ -164,14 +178,11 @@ def _is_held(name: str, value: Any, stored: list[bytes]) -> bool:
         return False
 
 
-def _is_plainly_same(before: Any, after: Any) -> bool:
-    """Whether two values are seen to be stored as the same bytes without writing them: 1, 1.0 and True would not."""
-    kind = type(after)
-    if kind is not type(before):
+def _is_written_as(document: Document, stored: bytes) -> bool:
+    try:
+        return bson.encode(document, codec_options=CODEC) == stored
+    except UNWRITABLE:
         return False
-    if kind is list or kind is dict:
-        return not before and not after
-    return (kind in _PLAIN or kind is float and after != 0.0) and before == after
 
 
 def _forgets(before: Any, after: Any) -> bool:
