@@ -206,16 +206,28 @@ async fn a_file_that_is_added_under_an_applied_version_is_12_and_a_changed_one_a
     let path = folder.path().join("1.1.0-roles.yaml");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, format!("# a comment\n\n{text}")).unwrap();
-    let status = gate.clone().mode("status").run().await;
-    ended(&status, 0);
-    assert_eq!(status.report["warnings"].as_array(), None, "{status}");
+    for mode in ["status", "plan", "upgrade", "sweep"] {
+        let run = gate.clone().mode(mode).run().await;
+        ended(&run, 0);
+        assert_eq!(run.report["warnings"].as_array(), None, "{run}");
+    }
 
     fs::write(&path, text.replace("all: true", "all: false")).unwrap();
     let status = gate.clone().mode("status").run().await;
     ended(&status, 0);
     let warning = status.report["warnings"][0].as_str().unwrap();
     assert!(warning.starts_with("1.1.0-roles was changed after it was applied"), "{warning}");
-    ended(&gate.clone().mode("check").run().await, 0);
+    for mode in ["plan", "upgrade", "sweep"] {
+        let run = gate.clone().mode(mode).run().await;
+        ended(&run, 0);
+        assert_eq!(run.report["warnings"][0].as_str(), Some(warning), "{run}");
+        let logged = run.log.iter().filter(|line| line["reason"].as_str() == Some(warning));
+        assert_eq!(logged.count(), 1, "{run}");
+    }
+    // a pod that starts is not told again
+    let check = gate.clone().mode("check").run().await;
+    ended(&check, 0);
+    assert_eq!(check.report["warnings"].as_array(), None, "{check}");
     // a database that is still to be upgraded knows nothing of it
     let other = server.database().await;
     let before = gate.clone().uri(&other.uri).mode("status").run().await;

@@ -135,6 +135,11 @@ impl<'a> Run<'a> {
         {
             self.warn(format!("{} is at work now; this plan ignores its lock", named(&holder)));
         }
+        if matches!(self.settings.mode, Mode::Plan | Mode::Upgrade | Mode::Sweep)
+            && let Some(record) = observed.recorded.record()
+        {
+            self.warn_of_changed(record);
+        }
         let decision = decide(&observed, &self.terms());
         let upgrades = self.upgrades_of(&observed, &decision);
         self.report.remaining =

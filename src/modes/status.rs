@@ -37,7 +37,7 @@ impl Run<'_> {
             Recorded::Readable(record) => {
                 status.floor = record.floor().map(|floor| floor.to_string());
                 status.unfinished = overview::unfinished(record);
-                self.changed_since(record).into_iter().for_each(|changed| self.warn(changed));
+                self.warn_of_changed(record);
             }
         }
         status.stamp = self.stamp_status().await;
@@ -58,6 +58,15 @@ impl Run<'_> {
         status.check = check;
         self.report.status = Some(Box::new(status));
         Ok(format!("{is}; {would}"))
+    }
+
+    /// Warns of upgrades whose files were changed after they were applied, of each once.
+    pub(super) fn warn_of_changed(&mut self, record: &Record) {
+        for changed in self.changed_since(record) {
+            if !self.report.warnings.contains(&self.settings.names.named(&changed)) {
+                self.warn(changed);
+            }
+        }
     }
 
     /// The upgrades whose files do not say any more what they said when they were applied.
