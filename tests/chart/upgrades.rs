@@ -1,5 +1,8 @@
 //! Upgrades from files, in ConfigMaps: one of the hooks, one of the release's own pods.
 
+use std::collections::BTreeMap;
+use std::fs;
+
 use serde_json::{Value, json};
 
 use crate::folder::Folder;
@@ -93,7 +96,8 @@ fn argo_cd_removes_the_hooks_files_after_each_sync_and_an_ordinary_job_has_the_r
             "argocd.argoproj.io/sync-wave": "-10",
         })
     );
-    assert!(own.1.is_null());
+    // those of the release before go when the rollout is over
+    assert_eq!(own.1, json!({ "argocd.argoproj.io/sync-options": "PruneLast=true" }));
     assert_eq!(mounted(&argocd)[1].1, hook.0);
 
     let none = render(&format!("{FILES}hooks: {{ engine: none }}"));
@@ -195,14 +199,105 @@ fn what_cannot_work_is_refused_with_the_way_that_does() {
     render(&large(1024 * 1024 - 500));
     let refused = refusal("upgrades: { 1.1.0-a.yaml: 'version: 1.1.0' }");
     assert!(refused.contains("there is no gate.yaml"), "{refused}");
-    for (values, at) in [
-        ("upgrades: { gate.yaml: { app: kanban } }", "at '/upgrades/gate.yaml'"),
-        ("upgrades: { upgrades/gate.yaml: text }", "upgrades/gate.yaml"),
-        ("upgrades: [gate.yaml]", "at '/upgrades'"),
+    for (values, problem) in [
+        ("{ gate.yaml: { app: kanban } }", r#"what is under "gate.yaml" is a map"#),
+        ("{ gate.yaml: { app: kanban } }", "write the text after `gate.yaml: |`"),
+        ("{ gate: { yaml: text } }", r"put a backslash before each dot of the name"),
+        ("{ gate.yaml: [ app ] }", r#"what is under "gate.yaml" is a list"#),
+        ("{ gate.yaml: 1 }", r#"what is under "gate.yaml" is a number"#),
+        ("{ gate.yaml: a, upgrades/1.1.0-a.yaml: a }", "give the file's name alone"),
+        (r"{ gate.yaml: a, upgrades\1.1.0-a.yaml: a }", "give the file's name alone"),
+        ("{ gate.yaml: a, 1.1.0 a.yaml: a }", "cannot be the name of a file in a ConfigMap"),
+        ("{ gate.yaml: a, 1.1.0-ä.yaml: a }", "cannot be the name of a file in a ConfigMap"),
+        ("{ gate.yaml: a, ..a.yaml: a }", "cannot be the name of a file in a ConfigMap"),
+        ("{ gate.yml: a }", "there is no gate.yaml"),
+        ("{ gate.yaml: '' }", "there is no gate.yaml"),
+        ("[ gate.yaml ]", "this is a list. Give each file's text under its name"),
+        ("text", "this is a string. Give each file's text under its name"),
     ] {
-        assert!(refusal(values).contains(at), "{values}");
+        let refused = refusal(&format!("upgrades: {values}"));
+        assert_eq!(refused.matches(problem).count(), 2, "{values}: {refused}");
     }
     let refused = refusal(&format!("{FILES}extraEnv: [{{ name: GATE_UPGRADES, value: /a }}]"));
     assert!(refused.contains("GATE_UPGRADES is set by the value upgrades"), "{refused}");
     render("extraEnv: [{ name: GATE_UPGRADES, value: /a }]");
+}
+
+#[test]
+fn files_on_the_command_line_are_taken_as_they_are() {
+    let folder = Folder::new("set-file");
+    folder.write("gate.yaml", "app: kanban\r\nversion: 1.1.0");
+    let text = "version: 1.1.0\r\ndescription: '{{ .Values }} \\ufffd'\r\nsteps: []\r\n\r\n";
+    folder.write("1.1.0-a.yaml", text);
+    fs::write(folder.path().join("1.1.0-b.yaml"), b"version: 1.1.0 # \xe4").unwrap();
+    let set = |release: Release, name: &str| {
+        let file = folder.path().join(name);
+        let name = name.replace('.', "\\.");
+        release.argument(&format!("--set-file=upgrades.{name}={}", file.display()))
+    };
+    let release = set(set(Release::of(""), "gate.yaml"), "1.1.0-a.yaml");
+    let rendered = release.render();
+    for map in rendered.of_kind("ConfigMap") {
+        let expected =
+            json!({ "1.1.0-a.yaml": text, "gate.yaml": "app: kanban\r\nversion: 1.1.0" });
+        assert_eq!(map["data"], expected);
+    }
+    // Helm would put other characters in their place
+    let refused = set(release, "1.1.0-b.yaml").refusal();
+    assert!(refused.contains(r#""1.1.0-b.yaml" is not text in UTF-8"#), "{refused}");
+}
+
+#[test]
+fn null_and_an_empty_text_remove_a_file_that_other_values_have() {
+    let data = |values: &str| render(values).of_kind("ConfigMap")[0]["data"].clone();
+    let first = data(FILES);
+    assert_eq!(data(&format!("{FILES}  1.1.0-more.yaml: ''\n  1.1.0-other.yaml: null\n")), first);
+    // no files at all: the image has them in it
+    for values in ["upgrades: null", "upgrades: {}"] {
+        assert!(mounted(&render(values)).is_empty());
+    }
+}
+
+#[test]
+fn two_gates_of_one_umbrella_have_files_of_their_own() {
+    let folder = Folder::new("two-gates");
+    let version = crate::values::chart()["version"].clone();
+    let second = format!(
+        "  - {{ name: upgrade-gate, alias: second, version: {version}, repository: 'file://charts/upgrade-gate' }}\n"
+    );
+    crate::parents::chart(&folder, &second);
+    let files =
+        |app: &str| format!("{{ gate.yaml: 'app: {app}', 1.1.0-a.yaml: 'version: 1.1.0' }}");
+    let secret = "mongodb: { existingSecret: { name: db } }";
+    let values = format!(
+        "gate: {{ {secret}, upgrades: {} }}\nsecond: {{ {secret}, upgrades: {} }}",
+        files("one"),
+        files("two")
+    );
+    let rendered = Release::of(&values).chart(folder.path()).render();
+    let maps: BTreeMap<_, _> = rendered
+        .of_kind("ConfigMap")
+        .into_iter()
+        .map(|map| (name(map), text_at(map, "/data/gate.yaml")))
+        .collect();
+    assert_eq!(maps.len(), 4, "{maps:?}");
+    for (pod, map) in mounted(&rendered) {
+        let app = if pod.contains("second") { "app: two" } else { "app: one" };
+        assert_eq!(maps[&map], app, "{pod}");
+    }
+    assert_eq!(mounted(&rendered).len(), 6);
+}
+
+#[test]
+fn every_way_to_run_the_gate_has_the_files() {
+    let more = "
+hooks: { reportStatus: true, onRollback: true }
+quiesce: { workloads: [deployment/app], resume: true }
+manual: { mode: status }
+";
+    let rendered = render(&format!("{FILES}{more}"));
+    let pods = rendered.pods();
+    assert_eq!(mounted(&rendered).len(), pods.len(), "{pods:?}");
+    let status = &pod(rendered.job())["initContainers"][0];
+    assert_eq!(status["volumeMounts"][0]["mountPath"], "/upgrades", "{status}");
 }
