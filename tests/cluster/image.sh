@@ -17,6 +17,8 @@ export PATH=$PATH:/usr/sbin:/sbin
 if [ "${1:-}" = release ]; then : "${PROFILE:=release}"; else : "${PROFILE:=e2e}"; fi
 images=$cache/images
 registry=${CARGO_HOME:-$HOME/.cargo}/registry
+# the name under which the guide's Dockerfile takes it
+python=$(sed -n 's/^FROM \(.*python.*\)$/\1/p' "$repository/docs/image.md")
 mkdir -p "$images" "$cache/target" "$registry"
 [ "$(id -u)" = 0 ] || die "must be root, as buildah without a user namespace is"
 commands buildah:buildah debootstrap:debootstrap gcc:gcc
@@ -99,6 +101,56 @@ mongod() {
     rm -r "$rootfs"
 }
 
+# A Debian with Python and pip, laid out and not installed, in the place of the image that the guide's Dockerfile
+# takes. Packages come as files: the helper, and what it needs for the Python that Debian has.
+python_base() {
+    local scratch container version helper wheels=$images/wheels
+    helper=$(cd "$repository/clients/python" && cat pyproject.toml README.md upgrade_gate/*.py | sha256sum)
+    [ "$(cat "$wheels/helper" 2>/dev/null)" = "$helper" ] && store inspect --type image "$python" >/dev/null 2>&1 && return
+    say "making the Python image, once"
+    scratch=$(mktemp -d)
+    mkdir -p "$scratch"/{archives/partial,rootfs,python,wheels}
+    : >"$scratch/status"
+    python_packages "$scratch" || { apt-get update && python_packages "$scratch"; } >>"$images/python.log" 2>&1 ||
+        die "apt-get failed: see $images/python.log"
+    for package in "$scratch"/archives/*.deb; do dpkg-deb --extract "$package" "$scratch/rootfs"; done
+    rm -rf "$scratch"/rootfs/usr/share/{doc,info,locale,man}
+    version=$(readlink "$scratch/rootfs/usr/bin/python3")
+    cp -r "$repository"/clients/python/{pyproject.toml,README.md,upgrade_gate} "$scratch/python"
+    { python3 -m pip wheel --no-deps --wheel-dir "$scratch/wheels" "$scratch/python" &&
+        python3 -m pip download --only-binary=:all: --python-version "${version#python}" --dest "$scratch/wheels" \
+            --platform "manylinux2014_$(uname -m)" 'pymongo>=4.4'; } >>"$images/python.log" 2>&1 ||
+        die "pip failed: see $images/python.log"
+    rm -rf "$wheels"
+    mv "$scratch/wheels" "$wheels"
+    container=$(store from scratch)
+    store add --quiet "$container" "$scratch/rootfs" / >/dev/null
+    # Debian's pip asks for the last; the official image's does not.
+    store config --env PATH=/usr/local/bin:/usr/bin:/bin --env PIP_NO_INDEX=1 --env PIP_FIND_LINKS=/wheels \
+        --env PIP_BREAK_SYSTEM_PACKAGES=1 "$container"
+    store commit --quiet --rm "$container" "$python" >/dev/null
+    # what was installed on another one is not used again
+    printf '%s\n' "$helper" >"$wheels/helper"
+    rm -r "$scratch"
+}
+
+python_packages() {
+    apt-get -o Dir::State::status="$1/status" -o Dir::Cache::archives="$1/archives" -o APT::Sandbox::User=root \
+        --download-only --no-install-recommends --yes install python3-pip dash coreutils >"$images/python.log" 2>&1
+}
+
+# An application's own image, by the Dockerfile that the guide shows.
+gate_python() {
+    local folder
+    python_base
+    folder=$(mktemp -d)
+    sed -n '/^<!-- dockerfile: programs -->$/,/^```$/p' "$repository/docs/image.md" | grep -v -e '^<!--' -e '^```' >"$folder/Dockerfile"
+    cp -r "$here/../e2e/python/upgrades" "$folder"
+    store tag localhost/upgrade-gate "$(sed -n 's/^COPY --from=\([^ ]*\) .*/localhost\/\1/p' "$folder/Dockerfile")"
+    (repository=$folder && mounts=(-v "$images/wheels:/wheels:ro") && build localhost/gate-python)
+    rm -r "$folder"
+}
+
 rust_image() {
     mounts=(-v "$cache/target:/src/target")
     rust=${RUST_IMAGE:-}
@@ -146,8 +198,9 @@ all() {
     build localhost/upgrade-gate --file "$repository/Dockerfile" --target upgrade-gate
     build localhost/gate-scenario --file "$here/Dockerfile" --target scenario
     build localhost/gate-lab --file "$here/Dockerfile" --target lab
+    gate_python
     for name in pause gate-mongod; do printf 'localhost/%s:1 %s\n' "$name" "$images/$name.tar"; done
-    for name in datalab-upgrade upgrade-gate gate-scenario gate-lab; do tar_of "$name"; done
+    for name in datalab-upgrade upgrade-gate gate-scenario gate-lab gate-python; do tar_of "$name"; done
 }
 
 case ${1:-} in

@@ -12,7 +12,7 @@
 # On a cluster of your own: KUBECONFIG=~/.kube/config run.sh [FILTER...], with
 #   E2E_HOST            an address of this machine that pods reach: MongoDB servers are started there
 #                       (kind: the gateway of its network; minikube: that of host.minikube.internal)
-#   E2E_IMAGE, E2E_STOCK_IMAGE, E2E_SCENARIO_IMAGE, E2E_LAB_IMAGE, E2E_MONGOD_IMAGE
+#   E2E_IMAGE, E2E_STOCK_IMAGE, E2E_PYTHON_IMAGE, E2E_SCENARIO_IMAGE, E2E_LAB_IMAGE, E2E_MONGOD_IMAGE
 #                       names of images that the nodes have: image.sh builds them, `kind load image-archive`
 #                       and `minikube image load` take what it prints
 #   E2E_KILL            a command that kills the container whose id follows it (kind: docker exec
@@ -37,6 +37,7 @@ images() {
         case $name in
             */datalab-upgrade:*) export E2E_IMAGE=$name ;;
             */upgrade-gate:*) export E2E_STOCK_IMAGE=$name ;;
+            */gate-python:*) export E2E_PYTHON_IMAGE=$name ;;
             */gate-scenario:*) export E2E_SCENARIO_IMAGE=$name ;;
             */gate-lab:*) export E2E_LAB_IMAGE=$name ;;
             */gate-mongod:*) export E2E_MONGOD_IMAGE=$name ;;
@@ -100,7 +101,7 @@ if [ "$command" = env ]; then inside "$kept"; exec "${netns[@]}" "$@"; fi
 [ "$command" = up ] || chosen "$@"
 
 if [ "$command" != up ] && [ -n "${KUBECONFIG:-}" ]; then
-    for name in E2E_HOST E2E_IMAGE E2E_STOCK_IMAGE E2E_SCENARIO_IMAGE E2E_LAB_IMAGE E2E_MONGOD_IMAGE E2E_KILL E2E_API_SERVER; do
+    for name in E2E_HOST E2E_IMAGE E2E_STOCK_IMAGE E2E_PYTHON_IMAGE E2E_SCENARIO_IMAGE E2E_LAB_IMAGE E2E_MONGOD_IMAGE E2E_KILL E2E_API_SERVER; do
         [ -n "${!name:-}" ] || die "KUBECONFIG is set, so $name must be: see the head of $0"
     done
     [ -n "${E2E_BIN:-}" ] || "$here/build.sh" kube helm3 helm4 argocd

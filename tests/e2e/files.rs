@@ -15,6 +15,8 @@ pub fn scenarios() -> Vec<Scenario> {
         scenario!(BOTH, an_application_whose_upgrades_are_files_is_upgraded_refused_and_repaired),
         scenario!(BOTH, a_pod_of_a_release_that_was_rolled_back_never_sees_newer_files),
         scenario!(FOUR, argo_cd_upgrades_from_files_and_leaves_none_of_its_hook),
+        scenario!(BOTH, an_image_of_python_with_files_and_a_program_is_refused_and_repaired),
+        scenario!(FOUR, argo_cd_upgrades_with_an_image_of_python),
     ]
 }
 
@@ -141,11 +143,88 @@ async fn argo_cd_upgrades_from_files_and_leaves_none_of_its_hook(world: &World) 
     assert_eq!(corrected["phase"], "Succeeded", "{corrected:#}");
     world.serves("0.8.0").await;
     assert_moved(world).await;
-    assert_eq!(world.find("configmap/lab-gate-argocd-upgrades").await, None);
+    // those of the release before were there until the rollout was over
+    let maps = world.list("configmaps", "app.kubernetes.io/component=upgrade-gate").await;
+    let own = files(world, &world.pods("app=lab").await[0]).await;
+    assert_eq!(maps.len(), 1, "{maps:#?}");
+    assert_eq!(maps[0]["metadata"]["name"], own.0);
     let things = world.database.collection::<Document>("things");
     assert_eq!(
         things.find_one(doc! { "_id": 7 }).await.unwrap().unwrap(),
         doc! { "_id": 7, "b": "7" }
     );
+    application.delete().await;
+}
+
+/// The lab at a release, with the image of `tests/e2e/python`, which has the files of both.
+fn python(version: &str, field: &str, upgrades: &str) -> Value {
+    let of_the_image = json!({
+        "settings": { "appVersion": version },
+        "extraEnv": [{ "name": "GATE_UPGRADES", "value": upgrades }],
+    });
+    let gate = merged(of_the_image, image("E2E_PYTHON_IMAGE"));
+    merged(lab::lab(version, field, version, ""), json!({ "gate": gate }))
+}
+
+fn old_python() -> Value {
+    python("0.7.0", "a", "/upgrades/before")
+}
+
+fn new_python() -> Value {
+    python("0.8.0", "b", "/upgrades")
+}
+
+/// From release 0.7.0 on: refused because of one document, and upgraded once that is corrected. `deploy` and `again` say
+/// whether release 0.8.0 succeeded.
+async fn refused_and_repaired(
+    world: &World,
+    deploy: impl AsyncFn() -> bool,
+    again: impl AsyncFn() -> bool,
+) {
+    world.serves("0.7.0").await;
+    fill(world).await;
+    let things = world.database.collection::<Document>("things");
+    let seventh = async |a: &str| {
+        things.update_one(doc! { "_id": 7 }, doc! { "$set": { "a": a } }).await.unwrap();
+    };
+    seventh("seven").await;
+    let before = db_hash(&world.database).await;
+
+    assert!(!deploy().await);
+    let pods = world.hook_pods().await;
+    let refused = report(&pods[0]);
+    assert_eq!((pods.len(), &refused["exit_code"]), (1, &json!(14)), "{pods:?}");
+    assert!(refused["message"].to_string().contains("a thing is not a number"), "{refused}");
+    assert_eq!(db_hash(&world.database).await, before);
+    world.serves("0.7.0").await;
+
+    seventh("7").await;
+    assert!(again().await);
+    world.serves("0.8.0").await;
+    assert_moved(world).await;
+    assert_eq!(things.list_index_names().await.unwrap(), ["_id_", "by_b"]);
+    let record = apps::record(&world.database).await;
+    let entries = record.get_array("history").unwrap();
+    let actions = entries[1].as_document().unwrap().get_array("actions").unwrap();
+    assert!(format!("{actions:?}").contains("Move 20 field(s)"), "{record}");
+}
+
+async fn an_image_of_python_with_files_and_a_program_is_refused_and_repaired(world: &World) {
+    world.upgrade_lab(&old_python(), &["--wait"]).await.ok();
+    let new = new_python();
+    let deploy = async || world.upgrade_lab(&new, &["--wait"]).await.code == Some(0);
+    refused_and_repaired(world, deploy, deploy).await;
+    world.helm(&["test", "lab"]).await.ok();
+}
+
+async fn argo_cd_upgrades_with_an_image_of_python(world: &World) {
+    let argocd = |values| merged(values, json!({ "gate": { "hooks": { "engine": "argocd" } } }));
+    let chart = world.lab_chart().await;
+    let (application, first) = world.application(&chart, "lab", &argocd(old_python())).await;
+    assert_eq!(first["phase"], "Succeeded", "{first:#}");
+    let new = argocd(new_python());
+    let deploy = async || application.changed(&new).await["phase"] == "Succeeded";
+    let again = async || application.sync().await["phase"] == "Succeeded";
+    refused_and_repaired(world, deploy, again).await;
     application.delete().await;
 }
