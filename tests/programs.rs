@@ -13,6 +13,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use apps::{fill, record_old, scenario};
@@ -449,28 +450,24 @@ async fn a_program_sets_unsets_adds_deletes_counts_and_looks_up_on_both_kinds_of
     nothing_is_left(&folder).await;
 }
 
-/// datalab's upgrade by the Python program of the example.
-fn datalab_in_python() -> Gate {
+/// datalab's upgrade by the files of the example as they are, but for the packages of the tests, which an image has
+/// installed.
+fn datalab_in_python() -> (Gate, Folder) {
     python();
-    let no_refcode =
-        doc! { "$or": [{ "refcode": { "$not": { "$type": "string" } } }, { "refcode": "" }] };
-    let an_item_id = doc! { "$or": [
-        { "item_id": { "$exists": true, "$not": { "$type": "null" } } },
-        { "item_id": { "$type": "array" } },
-    ] };
-    let filter = doc! { "relationships": { "$elemMatch": { "$and": [no_refcode, an_item_id] } } };
-    let others = Lookup::by_field("refcode", "items", "item_id", "relationships.item_id");
-    let step = Program::new(
-        "items",
-        filter,
-        ["python3", concat!(env!("CARGO_MANIFEST_DIR"), "/examples/files/datalab/pin.py")],
-    )
-    .env("PYTHONPATH", format!("{ROOT}/.cache/python:{ROOT}/clients/python"))
-    .lookup(others.fields(["refcode"]).in_natural_order())
-    .report("pinned", "Pin {n} item_id reference(s) to their refcode")
-    .report("deprecated", "Deprecate {n} unresolvable item_id reference(s)");
-    let upgrade = Upgrade::new("0.8.0", "pin item_id references to refcodes");
-    Gate::new("datalab", "0.8.0").upgrades([upgrade.step(step)])
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("programs-datalab-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    let folder = Folder::new(&name);
+    support::folder::copy(&Path::new(ROOT).join("examples/files/datalab"), folder.path());
+    let file = "0.8.0-pin-item-references.yaml";
+    let text = std::fs::read_to_string(folder.path().join(file)).unwrap();
+    let packages = format!("{ROOT}/.cache/python:{ROOT}/clients/python");
+    let program = "  program: [python3, pin.py]\n";
+    let with_packages = format!("{program}  env: {{ PYTHONPATH: \"{packages}\" }}\n");
+    assert!(text.contains(program), "{text}");
+    folder.write(file, &text.replace(program, &with_packages));
+    let files = upgrade_gate::files::read(folder.path(), None);
+    assert_eq!(files.mistakes, []);
+    (files.gate().unwrap(), folder)
 }
 
 /// Whether Python can hold all of a document.
@@ -511,6 +508,7 @@ async fn upgraded(database: &Fresh, gate: &Gate) -> (Vec<RawDocumentBuf>, Vec<St
 async fn datalabs_upgrade_in_python_makes_the_same_documents_byte_for_byte() {
     let standalone = Server::standalone().await;
     let rust = || Gate::new("datalab", "0.8.0").upgrades([pin_item_references::upgrade()]);
+    let (by_python, _folder) = datalab_in_python();
     for server in [Server::shared().await, &standalone] {
         for seed in 0..6 {
             let (one, other) = (server.database().await, server.database().await);
@@ -525,8 +523,7 @@ async fn datalabs_upgrade_in_python_makes_the_same_documents_byte_for_byte() {
                     }
                 }
             }
-            let (one, other) =
-                (upgraded(&one, &rust()).await, upgraded(&other, &datalab_in_python()).await);
+            let (one, other) = (upgraded(&one, &rust()).await, upgraded(&other, &by_python).await);
             assert_eq!(one.1, other.1, "seed {seed}");
             assert!(!one.0.is_empty() && one.0 == other.0, "seed {seed}");
         }
@@ -537,7 +534,8 @@ async fn datalabs_upgrade_in_python_makes_the_same_documents_byte_for_byte() {
 async fn datalabs_upgrade_in_python_survives_kills_on_both_kinds_of_server() {
     let standalone = Server::standalone().await;
     for uri in [Server::shared().await.uri(""), standalone.uri("")] {
-        let harness = Harness::new(datalab_in_python(), uri)
+        let (gate, _folder) = datalab_in_python();
+        let harness = Harness::new(gate, uri)
             .set("GATE_FROM_VERSION", "0.0.1")
             .set("GATE_BATCH_DOCUMENTS", "40")
             .boundaries(12)
