@@ -2,13 +2,19 @@
 
 mod apps;
 #[allow(dead_code)]
-mod datalab {
-    pub mod shapes;
-}
-#[allow(dead_code)]
 #[path = "../src/bin/datalab-upgrade/pin_item_references.rs"]
 mod pin_item_references;
+#[allow(dead_code)]
+#[path = "datalab/shapes.rs"]
+mod shapes;
 mod support;
+
+#[path = "programs/isolation.rs"]
+mod isolation;
+#[path = "programs/memory.rs"]
+mod memory;
+#[path = "programs/processes.rs"]
+mod processes;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -516,7 +522,7 @@ async fn datalabs_upgrade_in_python_makes_the_same_documents_byte_for_byte() {
                 match seed {
                     0 => fixture::load(database).await,
                     _ => {
-                        let items = datalab::shapes::random(seed);
+                        let items = shapes::random(seed);
                         let items = items.into_iter().filter(|item| is_held(item));
                         let collection = database.collection::<RawDocumentBuf>("items");
                         collection.insert_many(items).await.unwrap();
@@ -586,44 +592,6 @@ async fn a_signal_ends_the_run_and_the_program_at_once() {
     assert_eq!(run.code, Some(22), "{run}");
     assert_eq!(left(folder.path()), Vec::<String>::new(), "it is gone when the gate is");
     assert_eq!(db_hash(&database).await, before);
-}
-
-/// Writes all that it can learn of the gate into a file.
-const SPY: &str = r#"
-import os
-with open(os.environ["SPY_FILE"], "w") as file:
-    print(sorted(os.environ), file=file)
-    for name in ["environ", "mem", "fd"]:
-        path = f"/proc/{os.getppid()}/{name}"
-        try:
-            read = os.listdir(path) if name == "fd" else open(path, "rb").read(1000)
-            print(name, "is readable", file=file)
-        except OSError:
-            print(name, "is not readable", file=file)
-for message in begin(): send(right(message))
-"#;
-
-#[tokio::test]
-async fn a_program_sees_three_variables_and_its_own_and_nothing_of_the_gate() {
-    let folder = program("spy", SPY);
-    fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777)).unwrap();
-    let database = database(Server::shared().await).await;
-    let seen = folder.path().join("seen");
-    let step = step(&folder, "program.py").env("SPY_FILE", seen.to_str().unwrap());
-    let report = run(&database, step, "upgrade", "7").await;
-    assert_eq!(report.exit_code, 0, "{}", report.message);
-    let seen = fs::read_to_string(seen).unwrap();
-    let names = seen.lines().next().unwrap();
-    for name in ["CARGO", "GATE", "MONGO", "RUST"] {
-        assert!(!names.contains(name), "{seen}");
-    }
-    let owner = |file: &Path| std::os::unix::fs::MetadataExt::uid(&fs::metadata(file).unwrap());
-    // root may read everything of everybody
-    if owner(folder.path()) != 0 {
-        assert!(!seen.contains("is readable"), "{seen}");
-    }
-    // what keeps others from reading
-    assert_eq!(owner(Path::new("/proc/self/environ")), 0);
 }
 
 #[tokio::test]

@@ -48,6 +48,9 @@ fn upgrade(version: &str, name: &str) -> Upgrade {
         ),
         // the same, by the Python program that SCENARIO_PROGRAM names
         "program" => new("move a to b in things").step(program()),
+        // the same, by a program that is given the people of that name as well
+        "program_found" => new("move a to b in things")
+            .step(program().lookup(Lookup::by_field("people", "people", "name", "a"))),
         // the same, by the server
         "evaluate" => new("move a to b in things").step(
             Update::new(

@@ -22,9 +22,10 @@ use crate::authoring::transform::Transform;
 /// How long a program may take to start, where its timeout for a document is shorter.
 const START: Duration = Duration::from_secs(30);
 
-/// How many messages, and bytes of them, the gate is ahead of the answers at most.
-const AHEAD: usize = 256;
-const AHEAD_BYTES: usize = 256 * 1024;
+/// How many messages, and bytes of them, the gate is ahead of the answers at most: on a busy machine each change from one
+/// process to the other takes as long as many answers.
+const AHEAD: usize = 2048;
+const AHEAD_BYTES: usize = 1024 * 1024;
 
 /// How many bytes are joined to be written at once.
 const CHUNK: usize = 1 << 16;
@@ -170,7 +171,10 @@ impl Running {
                     }
                 }
                 () = sleep_until(until) => {
-                    return Err(fault(self.output.stalled().unwrap_or(Wrong::Silent(time))));
+                    // another process may hold its output open
+                    let ended = || self.process.has_ended().map(Wrong::Ended);
+                    let wrong = self.output.stalled().or_else(ended);
+                    return Err(fault(wrong.unwrap_or(Wrong::Silent(time))));
                 }
             }
         }
@@ -189,6 +193,10 @@ impl Running {
             Ok((Some(wrong), _)) => Err(wrong),
             Ok((None, Some(status))) if !status.success() => Err(Wrong::Failed(status)),
             Ok((None, _)) => Ok(()),
+            Err(_) if let Some(status) = process.has_ended() => match status.success() {
+                true => Err(Wrong::LeftBehind(END)),
+                false => Err(Wrong::Failed(status)),
+            },
             Err(_) => {
                 process.terminate();
                 let _ = timeout(TERMINATED, process.ended()).await;

@@ -93,8 +93,8 @@ impl ProgramEditor {
             None => wrong.what(&self.run),
         };
         match &self.step {
-            Some((upgrade, step)) => failed_step(upgrade, step, &what, &wrong.next()),
-            None => failed(what, wrong.next()),
+            Some((upgrade, step)) => failed_step(upgrade, step, &what, &wrong.next(&self.run)),
+            None => failed(what, wrong.next(&self.run)),
         }
     }
 }

@@ -2,16 +2,20 @@
 
 use std::env;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use tokio::process::{ChildStdin, ChildStdout};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::noise::Noise;
@@ -19,6 +23,10 @@ use crate::authoring::editor::Run;
 
 /// What a program gets of the gate's own variables.
 const INHERITED: [&str; 3] = ["PATH", "HOME", "LANG"];
+
+/// How many bytes the pipes to and from a program hold.
+#[cfg(target_os = "linux")]
+const PIPE: i32 = 1 << 20;
 
 /// How long dropping a program waits for the system to end it.
 const KILLED: Duration = Duration::from_millis(500);
@@ -48,6 +56,7 @@ impl Process {
     /// Starts a program.
     pub(super) fn start(run: &Run, step: &str) -> io::Result<(Self, Pipes)> {
         hide_from_programs();
+        keep_to_itself();
         let mut command = Command::new(run.command.first().map_or("", String::as_str));
         command.args(run.command.iter().skip(1)).env_clear().process_group(0);
         command.envs(INHERITED.iter().filter_map(|name| Some((name, env::var_os(name)?))));
@@ -72,9 +81,16 @@ impl Process {
             return Err(io::Error::other("it has no pipes"));
         };
         process.noise = Some(Noise::read(stderr, step)?);
+        widen(&stdin);
+        widen(&stdout);
         let pipes =
             Pipes { stdin: ChildStdin::from_std(stdin)?, stdout: ChildStdout::from_std(stdout)? };
         Ok((process, pipes))
+    }
+
+    /// How the program ended, if it has.
+    pub(super) fn has_ended(&self) -> Option<ExitStatus> {
+        *self.ended.borrow()
     }
 
     /// How the program ended, once it has.
@@ -148,6 +164,26 @@ fn wait_for_end(id: Pid, _: &mut Child) {
 fn wait_for_end(_: Pid, leader: &mut Child) {
     while let Ok(None) = leader.try_wait() {
         thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Lets a pipe hold more than a few messages, where the system does.
+#[cfg(target_os = "linux")]
+fn widen(pipe: &impl AsFd) {
+    if let Err(error) = fcntl(pipe.as_fd(), FcntlArg::F_SETPIPE_SZ(PIPE)) {
+        tracing::debug!(%error, "the pipes of the program stay small");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn widen(_: &impl AsFd) {}
+
+/// Lets no program inherit what the gate inherited itself: open descriptors, which may be the pipe that its connection
+/// string came from, and that ends of child processes are ignored, after which nobody would learn how a program ended.
+fn keep_to_itself() {
+    close_fds::CloseFdsBuilder::new().cloexecfrom(3);
+    if let Err(error) = signal(SignalKind::child()) {
+        tracing::debug!(%error, "how programs end may not be seen");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub(super) enum Wrong {
     Failed(ExitStatus),
     /// It did not end at all.
     Endless(Duration),
+    /// It ended, and another process holds its standard output open.
+    LeftBehind(Duration),
 }
 
 /// How a program ended, as people say it.
@@ -82,19 +85,32 @@ impl Wrong {
                 "did not end within {} after the end of its input, and was killed",
                 seconds(*time)
             ),
+            Wrong::LeftBehind(time) => format!(
+                "ended, but a process that it started kept its standard output open for {}",
+                seconds(*time)
+            ),
         };
         format!("the program {program:?} {what}")
     }
 
     /// What to do next.
-    pub(super) fn next(&self) -> String {
+    pub(super) fn next(&self, run: &Run) -> String {
         match self {
+            Wrong::NotStarted(error) if is_there(run, error) => {
+                "let its first line name an interpreter that the image has (a line that ends as on Windows names none), \
+                 or build it for this image, then run it again"
+            }
             Wrong::NotStarted(error) if error.kind() == io::ErrorKind::NotFound => {
                 "run the gate from an image that has this program (the stock image has none: copy the gate's binary \
                  into an image of your language), or correct the name, then run it again"
             }
+            Wrong::NotStarted(error) if error.raw_os_error() == Some(nix::libc::ENOEXEC) => {
+                "begin it with a line that names its interpreter (#!/usr/bin/env python3), or build it for this \
+                 machine, then run it again"
+            }
             Wrong::NotStarted(_) => {
-                "make the file one that the gate's user may execute on this machine, then run it again"
+                "make it a file that the gate's user may execute, on a volume that is not mounted noexec, or name its \
+                 interpreter before it ([python3, pin.py]), then run it again"
             }
             Wrong::Refuses(_) => "correct what it names, then run it again",
             Wrong::NotReady(_) => {
@@ -138,9 +154,20 @@ impl Wrong {
             Wrong::Endless(_) => {
                 "let it exit when its input ends, deploy it, then run it again"
             }
+            Wrong::LeftBehind(_) => {
+                "let it wait for what it starts, and start nothing in a session of its own; end the process that is \
+                 left; deploy the program, then run it again"
+            }
         }
         .to_owned()
     }
+}
+
+/// Whether a program that the system does not find is there all the same: then its interpreter is not.
+fn is_there(run: &Run, error: &io::Error) -> bool {
+    let program = run.command.first().map(Path::new);
+    error.kind() == io::ErrorKind::NotFound
+        && program.is_some_and(|program| program.components().count() > 1 && program.exists())
 }
 
 /// An error of the system without its number.
