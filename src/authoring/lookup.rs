@@ -23,8 +23,9 @@ type Wanted = dyn Fn(&RawDocument, &mut Keys) + Send + Sync;
 /// Documents of a collection, found by the value of one field.
 ///
 /// Two values are the same when type and value are: numbers by value whether int, long or double,
-/// everything else by its bytes, whatever the collation. NaN, undefined, arrays, documents and regular
-/// expressions find nothing, and an array that holds the value is not that value.
+/// everything else by its bytes; of [`by_field`](Self::by_field), strings as the collation of `collection` says.
+/// NaN, undefined, arrays, documents and regular expressions find nothing, and an array that holds the value is not
+/// that value.
 ///
 /// If a version is applied in batches, documents are looked up while up to two earlier batches are being written, and
 /// are not looked up again when a transaction is retried: the edits do not reflect later changes to a found document.
@@ -36,6 +37,8 @@ pub struct Lookup {
     field: Name,
     fields: Vec<Name>,
     order: Order,
+    /// Whether strings are the same that the collection's collation takes for the same.
+    collated: bool,
     wanted: Box<Wanted>,
 }
 
@@ -62,12 +65,13 @@ impl Lookup {
     ) -> Self {
         let (name, collection, field) = (name.into(), collection.into(), field.into());
         let (order, wanted) = (Order::Natural, Box::new(wanted));
-        Lookup { name, collection, field, fields: vec![], order, wanted }
+        Lookup { name, collection, field, fields: vec![], order, collated: false, wanted }
     }
 
     /// Looks up documents of `collection` whose `foreign` field has a value of the `local` field of the document being
-    /// transformed: each element of an array is a value, and null finds nothing. They come in the order of their `_id`s,
-    /// until [`in_natural_order`](Self::in_natural_order) says otherwise.
+    /// transformed: each element of an array is a value, and null finds nothing. Strings are compared under the default
+    /// collation of `collection`. They come in the order of their `_id`s, until
+    /// [`in_natural_order`](Self::in_natural_order) says otherwise.
     ///
     /// Both fields may be paths with dots, which lead through documents and through arrays of documents.
     pub fn by_field(
@@ -79,7 +83,11 @@ impl Lookup {
         let local = local.into();
         let wanted =
             move |document: &RawDocument, keys: &mut Keys| values_at(document, &local, keys);
-        Lookup { order: Order::Id, ..Lookup::new(name, collection, foreign, wanted) }
+        Lookup {
+            order: Order::Id,
+            collated: true,
+            ..Lookup::new(name, collection, foreign, wanted)
+        }
     }
 
     /// Lets what is found for a document come in natural order.
@@ -91,6 +99,11 @@ impl Lookup {
     /// The order in which to read.
     pub(crate) fn order(&self) -> Order {
         self.order
+    }
+
+    /// Whether strings are the same that the collection's collation takes for the same.
+    pub(crate) fn is_collated(&self) -> bool {
+        self.collated
     }
 
     /// The path by which documents are found.
@@ -280,6 +293,11 @@ struct Answers {
     /// cluster two may have the same place.
     several: Vec<Vec<(Place, usize)>>,
     held: Held,
+    /// Strings that the collection's collation takes for others that were asked for, with all of those. Empty
+    /// where it has none.
+    same: HashMap<Key, Vec<Key>>,
+    /// The `_id`s of what was found, kept where different strings find the same document.
+    met: HashSet<Box<[u8]>>,
     /// The values that have several documents: these are read again, because their order matters.
     again: Vec<Key>,
 }
@@ -388,7 +406,12 @@ impl Found {
         // a document may hold one value very many times, and what is found by it may be much
         let (mut asked, mut seen) = (HashSet::new(), HashSet::new());
         let keys = keys.0.iter().filter(|key| asked.insert(*key));
-        let places = keys.flat_map(|key| answers.places(key)).filter(|at| seen.insert(*at));
+        // one that was read again, for another value, is held twice
+        let id = |at: usize| {
+            let id = answers.held.document(at).and_then(id_of);
+            id.unwrap_or_else(|| at.to_le_bytes().into())
+        };
+        let places = keys.flat_map(|key| answers.places(key)).filter(|at| seen.insert(id(*at)));
         let mut places: Vec<usize> = places.collect();
         if lookup.order == Order::Id {
             // they are held in the order in which they were read
@@ -444,6 +467,16 @@ impl Found {
         let mut keys = Vec::new();
         keys_at(document, &lookup.field, &mut keys)?;
         let Some(answers) = self.0.get_mut(&lookup.name) else { return Ok(()) };
+        if !answers.same.is_empty() {
+            if place.is_none()
+                && let Some(id) = id_of(document)
+                && !answers.met.insert(id)
+            {
+                return Ok(());
+            }
+            let same = |key| answers.same.get(&key).cloned().unwrap_or_else(|| vec![key]);
+            keys = keys.into_iter().flat_map(same).collect();
+        }
         let mut seen = HashSet::new();
         let mut held = None;
         for key in keys.iter().filter(|key| keys.len() == 1 || seen.insert(*key)) {
@@ -484,6 +517,22 @@ impl Found {
         Ok(())
     }
 
+    /// Takes strings that the collection's collation takes for one another, some of which were asked for.
+    pub(crate) fn equate(&mut self, lookup: &Lookup, texts: &[Box<str>]) {
+        let Some(answers) = self.0.get_mut(&lookup.name) else { return };
+        let keys: Vec<Key> = texts.iter().cloned().map(Key::String).collect();
+        let asked: Vec<&Key> =
+            keys.iter().filter(|key| answers.documents.contains_key(*key)).collect();
+        for key in &keys {
+            let same = answers.same.entry(key.clone()).or_insert_with(|| vec![key.clone()]);
+            for other in &asked {
+                if !same.contains(other) {
+                    same.push((*other).clone());
+                }
+            }
+        }
+    }
+
     /// Puts what was read with record ids into natural order, once all of it is there.
     pub(crate) fn put_in_order(&mut self, lookup: &Lookup) {
         let Some(Answers { several, held, .. }) = self.0.get_mut(&lookup.name) else { return };
@@ -496,6 +545,23 @@ impl Found {
             });
         }
     }
+}
+
+/// The strings that a document is found by; none where it is malformed, which [`Found::add`] refuses.
+pub(crate) fn texts_at(document: &RawDocument, lookup: &Lookup) -> Vec<Box<str>> {
+    let mut keys = Vec::new();
+    let _ = keys_at(document, &lookup.field, &mut keys);
+    let text = |key| match key {
+        Key::String(text) => Some(text),
+        _ => None,
+    };
+    keys.into_iter().filter_map(text).collect()
+}
+
+/// The bytes of a document's `_id`, with its type; `None` where it has none, as in a view.
+fn id_of(document: &RawDocument) -> Option<Box<[u8]>> {
+    let id = document.get("_id").ok()??;
+    Some(RawDocumentBuf::from_iter([(cstr!(""), id)]).into_bytes().into())
 }
 
 /// The keys that a document is found by: the values at a path, which leads through documents and through

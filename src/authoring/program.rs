@@ -165,6 +165,10 @@ impl StepKind for Program {
         self.transform.needs_transactions()
     }
 
+    fn lookups(&self) -> &[Arc<Lookup>] {
+        &self.transform.lookups
+    }
+
     fn unestimated_actions(&self) -> Vec<UpgradeAction> {
         self.transform.unestimated_actions()
     }

@@ -1,5 +1,7 @@
 //! One step of an upgrade, of whatever kind.
 
+use std::sync::Arc;
+
 use derive_more::From;
 
 use crate::authoring::collections::Collections;
@@ -7,6 +9,7 @@ use crate::authoring::command::kind::CommandKind;
 use crate::authoring::command::{Command, CreateIndex};
 use crate::authoring::copy::Copy;
 use crate::authoring::delete::Delete;
+use crate::authoring::lookup::Lookup;
 use crate::authoring::naming::collection_mistake;
 use crate::authoring::program::Program;
 use crate::authoring::seed::Seed;
@@ -94,6 +97,10 @@ impl Step {
 
     pub(crate) fn needs_transactions(&self) -> bool {
         self.as_kind().needs_transactions()
+    }
+
+    pub(crate) fn lookups(&self) -> &[Arc<Lookup>] {
+        self.as_kind().lookups()
     }
 
     pub(crate) fn unestimated_actions(&self) -> Vec<UpgradeAction> {

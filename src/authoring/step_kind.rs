@@ -1,8 +1,10 @@
 //! What every kind of step says of itself.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use crate::authoring::collections::Collections;
+use crate::authoring::lookup::Lookup;
 use crate::process::action::UpgradeAction;
 use crate::server::privileges::Need;
 
@@ -43,6 +45,11 @@ pub(crate) trait StepKind: Debug {
     /// Whether it can be applied in a transaction only.
     fn needs_transactions(&self) -> bool {
         false
+    }
+
+    /// The documents that it looks up.
+    fn lookups(&self) -> &[Arc<Lookup>] {
+        &[]
     }
 
     /// What a plan says of it where its counts depend on what earlier steps leave.

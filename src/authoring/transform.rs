@@ -254,6 +254,10 @@ impl StepKind for Transform {
         !self.convergent
     }
 
+    fn lookups(&self) -> &[Arc<Lookup>] {
+        &self.lookups
+    }
+
     fn unestimated_actions(&self) -> Vec<UpgradeAction> {
         let action = |action_type, description| {
             UpgradeAction::inexact(action_type, &*self.collection, description)

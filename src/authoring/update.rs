@@ -139,6 +139,10 @@ impl StepKind for Update {
         self.transform.declare_collections(collections);
     }
 
+    fn lookups(&self) -> &[Arc<Lookup>] {
+        &self.transform.lookups
+    }
+
     fn unestimated_actions(&self) -> Vec<UpgradeAction> {
         self.transform.unestimated_actions()
     }

@@ -1,11 +1,13 @@
-//! Reports collections that pending upgrades name but that do not exist: a plan as warnings, because a name may be
-//! misspelt; a run only in its log, because a database may never have had them.
+//! What pending upgrades need and the database does not have. Collections: a plan reports them as warnings, because a
+//! name may be misspelt; a run only in its log, because a database may never have had them. Indexes for look-ups: both
+//! report them.
 
 use std::collections::HashSet;
 
 use crate::authoring::table::VersionUpgrade;
 use crate::engine::context::Context;
 use crate::engine::preflight::absent::{Absent, absent};
+use crate::engine::preflight::unindexed::{Unindexed, unindexed};
 use crate::modes::run::Run;
 use crate::record::journal::Journal;
 
@@ -31,6 +33,23 @@ impl Run<'_> {
         for Absent { version, by, collection, so } in self.absent(context, upgrades, journal).await
         {
             tracing::info!(%version, by, collection, so, "a collection does not exist");
+        }
+    }
+
+    /// Best effort: nothing but time depends on it.
+    pub(super) async fn warn_of_unindexed(
+        &mut self,
+        context: &Context,
+        upgrades: &[&VersionUpgrade],
+        journal: Option<&Journal>,
+    ) {
+        let finished = journal.map_or(0, |journal| journal.step);
+        let Ok(unindexed) = unindexed(context, upgrades, finished).await else { return };
+        for Unindexed { version, step, collection, field, documents } in unindexed {
+            self.warn(format!(
+                "{version}: step \"{step}\": no index of {collection} begins with {field}: its look-up reads all \
+                 {documents} document(s) for each batch; an earlier step may create the index"
+            ));
         }
     }
 

@@ -429,6 +429,7 @@ impl<'a> Run<'a> {
             let since = self.documents_caught_up(&upgrades).await?;
             self.ask_first_conditions(&context, &upgrades, begun, since).await?;
             self.warn_of_absent(&context, &upgrades, journal.as_ref()).await;
+            self.warn_of_unindexed(&context, &upgrades, journal.as_ref()).await;
             let mut session = self.session(&context).await?;
             let found = preflight(
                 &context,

@@ -485,6 +485,7 @@ impl Run<'_> {
         self.check_privileges(upgrades).await?;
         let journal = work.stored.as_ref().and_then(|record| record.journal.as_ref());
         self.log_absent(context, upgrades, journal).await;
+        self.warn_of_unindexed(context, upgrades, journal).await;
         let estimates = self.ask_and_preflight(context, work, upgrades).await?;
         self.begin_applying(upgrades, work.stored.as_ref()).await?;
         match self.quiesce {

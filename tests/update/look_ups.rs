@@ -1,6 +1,7 @@
 //! Updates whose pipeline sees what was looked up.
 
-use upgrade_gate::Lookup;
+use mongodb::IndexModel;
+use upgrade_gate::{Keys, Lookup};
 
 use super::*;
 
@@ -150,4 +151,139 @@ fn a_look_up_of_what_the_same_version_changes_is_a_mistake_unless_it_reads_other
     assert!(told.contains("reads what the transform may change itself"), "{told}");
     let stored = Update::new("cards", old(), [doc! { "$set": { "_found": 1, "position": 1 } }]);
     assert!(check(vec![stored.lookup(owner())]).is_err());
+}
+
+/// Cards whose `names` are of people in a collection that ignores case, by `_id` and by another field.
+async fn names_in_any_case(database: &Database) {
+    let collation = doc! { "locale": "en", "strength": 2 };
+    database.run_command(doc! { "create": "people", "collation": collation }).await.unwrap();
+    let names = ["Ann", "ann", "Bo", "5"];
+    let people = names.iter().enumerate().map(|(n, name)| {
+        doc! { "_id": format!("Id{n}"), "age": n as i32 * 10, "all": [{ "name": *name }, { "name": "x" }] }
+    });
+    database.collection("people").insert_many(people.rev()).await.unwrap();
+    let names: [Bson; 6] = [
+        "ANN".into(),
+        vec!["aNN", "ANN", "bo", "X"].into(),
+        5.into(),
+        "nobody".into(),
+        "\u{e1}nn".into(),
+        Bson::Null,
+    ];
+    let cards =
+        (0..).zip(names).map(|(n, name)| doc! { "_id": n, "owners": name, "id": format!("ID{n}") });
+    fill(database, cards).await;
+}
+
+#[tokio::test]
+async fn strings_are_looked_up_under_the_collation_of_the_other_collection() {
+    let by = |foreign: &'static str, local: &'static str| {
+        Lookup::by_field("owner", "people", foreign, local).fields(["age"])
+    };
+    for server in both().await {
+        for batch in [2000, 1] {
+            let natural = by("all.name", "owners").in_natural_order();
+            let one = [vec![0], vec![10], vec![20], vec![30], vec![], vec![]];
+            for (lookup, expected) in [
+                // each document once, however many spellings find it
+                (
+                    by("all.name", "owners"),
+                    [vec![0, 10], vec![0, 10, 20, 30], vec![], vec![], vec![], vec![]],
+                ),
+                (natural, [vec![10, 0], vec![10, 0, 20, 30], vec![], vec![], vec![], vec![]]),
+                (by("_id", "id"), one),
+            ] {
+                let database = database(server).await;
+                names_in_any_case(&database).await;
+                let upgrades = [upgrade("1.1.0", [ages(lookup)])];
+                let plan = run(&database, &upgrades, "plan", batch).await;
+                let report = run(&database, &upgrades, "upgrade", batch).await;
+                assert_eq!(report.exit_code, 0, "{report:?}");
+                assert_eq!(details(&plan), details(&report));
+                assert_eq!(found(&database).await, expected);
+            }
+        }
+    }
+}
+
+/// A look-up of a transform, whose values its code compares itself, stays exact.
+#[tokio::test]
+async fn a_look_up_in_code_finds_the_same_bytes_only() {
+    for server in both().await {
+        let database = database(server).await;
+        names_in_any_case(&database).await;
+        let wanted = |document: &RawDocument, keys: &mut Keys| {
+            if let Ok(name) = document.get_str("owners") {
+                keys.add(name);
+            }
+            keys.add("ann");
+        };
+        let transform =
+            Transform::new("cards", |document: &RawDocument, found: &Found, edits: &mut Edits| {
+                let exact = found.all("owner", "ann".into())?.count();
+                let other = match document.get_str("owners") {
+                    Ok(name) => found.all("owner", name.into())?.count(),
+                    Err(_) => 0,
+                };
+                edits.set("n", (exact * 10 + other) as i32);
+                Ok(())
+            });
+        let transform = transform
+            .filter(doc! { "n": { "$exists": false } })
+            .convergent()
+            .lookup(Lookup::new("owner", "people", "all.name", wanted));
+        let report =
+            run(&database, &[Upgrade::new("1.1.0", "a").step(transform)], "upgrade", 2000).await;
+        assert_eq!(report.exit_code, 0, "{report:?}");
+        for card in cards(&database).await {
+            assert_eq!(card.get_i32("n").unwrap(), 10, "{card:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_look_up_without_an_index_is_a_warning_with_the_number_of_documents() {
+    let told = |report: &Report| {
+        let warnings = report.warnings.iter();
+        warnings.filter(|text| text.contains("begins with name")).cloned().collect::<Vec<_>>()
+    };
+    let index = || Command::create_index("people", "by name", doc! { "name": 1, "age": 1 });
+    for server in both().await {
+        for mode in ["plan", "upgrade"] {
+            // without an index; with one under another name and place; with one that comes too late
+            for (there, first, later, warned) in [
+                (None, None, None, true),
+                (Some(doc! { "name": 1 }), None, None, false),
+                (Some(doc! { "age": 1, "name": 1 }), None, None, true),
+                (None, Some(index()), None, false),
+                (None, None, Some(index()), true),
+            ] {
+                let database = database(server).await;
+                people(&database).await;
+                fill(&database, owned()).await;
+                if let Some(keys) = there {
+                    let model = IndexModel::builder().keys(keys).build();
+                    database.collection::<Document>("people").create_index(model).await.unwrap();
+                }
+                let mut upgrades = vec![upgrade("1.2.0", [ages(owner())])];
+                if let Some(index) = first {
+                    upgrades.insert(0, Upgrade::new("1.1.0", "an index").step(index));
+                }
+                if let Some(index) = later {
+                    upgrades.push(Upgrade::new("1.3.0", "an index").step(index));
+                }
+                let report = run(&database, &upgrades, mode, 2000).await;
+                let said = told(&report);
+                assert_eq!(!said.is_empty(), warned, "{report:?}");
+                if warned {
+                    assert!(
+                        said[0].contains(
+                            "people begins with name: its look-up reads all 7 document(s)"
+                        ),
+                        "{said:?}"
+                    );
+                }
+            }
+        }
+    }
 }

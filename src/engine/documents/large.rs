@@ -1,7 +1,7 @@
 //! Edits on a standalone server that are too large for one guarded statement: what was read is stored next to the record,
 //! the server compares and exchanges, and what was stored is removed.
 
-use mongodb::bson::{Document, RawDocumentBuf, doc};
+use mongodb::bson::{Document, doc};
 use mongodb::error::Error;
 
 use crate::authoring::edit::{CHANGED, EditError, Touched};
@@ -9,8 +9,9 @@ use crate::authoring::step_kind::StepKind;
 use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::context::Context;
+use crate::engine::documents::collation;
 use crate::engine::documents::edited::{Edited, place};
-use crate::engine::documents::find::{In, query};
+use crate::engine::documents::find::In;
 use crate::engine::failing::{failed_step, write_failure};
 use crate::process::checkpoint::Point;
 use crate::process::failure::Failure;
@@ -55,10 +56,10 @@ pub(crate) async fn check(
     upgrade: &VersionUpgrade,
     transform: &Transform,
     edited: &[Edited],
-    collation: Collation,
+    known: Collation,
 ) -> Result<Collation, RunError> {
     let Some(edited) = edited.iter().find(|edited| edited.large().is_some()) else {
-        return Ok(collation);
+        return Ok(known);
     };
     let refuse = |what: &str, next: &str| {
         let place = place(transform, &edited.document);
@@ -73,7 +74,12 @@ pub(crate) async fn check(
              --replSet, then run rs.initiate() once), then run it again",
         );
     }
-    if collation == Collation::Unknown && has_collation(context, transform).await? {
+    let has_collation = async || {
+        let (database, plain) = (context.database(), In::Plain(None));
+        let asking = collation::is_collated(database, None, &transform.collection, plain);
+        context.stop.guard(asking).await
+    };
+    if known == Collation::Unknown && context.retry(has_collation).await? {
         return refuse(
             "which a standalone server does not take in a collection with a collation of its own",
             "make the server a replica set of one member (start it with --replSet, then run \
@@ -81,26 +87,6 @@ pub(crate) async fn check(
         );
     }
     Ok(Collation::Checked)
-}
-
-/// Whether a non-empty collection has a default collation. Listing its options needs a privilege of its own; comparing
-/// strings in it does not.
-async fn has_collation(context: &Context, transform: &Transform) -> Result<bool, RunError> {
-    // without any, these two ways to write one letter differ; the server must not compare them beforehand
-    let letter = doc! { "$cond": [{ "$eq": [{ "$type": "$_id" }, "missing"] }, "", "e\u{301}"] };
-    let mut find = doc! {
-        "find": &*transform.collection,
-        "filter": { "$expr": { "$eq": ["\u{e9}", letter] } },
-        "projection": { "_id": 1 },
-        "limit": 1,
-        "singleBatch": true,
-    };
-    if let Some(concern) = In::Plain(None).read_concern() {
-        find.insert("readConcern", concern);
-    }
-    let find = RawDocumentBuf::try_from(&find)?;
-    let asking = || context.stop.guard(query(context.database(), None, find.clone()));
-    Ok(!context.retry(async || asking().await).await?.is_empty())
 }
 
 /// Makes one edit that is too large for one statement.

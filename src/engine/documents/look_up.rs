@@ -11,6 +11,7 @@ use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::author::{self, refused};
 use crate::engine::background::{Abandoned, aside};
+use crate::engine::documents::collation;
 use crate::engine::documents::edited::place;
 use crate::engine::documents::find::{Flow, In, LOOK_UP_BATCH, each};
 use crate::server::stop::RunError;
@@ -42,13 +43,19 @@ pub(crate) async fn gather(
         let version = upgrade.clone();
         let asking = move |_: &Abandoned| {
             let mut found = Found::default();
-            let finds = look_ups(&version, &own, &documents, &mut found, place)?;
-            Ok((documents, found, finds))
+            let filters = look_ups(&version, &own, &documents, &mut found)?;
+            Ok((documents, found, filters))
         };
-        let (asked, mut found, finds) = aside(asking).await?;
+        let (asked, mut found, filters) = aside(asking).await?;
         documents = asked;
         let mut flow = Flow::On;
-        for (position, find) in finds {
+        for (position, filter) in filters {
+            let Some(lookup) = transform.lookups.get(position) else { continue };
+            if lookup.is_collated() {
+                let session = session.as_deref_mut();
+                collation::equate(database, session, lookup, &mut found, &filter, place).await?;
+            }
+            let find = look_up(lookup, filter, place)?;
             let session = session.as_deref_mut();
             flow = take(database, session, upgrade, transform, &mut found, (position, find), most)
                 .await?;
@@ -70,17 +77,16 @@ pub(crate) async fn gather(
     }
 }
 
-/// The queries for what the documents refer to, as far as `found` has not asked for it: each with the
+/// The filters for what the documents refer to, as far as `found` has not asked for it: each with the
 /// position of its look-up.
 fn look_ups(
     upgrade: &VersionUpgrade,
     transform: &Transform,
     documents: &[RawDocumentBuf],
     found: &mut Found,
-    place: In,
 ) -> Result<Vec<(usize, RawDocumentBuf)>, RunError> {
     let step = transform.name();
-    let mut finds = Vec::new();
+    let mut filters = Vec::new();
     for (position, lookup) in transform.lookups.iter().enumerate() {
         let mut keys = Keys::default();
         for document in documents {
@@ -95,10 +101,10 @@ fn look_ups(
             )?;
         }
         for filter in found.ask(lookup, keys)? {
-            finds.push((position, look_up(lookup, filter, place)?));
+            filters.push((position, filter));
         }
     }
-    Ok(finds)
+    Ok(filters)
 }
 
 fn look_up(lookup: &Lookup, filter: RawDocumentBuf, place: In) -> Result<RawDocumentBuf, Error> {
@@ -118,7 +124,7 @@ fn look_up(lookup: &Lookup, filter: RawDocumentBuf, place: In) -> Result<RawDocu
     Ok(find)
 }
 
-/// Takes what a query of [`look_ups`] finds, until that is more than `most` bytes.
+/// Takes what a query for a look-up finds, until that is more than `most` bytes.
 async fn take(
     database: &Database,
     session: Option<&mut ClientSession>,

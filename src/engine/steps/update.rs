@@ -52,7 +52,6 @@ impl StepWork for Update {
     async fn preflight(&self, on: &PreflightContext<'_>) -> Result<Option<Known>, RunError> {
         let PreflightContext { context, upgrade, since, .. } = on;
         if !self.is_plain() {
-            self.warn_of_scans(context, upgrade).await?;
             return self.transform.preflight(on).await;
         }
         let source = Source { filter: self.transform.filter.clone(), stages: vec![] };
@@ -200,38 +199,6 @@ impl Update {
     /// Whether the server can evaluate it in the update itself.
     pub(crate) fn is_plain(&self) -> bool {
         self.transform.lookups.is_empty()
-    }
-
-    /// Warns of look-ups that no index serves.
-    async fn warn_of_scans(
-        &self,
-        context: &Context,
-        upgrade: &VersionUpgrade,
-    ) -> Result<(), RunError> {
-        let database = context.database();
-        for lookup in &self.transform.lookups {
-            let find =
-                doc! { "find": &*lookup.collection, "filter": { lookup.path(): { "$in": ["a"] } } };
-            let explain = doc! { "explain": find, "verbosity": "queryPlanner" };
-            let asking = async || {
-                let explained = database.run_command(explain.clone()).into_future();
-                let explained = context.stop.guard(explained).await?;
-                let all = database.collection::<Document>(&lookup.collection);
-                let counting = all.estimated_document_count().into_future();
-                Ok((explained.to_string(), context.stop.guard(counting).await?))
-            };
-            let (explained, documents) = context.retry(asking).await?;
-            if explained.contains("\"COLLSCAN\"") && documents > 0 {
-                tracing::warn!(
-                    version = %upgrade.version,
-                    step = self.name(),
-                    collection = &*lookup.collection,
-                    documents,
-                    "a look-up reads the whole collection for each batch: make an index on its field"
-                );
-            }
-        }
-        Ok(())
     }
 
     /// The same documents, of which nothing but the `_id` is read.
