@@ -175,10 +175,28 @@ fn sent() -> Vec<(&'static str, Api, Document)> {
         ("whether leftovers are the only documents", Stable, find(doc! {
             "filter": { "$nor": [{ "_id": { "$gte": 1, "$lte": 2 } }] }, "limit": 1,
         })),
-        ("whether a collection has a collation", Stable, find(doc! {
-            "filter": { "$expr": { "$eq": ["a", { "$cond": [false, "", "b"] }] } },
-            "projection": { "_id": 1 }, "limit": 1, "singleBatch": true,
-        })),
+        ("whether a collection has a collation", Stable, doc! {
+            "aggregate": "m",
+            "pipeline": [
+                { "$limit": 1 },
+                { "$match": { "$expr": { "$eq": ["a", { "$cond": [false, "", "b"] }] } } },
+                { "$project": { "_id": 1 } },
+            ],
+            "cursor": {}, "readConcern": { "level": "majority" },
+        }),
+        ("which strings are the same under a collation", Stable, doc! {
+            "aggregate": "m",
+            "pipeline": [
+                { "$limit": 1 },
+                { "$project": { "text": { "$literal": ["a", "A"] } } },
+                { "$unwind": "$text" },
+                { "$group": { "_id": "$text", "same": { "$push": "$text" } } },
+            ],
+            "cursor": {}, "readConcern": { "level": "majority" },
+        }),
+        ("whether an index serves a look-up", Stable, doc! {
+            "explain": { "find": "m", "filter": { "n": { "$in": ["a"] } } }, "verbosity": "queryPlanner",
+        }),
         ("an edit too large for one statement", Stable, doc! {
             "aggregate": "m",
             "pipeline": [

@@ -113,6 +113,13 @@ pub(super) fn judge(found: &Directory, app_version: Option<&str>, mut mistakes: 
 }
 
 impl Files {
+    /// A gate without upgrades, whose name and version are as far as the files say them: for what is said of them.
+    pub(crate) fn named_gate(&self) -> Gate {
+        let unknown = || "unknown".to_owned();
+        let app = self.app.clone().unwrap_or_else(unknown);
+        Gate::new(app, self.version.clone().unwrap_or_else(unknown)).of_files()
+    }
+
     /// The gate of the application.
     ///
     /// # Errors

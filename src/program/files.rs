@@ -21,20 +21,21 @@ use crate::process::text::counted;
 const VALID: &str = "valid";
 
 /// The whole of the program `upgrade-gate`: reads the upgrades from the directory that `GATE_UPGRADES` names, and does
-/// with them what [`Gate::main`](crate::Gate::main) does; with the argument `validate` it only checks them, and with `test` it runs their tests on databases of its own.
+/// with them what [`Gate::main`](crate::Gate::main) does; with the argument `validate` it only checks them, and with
+/// `test` it runs their tests on databases of its own.
 pub fn run_files() -> ExitCode {
     let program = program_name();
     let given: Vec<_> = std::env::args_os().skip(1).collect();
-    let validates = given.first().is_some_and(|first| first == VALIDATE);
-    if validates && !given.iter().any(|arg| arg == "--help" || arg == "-h") {
+    let first = |argument| given.first().is_some_and(|first| first == argument);
+    let helps = given.iter().any(|arg| arg == "--help" || arg == "-h");
+    let validates = first(VALIDATE);
+    if validates && !helps {
         return match validated(&given[1..]) {
             Ok(directory) => validate(&directory, &program),
             Err(failure) => unknown_gate().refuse(failure, &program),
         };
     }
-    if given.first().is_some_and(|first| first == TEST)
-        && !given.iter().any(|arg| arg == "--help" || arg == "-h")
-    {
+    if first(TEST) && !helps {
         return match named(TEST, &given[1..]) {
             Ok(directory) => test(&directory, &program),
             Err(failure) => unknown_gate().refuse(failure, &program),
@@ -50,7 +51,7 @@ pub fn run_files() -> ExitCode {
             let files = read(directory(), chosen("GATE_APP_VERSION").as_deref());
             match files.gate() {
                 Ok(gate) => gate.run_process(mode, &program),
-                Err(failure) => named_gate(&files).refuse(failure, &program),
+                Err(failure) => files.named_gate().refuse(failure, &program),
             }
         }
         Ok(Arguments::Help) => printed(&help(&program, env!("CARGO_PKG_VERSION"), Program::Files)),
@@ -74,8 +75,7 @@ fn directory() -> PathBuf {
 
 /// The directory that is to be checked.
 fn validated<A: AsRef<OsStr>>(rest: &[A]) -> Result<PathBuf, Failure> {
-    if let Some(mode) = chosen("GATE_MODE").filter(|mode| mode != VALIDATE) {
-        let _ = mode;
+    if chosen("GATE_MODE").is_some_and(|mode| mode != VALIDATE) {
         return Err(Failure::new(
             Outcome::SettingWrong,
             "the argument says validate, but GATE_MODE is set to another mode",
@@ -104,7 +104,7 @@ fn named<A: AsRef<OsStr>>(argument: &str, rest: &[A]) -> Result<PathBuf, Failure
 fn validate(directory: &Path, program: &str) -> ExitCode {
     let began = Instant::now();
     let files = read(directory, chosen("GATE_APP_VERSION").as_deref());
-    let mut report = named_gate(&files).blank_report();
+    let mut report = files.named_gate().blank_report();
     report.mode = VALIDATE.to_owned();
     judge(&mut report, &files);
     report.duration_ms = began.elapsed().as_millis() as u64;
@@ -129,13 +129,6 @@ fn judge(report: &mut Report, files: &Files) {
     let message = format!("the files of upgrades are wrong: {mistakes}{warned}");
     let next = "correct what is shown, then validate again";
     report.end(Outcome::SettingWrong, message, Some(next.to_owned()));
-}
-
-/// A gate whose name and version are as far as the files say them.
-pub(super) fn named_gate(files: &Files) -> Gate {
-    let unknown = || "unknown".to_owned();
-    let app = files.app.clone().unwrap_or_else(unknown);
-    Gate::new(app, files.version.clone().unwrap_or_else(unknown)).of_files()
 }
 
 fn unknown_gate() -> Gate {

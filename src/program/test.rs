@@ -38,7 +38,7 @@ pub(super) fn test(directory: &Path, program: &str) -> ExitCode {
     let began = Instant::now();
     let (files, cases, mistakes, errors) =
         read_with_cases(directory, chosen("GATE_APP_VERSION").as_deref());
-    let mut report = super::files::named_gate(&files).blank_report();
+    let mut report = files.named_gate().blank_report();
     report.mode = TEST.to_owned();
     report.mistakes = mistakes;
     let ended = match (errors, files.gate()) {
