@@ -3,19 +3,19 @@
 use std::time::Duration;
 
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
-use kube::{Api, Client, Config, Error};
+use kube::{Api, Client, Error};
 use tokio::sync::OnceCell;
 
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::process::settings::Settings;
+use crate::quiesce::kubernetes::connection;
 
 /// How long one call may take.
 const CALL: Duration = Duration::from_secs(4);
 
-/// Where a pod finds the namespace and the token of its service account.
+/// Where a pod finds the namespace of its service account.
 const NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
-const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
 /// The name under which changes appear in `managedFields` and Events.
 pub(super) const MANAGER: &str = "upgrade-gate";
@@ -102,9 +102,9 @@ impl<T> Answer<T> {
     }
 }
 
-/// A client made of what a pod is given, never of a kubeconfig file. Nothing is sent yet.
+/// A client, or what the pod lacks to make one. Nothing is sent yet.
 fn connect(kind: &ApiResource) -> Result<Client, Failure> {
-    let lacking = |error: &dyn std::fmt::Display| {
+    connection::client().map_err(|error| {
         Failure::new(
             Outcome::NotAuthorised,
             format!(
@@ -114,15 +114,7 @@ fn connect(kind: &ApiResource) -> Result<Client, Failure> {
             "give the pod a service account with the least Role of docs/old-pods.md, and \
              automountServiceAccountToken: true",
         )
-    };
-    std::fs::metadata(TOKEN)
-        .map_err(|error| lacking(&format!("no service-account token: {TOKEN}: {error}")))?;
-    let mut config = Config::incluster().map_err(|error| lacking(&error))?;
-    // whoever calls decides whether to call again
-    config.default_retry = false;
-    // rustls cannot choose where the application has linked another provider too; fails where one was chosen
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::try_from(config).map_err(|error| lacking(&error))
+    })
 }
 
 fn no_answer(doing: &str, reason: &str) -> Failure {
