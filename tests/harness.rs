@@ -120,7 +120,7 @@ async fn notices_an_upgrade_that_is_not_the_same_when_it_is_run_again() {
         })
         .await;
     let deviation = result.unwrap_err().to_string();
-    assert!(deviation.contains("other documents in things"), "{deviation}");
+    assert!(deviation.contains("document 1 of things: `stamp` is"), "{deviation}");
 }
 
 /// A step that is not the same at its second call for one document, and that no preflight sees through.
