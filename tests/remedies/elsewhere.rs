@@ -24,7 +24,8 @@ pub const ELSEWHERE: &[(&str, &str, &str)] = &[
     // upgrades from files
     ("unset {name}: the upgrades of this program", "files.rs", "validate_is_an_argument_or_the_mode_and_takes_the_directory"),
     ("correct the files; ", "files.rs", "files_are_judged_before_settings_and_without_a_server"),
-    ("correct what is shown, then", "files.rs", "files_are_judged_before_settings_and_without_a_server"),
+    ("correct what is shown, then validate again", "files.rs", "files_are_judged_before_settings_and_without_a_server"),
+    ("correct what is shown, then test again", "files/tested.rs", "tests_that_are_wrong_are_told_before_anything_is_connected_to"),
     ("leave out one of the two, or set GATE_MODE to validate", "files.rs", "validate_is_an_argument_or_the_mode_and_takes_the_directory"),
     ("set GATE_APP_VERSION to the version of the application that is about to start, or", "files.rs", "the_code_version_is_that_of_gate_yaml_or_else_of_the_application"),
     // runs that ended before their work was done
@@ -62,7 +63,13 @@ pub const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("let it write exactly one answer", "programs.rs", "every_wrong_program_ends_the_run_before_anything_is_written"),
     ("let its answers depend on the document", "programs.rs", "every_wrong_program_ends_the_run_before_anything_is_written"),
     ("let the program answer nothing for documents", "programs.rs", "every_wrong_program_ends_the_run_before_anything_is_written"),
-    ("make the file one that", "programs.rs", "a_command_that_cannot_be_started_or_is_none_is_said_by_its_name"),
+    ("make it a file that the gate's user may execute", "programs/processes.rs", "a_file_that_is_no_program_says_what_it_lacks"),
+    ("let its first line name an interpreter", "programs/processes.rs", "a_file_that_is_no_program_says_what_it_lacks"),
+    ("begin it with a line that names its interpreter", "programs/processes.rs", "a_file_that_is_no_program_says_what_it_lacks"),
+    ("let it wait for what it starts", "programs/processes.rs", "processes_that_a_program_leaves_behind_are_ended_or_told_of"),
+    ("start a MongoDB server for tests, and name it", "files/tested.rs", "a_database_that_is_in_use_is_not_tested_on"),
+    ("tests make databases of their own and drop them", "files/tested.rs", "a_database_that_is_in_use_is_not_tested_on"),
+    ("correct the upgrade, or what the test expects", "files/tested.rs", "a_test_that_fails_says_what_differs_and_leaves_nothing"),
     ("run the gate from an image that has this program", "programs.rs", "a_command_that_cannot_be_started_or_is_none_is_said_by_its_name"),
     // old code that is stopped
     ("find out who starts it", "e2e/quiesce.rs", "somebody_who_scales_up_in_the_middle_ends_the_run_and_the_next_finishes"),
