@@ -23,8 +23,9 @@ pub(crate) use names::SettingNames;
 pub(crate) use read::Unread;
 #[cfg(test)]
 pub(crate) use table::markdown_table;
+pub(crate) use table::nearest;
 #[cfg(feature = "files")]
-pub(crate) use table::{UPGRADES, UPGRADES_DIRECTORY, nearest};
+pub(crate) use table::{UPGRADES, UPGRADES_DIRECTORY};
 pub use uri::Origin;
 #[cfg(test)]
 pub(crate) use uri_options::markdown_uri_options;
