@@ -170,7 +170,7 @@ fn the_api_starts_after_the_gate_and_not_without_it() {
     assert_eq!(planned.status.code(), Some(0), "{}", text(&planned));
 }
 
-/// One program, for a user who is not root, under the version that the program has.
+/// The image holds one program, runs it as a user who is not root, and is labelled with the program's version.
 fn the_image_is_what_the_dockerfile_says(engine: &Engine) {
     let version = text(&engine.run("docker run --rm gate:test --version"));
     let version = version.trim().rsplit(' ').next().unwrap().to_owned();

@@ -113,7 +113,7 @@ pub(super) fn judge(found: &Directory, app_version: Option<&str>, mut mistakes: 
 }
 
 impl Files {
-    /// A gate without upgrades, whose name and version are as far as the files say them: for what is said of them.
+    /// A gate without upgrades, for a report on the files: with the name and the version that they say, or "unknown".
     pub(crate) fn named_gate(&self) -> Gate {
         let unknown = || "unknown".to_owned();
         let app = self.app.clone().unwrap_or_else(unknown);
