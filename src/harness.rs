@@ -187,8 +187,9 @@ impl Harness {
         self
     }
 
-    /// After the upgrades `collection` must hold exactly these documents, whatever the order of their fields. Numbers
-    /// of other types are other values, and a time that the run itself wrote, as by `$$NOW`, counts as 1970-01-01. Where it does not, the [`Deviation`] shows what differs.
+    /// After the upgrades `collection` must hold exactly these documents, whatever the order of their fields; otherwise
+    /// the [`Deviation`] shows what differs. Numbers of other types are other values, and a time that the run itself
+    /// wrote, as by `$$NOW`, counts as 1970-01-01.
     pub fn expecting(
         mut self,
         collection: impl Into<String>,
@@ -396,9 +397,8 @@ impl Harness {
 
     /// Compares what an uninterrupted run left with what the caller expects.
     fn compare_expected(&self, round: &Round) -> Result<(), Deviation> {
-        let none = vec![];
         for (name, expected) in &self.expected {
-            let found = decoded(round.contents.documents.get(name).unwrap_or(&none))?;
+            let found = round.contents.decoded(name)?;
             if let Some(difference) = difference(name, expected, &found) {
                 return Err(Deviation(difference));
             }
@@ -423,11 +423,8 @@ impl Harness {
             .find(|name| expected.kept.get(*name) != found.kept.get(*name));
         let what = match (collection, other) {
             (Some(name), _) => {
-                let none = vec![];
-                let of =
-                    |contents: &Contents| decoded(contents.documents.get(name).unwrap_or(&none));
                 let order = || format!("{name} has the fields of a document in another order");
-                let difference = difference(name, &of(expected)?, &of(found)?);
+                let difference = difference(name, &expected.decoded(name)?, &found.decoded(name)?);
                 let whole = "than an uninterrupted run leaves";
                 format!("other documents {whole}: {}", difference.unwrap_or_else(order))
             }
@@ -446,13 +443,6 @@ fn is_final(report: &Report) -> bool {
     ended.is_some_and(|outcome| *outcome != Outcome::Open && !outcome.retry_can_help())
 }
 
-fn decoded(documents: &[RawDocumentBuf]) -> Result<Vec<Document>, Deviation> {
-    let decode = |raw: &RawDocumentBuf| {
-        Document::try_from(raw).map_err(|error| Deviation(error.to_string()))
-    };
-    documents.iter().map(decode).collect()
-}
-
 /// The first difference between documents of a collection, by `_id`; `None` if it is only in the order of fields.
 fn difference(collection: &str, expected: &[Document], found: &[Document]) -> Option<String> {
     let by_id = |documents: &[Document]| -> BTreeMap<String, Document> {
@@ -460,8 +450,7 @@ fn difference(collection: &str, expected: &[Document], found: &[Document]) -> Op
         documents.iter().map(|document| (id(document), document.clone())).collect()
     };
     let (expected, found) = (by_id(expected), by_id(found));
-    let surplus = found.keys().filter(|id| !expected.contains_key(*id));
-    if let Some(id) = surplus.into_iter().next() {
+    if let Some(id) = found.keys().find(|id| !expected.contains_key(*id)) {
         return Some(format!("document {id} is in {collection}, and is not expected there"));
     }
     for (id, expected) in &expected {
@@ -605,6 +594,16 @@ struct Contents {
     kept: BTreeMap<String, Vec<Document>>,
     /// The gate's own, without what differs from run to run.
     record: Vec<Document>,
+}
+
+impl Contents {
+    /// The documents of a collection; none where it is not there.
+    fn decoded(&self, collection: &str) -> Result<Vec<Document>, Deviation> {
+        let decode = |raw: &RawDocumentBuf| {
+            Document::try_from(raw).map_err(|error| Deviation(error.to_string()))
+        };
+        self.documents.get(collection).into_iter().flatten().map(decode).collect()
+    }
 }
 
 async fn contents(

@@ -37,8 +37,8 @@ pub struct Lookup {
     field: Name,
     fields: Vec<Name>,
     order: Order,
-    /// Whether strings are the same that the collection's collation takes for the same.
-    collated: bool,
+    /// Whether strings are compared under the default collation of the collection, and not by their bytes.
+    pub(crate) collated: bool,
     wanted: Box<Wanted>,
 }
 
@@ -99,11 +99,6 @@ impl Lookup {
     /// The order in which to read.
     pub(crate) fn order(&self) -> Order {
         self.order
-    }
-
-    /// Whether strings are the same that the collection's collation takes for the same.
-    pub(crate) fn is_collated(&self) -> bool {
-        self.collated
     }
 
     /// The path by which documents are found.
@@ -547,7 +542,7 @@ impl Found {
     }
 }
 
-/// The strings that a document is found by; none where it is malformed, which [`Found::add`] refuses.
+/// The strings that a document is found by. A malformed document has none here: [`Found::add`] refuses it.
 pub(crate) fn texts_at(document: &RawDocument, lookup: &Lookup) -> Vec<Box<str>> {
     let mut keys = Vec::new();
     let _ = keys_at(document, &lookup.field, &mut keys);

@@ -8,7 +8,7 @@ use std::fmt;
 use mongodb::bson::{Bson, Document};
 
 use crate::authoring::pipeline::FOUND;
-use crate::process::settings::nearest;
+use crate::process::settings::slip_of;
 
 /// A mistake in a filter or a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,11 +101,11 @@ fn no_stage(operator: &str) -> String {
     }
     let stages = UPDATE_STAGES.split([',', ' ']).filter(|word| word.starts_with('$'));
     let slip = match operator.starts_with('$') {
-        true => nearest(operator, stages).filter(|(_, likeness)| *likeness >= 0.6),
-        false => stages.map(|stage| (stage, 1.0)).find(|(stage, _)| stage[1..] == *operator),
+        true => slip_of(operator, stages),
+        false => stages.into_iter().find(|stage| stage[1..] == *operator),
     };
     match slip {
-        Some((stage, _)) => {
+        Some(stage) => {
             format!("`{operator}` is not a stage of an update: did you mean `{stage}`?")
         }
         None => format!("`{operator}` is not a stage of an update: expected {UPDATE_STAGES}"),

@@ -112,11 +112,7 @@ fn documents(name: &str, text: &str, mistakes: &mut Mistakes) -> Option<Vec<Docu
         let padded = format!("{lines}{}{part}", " ".repeat(before[line_start..].chars().count()));
         let source = Source { name, text: &padded };
         let root = yaml::parse(&source, mistakes)?;
-        let items = match &root.value {
-            crate::files::node::Value::List(items) => items.as_slice(),
-            _ => std::slice::from_ref(&root),
-        };
-        for item in items {
+        for item in root.items() {
             match values::bson((&source, mistakes), item)? {
                 Bson::Document(document) if document.contains_key("_id") => {
                     documents.push(document);

@@ -4,8 +4,9 @@
 use std::collections::HashSet;
 
 use crate::files::node::{Entry, Node, Value};
-use crate::files::reader::{Reader, quoted, slip_of};
+use crate::files::reader::{Reader, quoted};
 use crate::files::values;
+use crate::process::settings::slip_of;
 
 /// The operators of filters, up to MongoDB 8.
 const FILTER: &str = "$eq $ne $gt $gte $lt $lte $in $nin $all $size $exists $type $not $elemMatch $mod $regex $options \
@@ -48,15 +49,11 @@ pub(crate) type LookUps<'n> = Vec<(&'n str, Option<Vec<&'n str>>)>;
 
 /// The look-ups of a step, as far as they are written as they should be.
 pub(crate) fn look_ups(node: Option<&Node>) -> LookUps<'_> {
-    let text = |node: &Node| matches!(node.value, Value::Text(_));
     let items = node.map(list).unwrap_or_default().iter();
     let read = |item| {
         let name = text_of(entry(item, "as")?)?;
         let fields = entry(item, "fields");
-        let fields = fields.map(|node| match text(node) {
-            true => vec![text_of(node).unwrap_or_default()],
-            false => list(node).iter().filter_map(text_of).collect(),
-        });
+        let fields = fields.map(|node| node.items().iter().filter_map(text_of).collect());
         Some((name, fields))
     };
     items.filter_map(read).collect()
@@ -70,9 +67,7 @@ pub(crate) fn filter(reader: &mut Reader<'_, '_>, node: &Node) {
 /// Looks through the stages of a pipeline; `found` is what its look-ups give an update, and `None` in a copy.
 pub(crate) fn pipeline(reader: &mut Reader<'_, '_>, node: &Node, found: Option<&LookUps<'_>>) {
     for stage in list(node) {
-        let mut variables: HashSet<&str> = VARIABLES.split_whitespace().collect();
-        defined(stage, &mut variables);
-        let mut language = Language { reader, variables, found };
+        let mut language = Language { reader, variables: variables(stage), found };
         for entry in entries(stage) {
             language.stage(entry);
         }
@@ -96,7 +91,14 @@ pub(crate) fn document(reader: &mut Reader<'_, '_>, node: &Node) {
     }
 }
 
-/// The variables that a stage defines anywhere in it.
+/// The variables that an expression may use: those that every one has, and those that are defined anywhere in it.
+fn variables(node: &Node) -> HashSet<&str> {
+    let mut variables = VARIABLES.split_whitespace().collect();
+    defined(node, &mut variables);
+    variables
+}
+
+/// Adds the variables that are defined anywhere in a node.
 fn defined<'n>(node: &'n Node, variables: &mut HashSet<&'n str>) {
     for item in list(node) {
         defined(item, variables);
@@ -154,8 +156,10 @@ impl Language<'_, '_, '_, '_> {
                     items.iter().for_each(|item| self.filter(item));
                 }
                 "$expr" => {
-                    self.variables.extend(VARIABLES.split_whitespace());
-                    self.in_filter(&entry.node);
+                    let mut variables = variables(&entry.node);
+                    variables.extend(&self.variables);
+                    let expression = &entry.node;
+                    Language { reader: self.reader, variables, found: None }.expression(expression);
                 }
                 key if has(TOP, key) => {}
                 key if has(FILTER, key) => {
@@ -166,14 +170,6 @@ impl Language<'_, '_, '_, '_> {
                 _ => self.predicate(&entry.node),
             }
         }
-    }
-
-    /// An expression of `$expr`, with variables of its own.
-    fn in_filter(&mut self, node: &Node) {
-        let mut variables = HashSet::new();
-        defined(node, &mut variables);
-        let variables = self.variables.iter().copied().chain(variables).collect();
-        Language { reader: self.reader, variables, found: None }.expression(node);
     }
 
     /// What a filter says of a field.
@@ -209,11 +205,7 @@ impl Language<'_, '_, '_, '_> {
                     self.wrong(entry, message, "`$exists: true`, or `$exists: false`");
                 }
                 "$type" => {
-                    let names = match &value.value {
-                        Value::List(items) => items.iter().collect(),
-                        _ => vec![value],
-                    };
-                    for node in names {
+                    for node in value.items() {
                         let Some(name) = text_of(node).filter(|name| !has(TYPES, name)) else {
                             continue;
                         };
@@ -269,10 +261,7 @@ impl Language<'_, '_, '_, '_> {
                 }
             }
             "$unset" => {
-                let names = match &argument.value {
-                    Value::List(items) => items.iter().collect(),
-                    _ => vec![argument],
-                };
+                let names = argument.items();
                 if names.is_empty() {
                     self.wrong(stage, "`$unset` removes nothing", "`$unset: [ order ]`");
                 }

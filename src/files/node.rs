@@ -36,6 +36,14 @@ pub(crate) struct Entry {
 }
 
 impl Node {
+    /// The items of a list; of anything else the node itself, as the only one.
+    pub(crate) fn items(&self) -> &[Node] {
+        match &self.value {
+            Value::List(items) => items,
+            _ => std::slice::from_ref(self),
+        }
+    }
+
     /// What it is, in words: "a list".
     pub(crate) fn kind(&self) -> &'static str {
         match self.value {

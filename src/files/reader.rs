@@ -13,11 +13,8 @@ use crate::authoring::pipeline_mistakes;
 use crate::files::mistakes::{Mistakes, Source};
 use crate::files::node::{Entry, Node, Span, Value};
 use crate::files::values;
-use crate::process::settings::{UPGRADES_DIRECTORY, nearest, parse_duration};
+use crate::process::settings::{UPGRADES_DIRECTORY, parse_duration, slip_of};
 use crate::version::Version;
-
-/// From this likeness on, a word is taken for a slip of another one.
-const LIKE: f64 = 0.6;
 
 /// How names of scripts end.
 const SCRIPTS: &[&str] = &[".py", ".js", ".mjs", ".cjs", ".rb", ".sh", ".pl", ".php"];
@@ -337,8 +334,7 @@ impl<'n> Fields<'n> {
         if found.is_none() {
             // a slip is told where it is
             let slip = self.entries.iter().any(|entry| {
-                let like = nearest(&entry.key, [key]).is_some_and(|(_, likeness)| likeness >= LIKE);
-                like && !self.known.contains(&entry.key.as_str())
+                slip_of(&entry.key, [key]).is_some() && !self.known.contains(&entry.key.as_str())
             });
             if !slip {
                 reader.wrong(of.0, format!("{} lacks `{key}`", of.1), expected);
@@ -395,9 +391,4 @@ fn meant<'k>(key: &str, free: &[&'k str]) -> Option<&'k str> {
 pub(crate) fn quoted(keys: &[&str]) -> String {
     let quoted: Vec<String> = keys.iter().map(|key| format!("`{key}`")).collect();
     quoted.join(", ")
-}
-
-/// The key that is most like `key`, if it may be a slip of that one.
-pub(crate) fn slip_of<'k>(key: &str, keys: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    nearest(key, keys).filter(|(_, likeness)| *likeness >= LIKE).map(|(key, _)| key)
 }

@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 
-use mongodb::bson::raw::{CString, cstr};
+use mongodb::bson::raw::CString;
 use mongodb::bson::{RawArray, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 use mongodb::{ClientSession, Database};
 
 use crate::authoring::lookup::{Found, Lookup, texts_at};
-use crate::engine::documents::find::{Flow, In, each, query};
+use crate::engine::documents::find::{Flow, In, aggregate, each, query};
 use crate::server::stop::RunError;
 
 /// Whether a collection that is not empty has a default collation. Listing its options needs a privilege of its own;
@@ -18,13 +18,14 @@ pub(crate) async fn is_collated(
     collection: &str,
     place: In,
 ) -> Result<bool, RunError> {
-    // without any, these two ways to write one letter differ; the server must not compare them beforehand
+    // Without a collation these two ways to write one letter differ. The second depends on the document, so that the
+    // server compares them in the collection, and not while it plans.
     let letter = rawdoc! { "$cond": [{ "$eq": [{ "$type": "$_id" }, "missing"] }, "", "e\u{301}"] };
-    let stages = [
+    let stages = RawArrayBuf::from_iter([
         rawdoc! { "$limit": 1 },
         rawdoc! { "$match": { "$expr": { "$eq": ["\u{e9}", letter] } } },
         rawdoc! { "$project": { "_id": 1 } },
-    ];
+    ]);
     Ok(!query(database, session, aggregate(collection, stages, place)?).await?.is_empty())
 }
 
@@ -45,22 +46,24 @@ pub(crate) async fn equate(
         return Ok(());
     }
     let project = RawDocumentBuf::from_iter([(CString::try_from(lookup.path())?, 1)]);
-    let stages = [rawdoc! { "$match": filter.to_owned() }, rawdoc! { "$project": project }];
+    let stages = RawArrayBuf::from_iter([
+        rawdoc! { "$match": filter.to_owned() },
+        rawdoc! { "$project": project },
+    ]);
     let stored = aggregate(&lookup.collection, stages, place)?;
     each(database, session.as_deref_mut(), stored, |document| {
         texts.extend(texts_at(document, lookup));
         Ok(Flow::On)
     })
     .await?;
-    let mut values = RawArrayBuf::new();
-    texts.iter().for_each(|text| values.push(&**text));
+    let values = RawArrayBuf::from_iter(texts.iter().map(|text| &**text));
     // one document of the collection, so that its collation holds
-    let stages = [
+    let stages = RawArrayBuf::from_iter([
         rawdoc! { "$limit": 1 },
         rawdoc! { "$project": { "text": { "$literal": values } } },
         rawdoc! { "$unwind": "$text" },
         rawdoc! { "$group": { "_id": "$text", "same": { "$push": "$text" } } },
-    ];
+    ]);
     let groups = aggregate(&lookup.collection, stages, place)?;
     each(database, session, groups, |group| {
         let same: Vec<Box<str>> = strings(group.get_array("same")?).collect();
@@ -83,18 +86,4 @@ fn asked(lookup: &Lookup, filter: &RawDocument) -> Result<HashSet<Box<str>>, Run
 
 fn strings(values: &RawArray) -> impl Iterator<Item = Box<str>> {
     values.into_iter().filter_map(|value| value.ok()?.as_str().map(Box::from))
-}
-
-fn aggregate(
-    collection: &str,
-    stages: impl IntoIterator<Item = RawDocumentBuf>,
-    place: In,
-) -> Result<RawDocumentBuf, RunError> {
-    let mut pipeline = RawArrayBuf::new();
-    stages.into_iter().for_each(|stage| pipeline.push(stage));
-    let mut command = rawdoc! { "aggregate": collection, "pipeline": pipeline, "cursor": {} };
-    if let Some(concern) = place.read_concern() {
-        command.append(cstr!("readConcern"), RawDocumentBuf::try_from(&concern)?);
-    }
-    Ok(command)
 }

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
+use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, doc};
 use mongodb::error::Error;
 
 use crate::authoring::edit::MAX_DOCUMENT_SIZE;
@@ -14,7 +14,7 @@ use crate::authoring::transform::Transform;
 use crate::engine::background::TURN;
 use crate::engine::context::Context;
 use crate::engine::documents::edited::place;
-use crate::engine::documents::find::{In, LOOK_UP_BATCH, query};
+use crate::engine::documents::find::{self, In, query};
 use crate::engine::documents::unfit::{
     OUTGROWS, check_names, is_refusal, still_matches, unevaluated,
 };
@@ -124,20 +124,16 @@ pub(crate) async fn survey(
 }
 
 /// An aggregation over a collection.
-pub(crate) fn aggregate(
+fn aggregate(
     collection: &str,
     stages: Vec<Document>,
     place: In,
 ) -> Result<RawDocumentBuf, RunError> {
-    let mut command = doc! {
-        "aggregate": collection,
-        "pipeline": stages,
-        "cursor": { "batchSize": LOOK_UP_BATCH },
-    };
-    if let Some(concern) = place.read_concern() {
-        command.insert("readConcern", concern);
+    let mut pipeline = RawArrayBuf::new();
+    for stage in &stages {
+        pipeline.push(RawDocumentBuf::try_from(stage)?);
     }
-    Ok(RawDocumentBuf::try_from(&command)?)
+    Ok(find::aggregate(collection, pipeline, place)?)
 }
 
 struct On<'a> {

@@ -179,7 +179,7 @@ pub(crate) enum Flow {
     Enough,
 }
 
-/// Runs a `find`, and hands over its documents one by one, until its end or enough.
+/// Runs a `find` or an aggregation, and hands over its documents one by one, until its end or enough.
 pub(crate) async fn each(
     database: &Database,
     session: Option<&mut ClientSession>,
@@ -216,7 +216,24 @@ pub(crate) async fn each(
     Ok(Flow::On)
 }
 
-/// Runs a `find` to its end.
+/// The command of an aggregation over a collection.
+pub(crate) fn aggregate(
+    collection: &str,
+    pipeline: RawArrayBuf,
+    place: In,
+) -> Result<RawDocumentBuf, Error> {
+    let mut command = rawdoc! {
+        "aggregate": collection,
+        "pipeline": pipeline,
+        "cursor": { "batchSize": LOOK_UP_BATCH },
+    };
+    if let Some(concern) = place.read_concern() {
+        command.append(cstr!("readConcern"), RawDocumentBuf::try_from(&concern)?);
+    }
+    Ok(command)
+}
+
+/// Runs a `find` or an aggregation to its end.
 pub(crate) async fn query(
     database: &Database,
     session: Option<&mut ClientSession>,

@@ -51,13 +51,13 @@ pub(crate) async fn gather(
         let mut flow = Flow::On;
         for (position, filter) in filters {
             let Some(lookup) = transform.lookups.get(position) else { continue };
-            if lookup.is_collated() {
+            if lookup.collated {
                 let session = session.as_deref_mut();
                 collation::equate(database, session, lookup, &mut found, &filter, place).await?;
             }
             let find = look_up(lookup, filter, place)?;
             let session = session.as_deref_mut();
-            flow = take(database, session, upgrade, transform, &mut found, (position, find), most)
+            flow = take(database, session, upgrade, transform, &mut found, (lookup, find), most)
                 .await?;
             if flow == Flow::Enough {
                 break;
@@ -131,10 +131,9 @@ async fn take(
     upgrade: &VersionUpgrade,
     transform: &Transform,
     found: &mut Found,
-    (position, find): (usize, RawDocumentBuf),
+    (lookup, find): (&Lookup, RawDocumentBuf),
     most: usize,
 ) -> Result<Flow, RunError> {
-    let Some(lookup) = transform.lookups.get(position) else { return Ok(Flow::On) };
     let place =
         || format!("a document of {} that look-up \"{}\" found", lookup.collection, lookup.name);
     each(database, session, find, |document| {
@@ -156,13 +155,13 @@ async fn take_in_order(
     place: In,
     most: usize,
 ) -> Result<Flow, RunError> {
-    for (position, lookup) in transform.lookups.iter().enumerate() {
+    for lookup in &transform.lookups {
         for filter in found.ask_again(lookup)? {
             let mut find = look_up(lookup, filter, place)?;
             find.append(cstr!("showRecordId"), true);
             let session = session.as_deref_mut();
             let flow =
-                take(database, session, upgrade, transform, found, (position, find), most).await?;
+                take(database, session, upgrade, transform, found, (lookup, find), most).await?;
             if flow == Flow::Enough {
                 return Ok(flow);
             }

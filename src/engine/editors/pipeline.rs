@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use mongodb::bson::raw::cstr;
 use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocument, RawDocumentBuf, doc, rawdoc};
 use mongodb::{ClientSession, Database};
 
@@ -15,7 +14,7 @@ use crate::authoring::step_kind::StepKind;
 use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::documents::edited::{id_bytes, place as place_of};
-use crate::engine::documents::find::{Flow, In, LOOK_UP_BATCH, each};
+use crate::engine::documents::find::{Flow, In, aggregate, each};
 use crate::engine::documents::unfit::{check_names, is_refusal, still_matches, unevaluated};
 use crate::engine::editors::editor::{Asked, AskedEditor, Origin};
 use crate::engine::failing::failed_step;
@@ -147,15 +146,7 @@ impl Evaluated {
         for stage in evaluated {
             stages.push(RawDocumentBuf::try_from(&stage)?);
         }
-        let mut command = rawdoc! {
-            "aggregate": &*transform.collection,
-            "pipeline": stages,
-            "cursor": { "batchSize": LOOK_UP_BATCH },
-        };
-        if let Some(concern) = place.read_concern() {
-            command.append(cstr!("readConcern"), RawDocumentBuf::try_from(&concern)?);
-        }
-        Ok(command)
+        Ok(aggregate(&transform.collection, stages, place)?)
     }
 
     async fn evaluate(

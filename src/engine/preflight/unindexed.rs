@@ -39,7 +39,7 @@ pub(crate) async fn unindexed(
             served.extend(index.keys.keys().next().map(|first| (collection, first.as_str())));
         }
         for lookup in step.lookups() {
-            // what was asked about once is not asked about again
+            // served, or asked about already
             if !served.insert((&*lookup.collection, lookup.path())) {
                 continue;
             }

@@ -1,7 +1,6 @@
 //! Documents that no collection holds yet: which of them a transform would read, and what it makes of them.
 
 use mongodb::Database;
-use mongodb::bson::raw::cstr;
 use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, doc, rawdoc};
 
 use crate::authoring::table::VersionUpgrade;
@@ -135,13 +134,5 @@ fn aggregate(
     if !projection.is_empty() {
         pipeline.push(RawDocumentBuf::try_from(&doc! { "$project": projection })?);
     }
-    let mut aggregate = rawdoc! {
-        "aggregate": &*transform.collection,
-        "pipeline": pipeline,
-        "cursor": { "batchSize": find::LOOK_UP_BATCH },
-    };
-    if let Some(concern) = place.read_concern() {
-        aggregate.append(cstr!("readConcern"), RawDocumentBuf::try_from(&concern)?);
-    }
-    Ok(aggregate)
+    Ok(find::aggregate(&transform.collection, pipeline, place)?)
 }

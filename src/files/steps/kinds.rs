@@ -2,11 +2,12 @@
 
 use crate::authoring::step::Step;
 use crate::files::node::{Node, Span};
-use crate::files::reader::{Reader, quoted, slip_of};
+use crate::files::reader::{Reader, quoted};
 use crate::files::steps::kind::{Kind, Written};
 use crate::files::steps::{
     copy, create_index, delete, drop, drop_index, rename, seed, update, validator,
 };
+use crate::process::settings::slip_of;
 
 /// All kinds, in the order in which they are listed.
 const KINDS: &[Kind] = &[

@@ -23,10 +23,8 @@ pub(super) fn read(
         reader.duration(node, "a time for each document, with its unit: `30s` or `5m`")
     });
     let into = step.fields.optional("inserts_into").map(|node| {
-        let names: Vec<Option<String>> = match &node.value {
-            Value::List(items) => items.iter().map(|item| reader.collection(item)).collect(),
-            _ => vec![reader.collection(node)],
-        };
+        // each is judged, whatever is wrong with those before it
+        let names: Vec<_> = node.items().iter().map(|item| reader.collection(item)).collect();
         names.into_iter().collect::<Option<Vec<String>>>()
     });
     let deletes = step.fields.optional("deletes").map(|node| reader.truth(node));

@@ -23,7 +23,7 @@ pub(crate) use names::SettingNames;
 pub(crate) use read::Unread;
 #[cfg(test)]
 pub(crate) use table::markdown_table;
-pub(crate) use table::nearest;
+pub(crate) use table::slip_of;
 #[cfg(feature = "files")]
 pub(crate) use table::{UPGRADES, UPGRADES_DIRECTORY};
 pub use uri::Origin;

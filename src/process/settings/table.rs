@@ -198,6 +198,14 @@ pub(super) fn in_modes(modes: &[Mode]) -> String {
 }
 
 /// The settings as a Markdown table, for the guide.
+/// How alike two words are, of 1, that one may be a slip of the other.
+const LIKE: f64 = 0.6;
+
+/// The word of which `text` may be a slip.
+pub(crate) fn slip_of<'a>(text: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    nearest(text, words).filter(|(_, likeness)| *likeness >= LIKE).map(|(word, _)| word)
+}
+
 #[cfg(test)]
 pub(crate) fn markdown_table() -> String {
     let mut table = String::from("| setting | default | meaning |\n| --- | --- | --- |\n");
@@ -215,7 +223,7 @@ pub(crate) fn markdown_table() -> String {
 /// The word most like `text`, whatever their case.
 ///
 /// Slips of the finger show in the edit distance, left-out words in the pairs of letters.
-pub(crate) fn nearest<'a>(
+pub(super) fn nearest<'a>(
     text: &str,
     words: impl IntoIterator<Item = &'a str>,
 ) -> Option<(&'a str, f64)> {
