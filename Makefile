@@ -60,7 +60,7 @@ clients: setup ## the tests of the helpers for programs, in Python and for Node;
 # Built as the image is: static. ARGS=10000 is done in two minutes, and writes nothing.
 bench: export MONGOD ?= $(CURDIR)/.cache/mongod-6.0.5/mongod
 bench: HOST = $(shell rustc --print host-tuple)
-bench: setup ## measure speed and memory, into benches/README.md; ARGS=10000, update, programs or large for a part
+bench: setup ## measure speed and memory, into benches/README.md; ARGS=datalab, update, programs or large for a part
 	RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs" \
 		$(CARGO) build --release --locked --target $(HOST) \
 		--bin datalab-upgrade --bin upgrade-gate --example bare --example direct --example evaluate --example measure
