@@ -16,7 +16,8 @@ function run(source, messages) {
   const folder = fs.mkdtempSync(path.join(client, "test", "program-"));
   try {
     const program = path.join(folder, "program.js");
-    fs.writeFileSync(program, `import { transform } from "${client}/index.js";\n${source}`);
+    const imports = source.includes('from "upgrade-gate"') ? "" : 'import { transform } from "upgrade-gate";\n';
+    fs.writeFileSync(program, `${imports}${source}`.replace('"upgrade-gate"', `"${client}/index.js"`));
     const input = path.join(folder, "input");
     fs.writeFileSync(input, Buffer.concat(messages));
     // Node itself would start it with sockets, and the gate has pipes
@@ -38,6 +39,16 @@ function answers(bytes) {
   }
   return all;
 }
+
+test("the program of the README leaves its own output as it is", () => {
+  const readme = fs.readFileSync(path.join(client, "README.md"), "utf8");
+  const source = readme.split("```js\n")[1].split("```")[0];
+  const asked = [{ _id: 1, order: 7 }, { _id: 2 }, { _id: 1, position: 7 }, { _id: 2, position: 0 }];
+  const ended = run(source, [greeting, ...asked.map(ask)]);
+  const moved = { set: { position: 7 }, unset: ["order"], count: { moved: 1 } };
+  const without = { set: { position: 0 }, count: { moved: 1 } };
+  assert.deepEqual(answers(ended.stdout), [{ ready: 1 }, moved, without, {}, {}]);
+});
 
 test("answers in order until the input ends", () => {
   const source = `

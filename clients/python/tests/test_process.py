@@ -26,7 +26,19 @@ def ask(**document: object) -> bytes:
     return bson.encode({"document": document, "found": {}})
 
 
+def of_the_readme() -> str:
+    """The program that the README begins with."""
+    return (CLIENT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+
+
 class Process(unittest.TestCase):
+    def test_the_program_of_the_readme_leaves_its_own_output_as_it_is(self) -> None:
+        asked = ask(_id=1, order=7) + ask(_id=2) + ask(_id=1, position=7) + ask(_id=2, position=0)
+        ended = run(of_the_readme(), GREETING + asked)
+        moved = {"set": {"position": 7}, "unset": ["order"], "count": {"moved": 1}}
+        without = {"set": {"position": 0}, "count": {"moved": 1}}
+        self.assertEqual(bson.decode_all(ended.stdout), [{"ready": 1}, moved, without, {}, {}])
+
     def test_answers_in_order_until_the_input_ends(self) -> None:
         source = """
 from upgrade_gate import transform

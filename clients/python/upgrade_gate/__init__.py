@@ -3,8 +3,9 @@
     from upgrade_gate import transform
 
     @transform
-    def pin(document, found):
-        document["position"] = document.pop("order", 0)
+    def position(document, found):
+        if "position" not in document:
+            document["position"] = document.pop("order", 0)
         return document
 """
 
