@@ -125,6 +125,45 @@ fn each_tag_has_a_job_of_its_own_and_nothing_else_moves() {
     assert_eq!(moved, [(&expected.0, &expected.1)]);
 }
 
+/// What the page about manifests says to write in a copy of the folder, for upgrades from files.
+fn of_the_guide(name: &str) -> String {
+    let page = std::fs::read_to_string(Path::new(ROOT).join("docs/manifests.md")).unwrap();
+    let (_, block) = page.split_once(&format!("<!-- kustomization: {name} -->\n```yaml\n")).unwrap();
+    block.split("```").next().unwrap().to_owned()
+}
+
+/// The stock image has the same tag for every release of the application.
+#[test]
+fn each_release_of_an_application_with_files_has_a_job_of_its_own() {
+    let release = |tag: &str| {
+        let folder = Folder::new("files-release");
+        copy(&Path::new(ROOT).join("deploy/kubernetes"), folder.path());
+        let shipped = std::fs::read_to_string(folder.path().join("kustomization.yaml")).unwrap();
+        let (before, rest) = shipped.split_once("images:\n").unwrap();
+        let (_, after) = rest.split_once("replacements:\n").unwrap();
+        let images = of_the_guide("images").replace("1.1.0", tag);
+        let files = of_the_guide("files");
+        let text = format!("{before}{images}replacements:\n{after}{files}");
+        folder.write("kustomization.yaml", &text);
+        folder.write("upgrades/gate.yaml", "app: kanban\n");
+        folder.write("upgrades/1.1.0-card-positions.yaml", tag);
+        kustomize(folder.path())
+    };
+    for tag in ["1.1.0", "1.2.0"] {
+        let objects = release(tag);
+        let stock = format!("ghcr.io/datalab-org/upgrade-gate:{}", env!("CARGO_PKG_VERSION"));
+        for pod in pods(&objects) {
+            assert_eq!(gate(pod)["image"], stock);
+            assert_eq!(setting(gate(pod), "GATE_APP_VERSION")["value"], tag);
+            let map = &object(&objects, "ConfigMap")["metadata"]["name"];
+            assert_eq!(pod["volumes"][0]["configMap"]["name"], *map);
+        }
+        let job = format!("upgrade-gate-{tag}");
+        assert_eq!(object(&objects, "Job")["metadata"]["name"], job);
+        assert_eq!(object(&objects, "CronJob")["metadata"]["name"], "upgrade-gate");
+    }
+}
+
 #[test]
 fn the_applications_tag_is_what_the_gate_compares_itself_with() {
     let folder = Folder::new("app-tag");
