@@ -128,7 +128,8 @@ fn each_tag_has_a_job_of_its_own_and_nothing_else_moves() {
 /// What the page about manifests says to write in a copy of the folder, for upgrades from files.
 fn of_the_guide(name: &str) -> String {
     let page = std::fs::read_to_string(Path::new(ROOT).join("docs/manifests.md")).unwrap();
-    let (_, block) = page.split_once(&format!("<!-- kustomization: {name} -->\n```yaml\n")).unwrap();
+    let (_, block) =
+        page.split_once(&format!("<!-- kustomization: {name} -->\n```yaml\n")).unwrap();
     block.split("```").next().unwrap().to_owned()
 }
 

@@ -172,6 +172,161 @@ async fn files_are_planned_and_applied_on_every_kind_of_server() {
 }
 
 #[tokio::test]
+async fn files_are_applied_in_the_order_of_their_versions_and_then_of_their_names() {
+    let folder = Folder::new("files-order");
+    folder.write("gate.yaml", "app: kanban\nversion: 1.10.0\n");
+    let names = ["1.9.0-b", "1.9.0-c", "1.10.0-a"];
+    // written the other way round
+    for (n, name) in names.iter().enumerate().rev() {
+        let version = name.split('-').next().unwrap();
+        let file = format!(
+            "version: {version}\ndescription: step {n}\nsteps:\n- update: cards\n  where: {{ n: {n} }}\n  \
+             set: [ {{ $set: {{ n: {} }} }} ]\n",
+            n + 1
+        );
+        folder.write(&format!("{name}.yaml"), &file);
+    }
+    let server = Server::shared().await;
+    let database = server.database().await;
+    database.collection("cards").insert_one(doc! { "_id": 1, "n": 0 }).await.unwrap();
+    let gate = gate(folder.path()).uri(&database.uri).set("GATE_FROM_VERSION", "1.0.0");
+    ended(&gate.run().await, 0);
+    // in any other order it would have stopped on the way
+    let card = Document::try_from(&dump(&database).await["cards"][0]).unwrap();
+    assert_eq!(card, doc! { "_id": 1, "n": 3 });
+    let entries = history(&database).await;
+    let applied: Vec<&str> = entries[1..]
+        .iter()
+        .flat_map(|entry| entry.get_array("upgrades").unwrap())
+        .map(|upgrade| upgrade.as_document().unwrap().get_str("name").unwrap())
+        .collect();
+    assert_eq!(applied, names);
+}
+
+/// One file of every kind of step, each about collections of its own.
+const SWEPT: &str = r#"version: 1.1.0
+description: a step of every kind
+steps:
+- update: cards
+  where: { position: { $exists: false } }
+  set: [ { $set: { position: 0 } } ]
+  report: "Give {n} card(s) a position"
+- update: notes
+  where: { by: { $exists: false } }
+  lookup: [ { from: people, local: mail, foreign: mail, as: people, fields: [ _id ] } ]
+  set: [ { $set: { by: { $ifNull: [ { $first: $_found.people._id }, null ] } } } ]
+  report: "Name the author of {n} note(s)"
+- update: tasks
+  where: { tags: { $exists: false } }
+  program: [ python3, tags.py ]
+  env: { PYTHONPATH: "PACKAGES" }
+  report: { tagged: "Tag {n} task(s)" }
+- copy: boards
+  where: { closed: true }
+  pipeline: [ { $unset: closed } ]
+  into: closed_boards
+- delete: logins
+  where: { ended: true }
+- seed: roles
+  documents: [ { _id: reader } ]
+"#;
+
+#[tokio::test]
+async fn a_sweep_runs_the_updates_of_files_and_lists_the_other_steps() {
+    support::python();
+    let folder = Folder::new("files-swept");
+    folder.write("gate.yaml", "app: kanban\nversion: 1.1.0\n");
+    let packages = format!("{ROOT}/.cache/python:{ROOT}/clients/python");
+    folder.write("1.1.0-all.yaml", &SWEPT.replace("PACKAGES", &packages));
+    let program = "from upgrade_gate import count, transform\n\n\n@transform\ndef tags(task, found):\n    \
+                   if 'tags' not in task:\n        task['tags'] = task['text'].split()\n        \
+                   count('tagged')\n    return task\n";
+    folder.write("tags.py", program);
+    for server in [Server::replica_set().await, Server::standalone().await] {
+        let database = server.database().await;
+        let write = async |n: i32| {
+            let person = doc! { "_id": n, "mail": format!("{n}@a") };
+            for (collection, document) in [
+                ("people", person),
+                ("cards", doc! { "_id": n }),
+                ("notes", doc! { "_id": n, "mail": format!("{n}@a") }),
+                ("tasks", doc! { "_id": n, "text": "a b" }),
+                ("boards", doc! { "_id": n, "closed": true }),
+                ("logins", doc! { "_id": n, "ended": true }),
+            ] {
+                database.collection(collection).insert_one(document).await.unwrap();
+            }
+        };
+        write(1).await;
+        let gate = gate(folder.path()).uri(&database.uri).set("GATE_FROM_VERSION", "1.0.0");
+        let gate = gate.set("PATH", std::env::var("PATH").unwrap());
+        ended(&gate.run().await, 0);
+        // old code
+        write(2).await;
+        database.collection::<Document>("roles").drop().await.unwrap();
+        let swept = gate.clone().mode("sweep").run().await;
+        ended(&swept, 0);
+        assert_eq!(swept.report["swept"], 3, "{swept}");
+        let said = ["Give 1 card(s) a position", "Name the author of 1 note(s)", "Tag 1 task(s)"];
+        assert_eq!(descriptions(&swept), said);
+        let not_swept: Vec<&str> = swept.report["not_swept"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|step| step["step"].as_str().unwrap())
+            .collect();
+        assert_eq!(
+            not_swept,
+            ["1.1.0-all, step 4: copy", "1.1.0-all, step 5: delete", "1.1.0-all, step 6: seed"],
+            "{swept}"
+        );
+        let stored = dump(&database).await;
+        let second = |collection: &str| Document::try_from(&stored[collection][1]).unwrap();
+        assert_eq!(second("cards"), doc! { "_id": 2, "position": 0 });
+        assert_eq!(second("notes"), doc! { "_id": 2, "mail": "2@a", "by": 2 });
+        assert_eq!(second("tasks"), doc! { "_id": 2, "text": "a b", "tags": ["a", "b"] });
+        assert_eq!(stored["logins"].len(), 1);
+        assert_eq!((stored["closed_boards"].len(), stored["boards"].len()), (1, 2));
+        assert!(!stored.contains_key("roles"));
+        // and a second one finds nothing
+        let again = gate.clone().mode("sweep").run().await;
+        ended(&again, 0);
+        assert_eq!(again.report["swept"], 0, "{again}");
+    }
+}
+
+/// What a program writes to stderr may hold the contents of documents.
+#[tokio::test]
+async fn the_last_lines_of_a_programs_stderr_are_logged_at_level_debug_only() {
+    support::python();
+    let folder = Folder::new("files-stderr");
+    folder.write("gate.yaml", "app: kanban\nversion: 1.1.0\n");
+    let packages = format!("{ROOT}/.cache/python:{ROOT}/clients/python");
+    let upgrade = format!(
+        "version: 1.1.0\ndescription: x\nsteps:\n- update: cards\n  where: {{ a: {{ $exists: true }} }}\n  \
+         program: [ python3, loud.py ]\n  env: {{ PYTHONPATH: \"{packages}\" }}\n"
+    );
+    folder.write("1.1.0-loud.yaml", &upgrade);
+    let program = "from upgrade_gate import transform\n\n\n@transform\ndef loud(card, found):\n    \
+                   raise ValueError('s3cret')\n";
+    folder.write("loud.py", program);
+    let database = Server::shared().await.database().await;
+    database.collection("cards").insert_one(doc! { "_id": 1, "a": 1 }).await.unwrap();
+    let gate = gate(folder.path()).uri(&database.uri).set("GATE_FROM_VERSION", "1.0.0");
+    let gate = gate.set("PATH", std::env::var("PATH").unwrap());
+    for (level, logged) in [("info", false), ("debug", true)] {
+        let run = gate.clone().set("GATE_LOG", level).run().await;
+        ended(&run, 14);
+        assert!(
+            run.report["message"].to_string().contains("ValueError in loud.py, line 6"),
+            "{run}"
+        );
+        assert_eq!(run.stderr.contains("s3cret"), logged, "{run}");
+        assert!(!run.stdout.contains("s3cret"), "{run}");
+    }
+}
+
+#[tokio::test]
 async fn a_condition_of_a_file_closes_the_gate_and_says_its_remedy() {
     let folder = kanban("files-condition");
     let server = Server::shared().await;

@@ -366,6 +366,60 @@ async fn answers_that_break_a_rule_of_the_step_name_it() {
     }
 }
 
+/// Keeps what it is sent and the names of its variables.
+const RECORDER: &str = r#"
+folder = os.path.dirname(__file__)
+open(folder + "/variables", "w").write("\n".join(os.environ))
+log = open(folder + "/messages", "ab", buffering=0)
+all = messages()
+log.write(next(all))
+send(READY)
+for message in all:
+    log.write(message)
+    send(right(message))
+"#;
+
+#[tokio::test]
+async fn a_program_is_sent_the_messages_that_the_guide_shows_and_has_the_variables_it_is_given() {
+    let folder = program("recorder", RECORDER);
+    let database = self::database(Server::shared().await).await;
+    database.collection::<Document>("things").drop().await.unwrap();
+    fill(&database, "things", [doc! { "_id": 1, "name": "a" }]).await;
+    fill(&database, "people", [doc! { "_id": 5, "name": "a" }]).await;
+    let step = step(&folder, "program.py")
+        .lookup(Lookup::by_field("owner", "people", "name", "name"))
+        .env("MODE", "fast");
+    let report = run(&database, step, "upgrade", "7").await;
+    assert_eq!(report.exit_code, 0, "{}", report.message);
+
+    let sent = fs::read(folder.path().join("messages")).unwrap();
+    let mut left = &sent[..];
+    let mut messages: Vec<Document> = Vec::new();
+    while !left.is_empty() {
+        messages.push(Document::from_reader(&mut left).unwrap());
+    }
+    let greeting = doc! {
+        "gate": 1, "version": "0.8.0", "step": "program things", "collection": "things",
+    };
+    let owner = doc! { "owner": [{ "_id": 5, "name": "a" }] };
+    let asked = doc! { "document": { "_id": 1, "name": "a" }, "found": &owner };
+    let own = doc! { "document": { "_id": 1, "name": "a", "done": 1 }, "found": &owner };
+    assert_eq!(messages[..2], [greeting.clone(), asked.clone()]);
+    assert!(messages.contains(&own), "{messages:?}");
+    // once for the preflight, once for the writing
+    assert_eq!(messages.iter().filter(|message| **message == greeting).count(), 2);
+    let others = messages.iter().filter(|it| ![&greeting, &asked, &own].contains(it));
+    assert_eq!(others.collect::<Vec<_>>(), Vec::<&Document>::new());
+
+    let variables = fs::read_to_string(folder.path().join("variables")).unwrap();
+    // Python itself sets it where there is no LANG
+    let mut variables: Vec<&str> = variables.lines().filter(|it| *it != "LC_CTYPE").collect();
+    variables.sort_unstable();
+    let expected = ["HOME", "LANG", "MODE", "PATH"].into_iter();
+    let expected = expected.filter(|it| *it == "MODE" || std::env::var_os(it).is_some());
+    assert_eq!(variables, expected.collect::<Vec<_>>());
+}
+
 /// Moves the order of things to their place, adds a document for each part, deletes what is empty, and looks up owners.
 const CARDS: &str = r#"
 from upgrade_gate import count, delete, insert, transform

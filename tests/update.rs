@@ -401,6 +401,35 @@ async fn beside(database: &Fresh, upgrades: &[Upgrade], most: i32) -> Report {
     }
 }
 
+/// A user gives cards another order while they get a position of it.
+#[tokio::test]
+async fn what_a_user_changes_meanwhile_is_what_the_pipeline_works_on() {
+    for server in both().await {
+        let database = database(server).await;
+        fill(&database, (0..600).map(card)).await;
+        let all = database.collection::<Document>("cards");
+        let changing = async {
+            let mut changed = Vec::new();
+            for n in (0..600).rev().step_by(3) {
+                let old = doc! { "_id": n, "order": n };
+                let change = doc! { "$set": { "order": n + 1000 } };
+                let done = all.update_one(old, change).await.unwrap();
+                changed.extend((done.modified_count == 1).then_some(n));
+            }
+            changed
+        };
+        let upgrades = [upgrade("1.1.0", [positions()])];
+        let (report, changed) = tokio::join!(run(&database, &upgrades, "upgrade", 10), changing);
+        assert_eq!(report.exit_code, 0, "{report:?}");
+        assert!(!changed.is_empty());
+        let expected = (0..600).map(|n| {
+            let order = if changed.contains(&n) { n + 1000 } else { n };
+            rawdoc! { "_id": n, "title": SECRET, "position": order }
+        });
+        assert_eq!(cards(&database).await, expected.collect::<Vec<_>>());
+    }
+}
+
 #[tokio::test]
 async fn what_old_code_writes_meanwhile_is_taken_again_until_it_never_stops() {
     for server in both().await {
