@@ -653,7 +653,8 @@ async fn the_guides_files_are_right_and_do_what_it_says() {
     insert("people", vec![doc! { "_id": 5, "name": "Ada" }]).await;
     insert("logins", vec![doc! { "_id": 1 }]).await;
     let run = |name: &str| {
-        let commands = support::guide::commands(name).replace(support::guide::URI, &database.uri);
+        let shown = "mongodb://user:password@host:27017/kanban";
+        let commands = support::guide::commands(name).replace(shown, &database.uri);
         run_commands(&commands, folder.path())
     };
     // run by commands("files-validate") and commands("files-run")

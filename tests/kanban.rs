@@ -216,3 +216,42 @@ async fn kanbans_own_tests_pass_and_one_that_expects_something_else_fails() {
     let said = run.report["message"].as_str().unwrap();
     assert!(said.ends_with("document 5 of members: `name` is \"Ada\", expected \"Bob\""), "{run}");
 }
+
+/// With a `python3` that has what the first of them installs.
+#[tokio::test]
+async fn the_commands_of_its_page_upgrade_the_old_database_and_test_the_files() {
+    support::python();
+    let page = std::fs::read_to_string(format!("{ROOT}/examples/files/kanban/README.md")).unwrap();
+    let [(_, commands)] = &support::guide::blocks(&page)[..] else { panic!("{page}") };
+    let (install, commands) = commands.split_once('\n').unwrap();
+    assert_eq!(install, "pip install ./clients/python");
+    let server = Server::shared().await;
+    let database = server.database().await;
+    let commands = commands
+        .replace("mongodb://127.0.0.1:27017/kanban", &database.uri)
+        .replace("mongodb://127.0.0.1:27017/", &server.uri(""));
+    let folder = Folder::new("kanban-page");
+    let python = format!(
+        "#!/bin/sh\nPATH='{}' PYTHONPATH={ROOT}/.cache/python:{ROOT}/clients/python\n\
+         export PATH PYTHONPATH\nexec python3 \"$@\"\n",
+        std::env::var("PATH").unwrap()
+    );
+    folder.write("python3", &python);
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.path().join("python3"), executable).unwrap();
+    let programs = Path::new(env!("CARGO_BIN_EXE_upgrade-gate")).parent().unwrap();
+    let path = format!("{}:{}:/usr/bin:/bin", folder.path().display(), programs.display());
+    let done = std::process::Command::new("bash")
+        .args(["-ec", &commands])
+        .current_dir(ROOT)
+        .env_clear()
+        .env("PATH", path)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
+    assert!(done.status.success(), "{said}");
+    assert!(said.contains("7 upgrades, no mistakes") && said.contains("1 test passed"), "{said}");
+    let recorded = database.collection::<Document>("database_metadata");
+    let recorded = recorded.find_one(doc! { "_id": "kanban_schema_version" }).await.unwrap();
+    assert_eq!(recorded.unwrap().get_str("version").unwrap(), "2.0.0");
+}
