@@ -95,6 +95,11 @@ const IN_A_PIPELINE: [(&str, &str); 10] = [
 
 /// What is said of a stage that no update has.
 fn no_stage(operator: &str) -> String {
+    if operator == "$lookup" {
+        return "`$lookup` is not a stage of an update: write the step's `lookup`, whose documents are at hand as \
+                `$_found.NAME`"
+            .to_owned();
+    }
     let like = |(known, _): &&(&str, &str)| *known == operator;
     if let Some((_, instead)) = IN_A_PIPELINE.iter().find(like) {
         return format!("`{operator}` is not a stage of a pipeline: write {instead}");

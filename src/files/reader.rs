@@ -52,7 +52,8 @@ impl<'a, 'b> Reader<'a, 'b> {
         let help = match (&node.value, what) {
             (Value::Refused, _) => return,
             (Value::Bool(_) | Value::Int(_) | Value::Double(_), "a string") => "put it in quotes",
-            (Value::Null, _) => "write its value after the colon, or remove the key",
+            (Value::Null, _) => "write its value here, or remove what stands before it",
+            (Value::List(_), "a string") => "write one string, without [ ]",
             (Value::Map(_), "a list") => "each item of a list begins with `- `, or stands in [ ]",
             (_, "a mapping") => "a mapping has keys with values: `key: value`, or { key: value }",
             _ => "",
@@ -262,7 +263,13 @@ impl<'a, 'b> Reader<'a, 'b> {
                     }
                 }
             } else if is_script && Path::new(&word).is_relative() {
-                let expected = "the name of a file of the directory, or a whole path";
+                let expected = match word.contains(char::is_whitespace) {
+                    true => {
+                        "write the program and each of its arguments as an item of its own, as no shell reads them: \
+                             `program: [ python3, pin.py ]`"
+                    }
+                    false => "the name of a file of the directory, or a whole path",
+                };
                 self.wrong(&node.span, format!("{word} is not in the directory"), expected);
                 return None;
             }
@@ -375,13 +382,14 @@ impl<'n> Fields<'n> {
 
 /// The key that says what is called so elsewhere.
 fn meant<'k>(key: &str, free: &[&'k str]) -> Option<&'k str> {
-    const SAME: [&[&str]; 6] = [
+    const SAME: [&[&str]; 7] = [
         &["where", "match", "filter", "query", "find", "selector"],
         &["set", "pipeline", "update", "stages"],
         &["to", "into", "target"],
         &["description", "title", "summary", "comment"],
         &["steps", "up", "upgrade", "changes", "operations"],
         &["collection", "coll", "in"],
+        &["partial", "partialFilterExpression"],
     ];
     let same = SAME.iter().find(|same| same.contains(&key))?;
     free.iter().copied().find(|known| same.contains(known))

@@ -469,9 +469,21 @@ impl Builder<'_, '_> {
             let expected = "write the value: files are read as they are, and nothing is filled in";
             return (here, "a template is not allowed".to_owned(), expected);
         }
-        if text[..start].ends_with('\t') {
+        let tab = match text[..start].ends_with('\t') {
+            true => Some(start - 1),
+            false if info.contains("found a tab") => text[start..].find('\t').map(|at| start + at),
+            false => None,
+        };
+        if let Some(tab) = tab {
             let expected = "indent and separate by spaces";
-            return (start - 1..start, "a tab is not allowed".to_owned(), expected);
+            return (tab..tab + 1, "a tab is not allowed".to_owned(), expected);
+        }
+        let line_start = text[..start].rfind(['\n', '\r']).map_or(0, |at| at + 1);
+        if info.contains("did not find expected key")
+            && text[line_start..start].trim_end().ends_with(['}', ']'])
+        {
+            let expected = "a string that begins with { or [ is put in quotes";
+            return (here, "something follows the closing bracket".to_owned(), expected);
         }
         if info.contains("simple key expect") {
             // it is told of what follows the line

@@ -209,6 +209,9 @@ pub const CHANGES: &[(&str, &str)] = &[
     ("- drop: gone", "- drop"),
     ("- drop: gone", "- {}"),
     ("- drop: gone", "- drop: gone\n  cascade: true"),
+    ("- drop: gone", "- drop: [ gone, lost ]"),
+    ("deletes: true", "delete: true"),
+    ("unique: false", "partialFilterExpression: { a: 1 }"),
 ];
 
 /// What a schema cannot say, and the parser alone refuses: what values are to each other, what filters and pipelines
@@ -217,6 +220,8 @@ pub const BEYOND: &[(&str, &str)] = &[
     // the file's name, and the code version
     ("version: 1.1.0", "version: 1.2.0"),
     ("oldest: 1.0.0-rc.1", "oldest: 9.0.0"),
+    // a program as a line for a shell
+    ("[ python3, /upgrades/notes.py ]", "python3 notes.py"),
     // what is to be read as one of MongoDB's types, or as its language
     ("{ position: 0 }", "{ position: { $oid: x } }"),
     ("{ position: 0 }", "{ _id: 0 }"),

@@ -179,6 +179,8 @@ const TEXTS: &[&str] = &[
     "version: 1.1.0\ndescription: x\nsteps:\n  drop: a\n",
     "version: 1.1.0\ndescription: x\nsteps:\n\t- drop: a\n",
     "version: 1.1.0\ndescription:\tx\nsteps: []\n",
+    "version: 1.1.0\ndescription: x\nsteps:\n- drop: a\n\tname: old\n",
+    "version: 1.1.0\ndescription: {n} cards\nsteps: []\n",
     "version: 1.1.0\ndescription: first: cards\nsteps: []\n",
     "version: 1.1.0\ndescription: @cards\nsteps: []\n",
     "version: 1.1.0\ndescription: \"cards\nsteps: []\n",

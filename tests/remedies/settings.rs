@@ -80,12 +80,12 @@ fn values() -> Vec<Case> {
             &[("GATE_APP_VERSION", "0.8.0")],
         ),
         wrong(
-            "deploy the gate's image of {version}, or the application of {code}: both move together",
+            "deploy the gate of {version} (its image, or its files with that version in gate.yaml), or the application of {code}: both move together",
             &[("GATE_APP_VERSION", "0.9.0")],
             &[("SCENARIO_CODE", "0.9.0")],
         ),
         wrong(
-            "deploy the gate's image of {version}, or the application of {code}: both move together",
+            "deploy the gate of {version} (its image, or its files with that version in gate.yaml), or the application of {code}: both move together",
             &[("GATE_APP_VERSION", "0.9.0")],
             &[("GATE_APP_VERSION", "0.8.0")],
         ),

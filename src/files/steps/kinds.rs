@@ -1,7 +1,7 @@
 //! The kinds of steps that a file may have.
 
 use crate::authoring::step::Step;
-use crate::files::node::{Node, Span};
+use crate::files::node::{Node, Span, Value};
 use crate::files::reader::{Reader, quoted};
 use crate::files::steps::kind::{Kind, Written};
 use crate::files::steps::{
@@ -69,7 +69,11 @@ pub(crate) fn read(
         }
         [(first, _), (_, second), ..] => {
             let message = format!("the step has both `{}` and `{}`", first.key, second.key);
-            reader.wrong(&second.at, message, "write two steps");
+            let expected = match (second.key.as_str(), &second.node.value) {
+                ("delete", Value::Bool(_)) => "did you mean `deletes`?",
+                _ => "write two steps",
+            };
+            reader.wrong(&second.at, message, expected);
             return None;
         }
     };

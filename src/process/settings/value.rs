@@ -232,7 +232,8 @@ pub(super) fn app_version(code: &Version, text: &Option<String>) -> Result<(), F
         Ok(version) => Err(wrong(
             format!("this gate belongs to {code} but the application is {version} ({NAME})"),
             format!(
-                "deploy the gate's image of {version}, or the application of {code}: both move together"
+                "deploy the gate of {version} (its image, or its files with that version in gate.yaml), or the \
+                 application of {code}: both move together"
             ),
         )),
         Err(error) => Err(wrong(
