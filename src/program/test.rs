@@ -17,6 +17,7 @@ use crate::gate::Gate;
 use crate::harness::Harness;
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
+use crate::process::log;
 use crate::process::report::{Report, TEST};
 use crate::process::settings::Settings;
 use crate::process::text::counted;
@@ -132,11 +133,15 @@ async fn one(gate: &Gate, uri: &str, case: &Case) -> Result<usize, String> {
 async fn server(gate: &Gate) -> Result<String, Failure> {
     let code = gate.check()?;
     let connection = ["GATE_MONGODB_URI", "GATE_MONGODB_URI_FILE"];
-    let given = connection.into_iter().chain(PASSED_ON);
+    let given = connection.into_iter().chain(PASSED_ON).chain(["GATE_LOG", "GATE_LOG_FORMAT"]);
     let given = given.filter_map(|name| Some((name.to_owned(), chosen(name)?)));
     // of its own databases each run names one
     let own = ("GATE_DATABASE".to_owned(), "upgrade_gate_test".to_owned());
     let settings = Settings::from_vars(given.chain([own]), &code)?;
+    // the many runs of a test say nothing, unless somebody looks for what goes wrong in them
+    if chosen("GATE_LOG").is_some() {
+        log::init(&settings.log, settings.log_format);
+    }
     let unreachable = |error: mongodb::error::Error| {
         Failure::new(
             Outcome::NoServer,

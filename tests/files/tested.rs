@@ -137,6 +137,28 @@ async fn an_upgrade_that_leaves_something_else_after_a_kill_fails_its_test() {
     ended(&run, 14, "`number` is ");
 }
 
+/// As the message says that tells of it.
+#[tokio::test]
+async fn what_a_program_writes_to_stderr_is_shown_where_the_log_is_asked_for() {
+    let folder = folder("tested-stderr");
+    folder.write("broken.py", "import no_such_module\n");
+    let upgrade = "version: 1.1.0\ndescription: x\nsteps:\n- update: cards\n  where: { a: { $exists: false } }\n  \
+                   program: [ python3, broken.py ]\n";
+    folder.write("1.1.0-cards.yaml", upgrade);
+    let server = Server::shared().await;
+    let gate = Gate::new(env!("CARGO_BIN_EXE_upgrade-gate")).uri(&server.uri(""));
+    let gate = gate.set("PATH", std::env::var("PATH").unwrap());
+    let gate = gate.arg("test").arg(folder.path().to_str().unwrap());
+    let quiet = gate.run().await;
+    ended(&quiet, 14, "GATE_LOG=debug shows the last lines of its stderr");
+    assert!(!quiet.stderr.contains("no_such_module"), "{quiet}");
+    let told = gate.clone().set("GATE_LOG", "debug").run().await;
+    ended(&told, 14, "before it answered");
+    assert!(told.stderr.contains("No module named 'no_such_module'"), "{told}");
+    let wrong = gate.set("GATE_LOG", "loud").run().await;
+    ended(&wrong, 16, "GATE_LOG");
+}
+
 #[tokio::test]
 async fn tests_that_are_wrong_are_told_before_anything_is_connected_to() {
     let nowhere = "mongodb://127.0.0.1:1/";
