@@ -327,6 +327,45 @@ async fn the_last_lines_of_a_programs_stderr_are_logged_at_level_debug_only() {
 }
 
 #[tokio::test]
+async fn the_record_the_stamp_and_the_oldest_version_are_those_that_gate_yaml_names() {
+    let folder = Folder::new("files-names");
+    folder.write(
+        "gate.yaml",
+        "app: kanban\nversion: 1.1.0\noldest: 1.0.0\nrecord: { collection: versions, id: kanban }\n\
+         stamp: { collection: settings, field: app.version }\n",
+    );
+    let upgrade = "version: 1.1.0\ndescription: x\nsteps:\n- update: cards\n  where: { a: { $exists: true } }\n  \
+                   set: [ { $unset: a } ]\n";
+    folder.write("1.1.0-a.yaml", upgrade);
+    let server = Server::shared().await;
+    for (stamped, code) in [("1.0.0", 0), ("0.9.0", 12)] {
+        let database = server.database().await;
+        database.collection("cards").insert_one(doc! { "_id": 1, "a": 1 }).await.unwrap();
+        let settings = doc! { "_id": 1, "app": { "version": stamped } };
+        database.collection("settings").insert_one(settings).await.unwrap();
+        let run = gate(folder.path()).uri(&database.uri).run().await;
+        ended(&run, code);
+        let first = async |collection: &str| {
+            let collection = database.collection::<Document>(collection);
+            collection.find_one(doc! { "_id": { "$ne": "upgrade_lock" } }).await.unwrap()
+        };
+        let settings = first("settings").await.unwrap();
+        let version = settings.get_document("app").unwrap().get_str("version").unwrap();
+        if code == 0 {
+            let record = first("versions").await.unwrap();
+            assert_eq!(record.get_str("_id").unwrap(), "kanban");
+            assert_eq!((record.get_str("version").unwrap(), version), ("1.1.0", "1.1.0"));
+            assert_eq!(first("cards").await, Some(doc! { "_id": 1 }));
+        } else {
+            assert!(run.report["next"].to_string().contains("1.0"), "{run}");
+            assert_eq!((first("versions").await, version), (None, "0.9.0"));
+            assert_eq!(first("cards").await, Some(doc! { "_id": 1, "a": 1 }));
+        }
+        assert_eq!(first("database_metadata").await, None);
+    }
+}
+
+#[tokio::test]
 async fn a_condition_of_a_file_closes_the_gate_and_says_its_remedy() {
     let folder = kanban("files-condition");
     let server = Server::shared().await;

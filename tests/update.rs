@@ -22,8 +22,8 @@ use support::{Fresh, Server, db_hash, dump};
 use tokio::sync::OnceCell;
 use upgrade_gate::harness::Harness;
 use upgrade_gate::{
-    Command, Edits, Found, Gate, NotSwept, Report, Seed, Settings, Transform, Update, Upgrade,
-    Version,
+    Command, Edits, Found, Gate, Lookup, NotSwept, Report, Seed, Settings, Transform, Update,
+    Upgrade, Version,
 };
 
 /// The contents of a document, which nothing may say.
@@ -404,7 +404,11 @@ async fn beside(database: &Fresh, upgrades: &[Upgrade], most: i32) -> Report {
 /// A user gives cards another order while they get a position of it.
 #[tokio::test]
 async fn what_a_user_changes_meanwhile_is_what_the_pipeline_works_on() {
-    for server in both().await {
+    // what is looked up is evaluated before it is written
+    let looking = Lookup::by_field("owner", "people", "_id", "owner");
+    let ways = [positions(), positions().lookup(looking)];
+    for (server, step) in both().await.into_iter().flat_map(|it| ways.clone().map(|way| (it, way)))
+    {
         let database = database(server).await;
         fill(&database, (0..600).map(card)).await;
         let all = database.collection::<Document>("cards");
@@ -418,7 +422,7 @@ async fn what_a_user_changes_meanwhile_is_what_the_pipeline_works_on() {
             }
             changed
         };
-        let upgrades = [upgrade("1.1.0", [positions()])];
+        let upgrades = [upgrade("1.1.0", [step])];
         let (report, changed) = tokio::join!(run(&database, &upgrades, "upgrade", 10), changing);
         assert_eq!(report.exit_code, 0, "{report:?}");
         assert!(!changed.is_empty());

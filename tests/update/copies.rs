@@ -167,6 +167,43 @@ async fn what_matches_is_deleted_and_what_a_user_keeps_meanwhile_is_not() {
     }
 }
 
+/// On a standalone server a copy may be there before its source is changed: then the run says so, and the change stays.
+#[tokio::test]
+async fn what_a_user_changes_meanwhile_is_copied_or_its_source_stays() {
+    for (server, codes) in both().await.into_iter().zip([&[0][..], &[0, 14]]) {
+        let database = database(server).await;
+        fill(&database, (0..600).map(card)).await;
+        let cards = database.collection::<Document>("cards");
+        let changing = async {
+            let mut changed = Vec::new();
+            for n in (0..600).rev().step_by(3) {
+                let change = doc! { "$set": { "order": n + 1000 } };
+                let done = cards.update_one(doc! { "_id": n, "order": n }, change).await.unwrap();
+                changed.extend((done.modified_count == 1).then_some(n));
+            }
+            changed
+        };
+        let kept = vec![doc! { "$project": { "order": 1 } }];
+        let step = Copy::new("cards", doc! { "order": { "$exists": true } }, kept, "archive");
+        let upgrades = apart(step.then_delete());
+        let (report, changed) = tokio::join!(run(&database, &upgrades, "upgrade", 10), changing);
+        assert!(codes.contains(&report.exit_code), "{report:?}");
+        assert!(!changed.is_empty());
+        let (archive, left) = (all(&database, "archive").await, all(&database, "cards").await);
+        let order = |documents: &[Document], n: i32| {
+            let found = documents.iter().find(|it| it.get_i32("_id").unwrap() == n);
+            found.map(|it| it.get_i32("order").unwrap())
+        };
+        for n in 0..600 {
+            let expected = if changed.contains(&n) { n + 1000 } else { n };
+            // what is still there is the user's, and what is gone was copied as it was in the end
+            let last = order(&left, n).or(order(&archive, n));
+            assert_eq!(last, Some(expected), "card {n}: {report:?}");
+        }
+        assert!(report.exit_code != 0 || left.is_empty(), "{report:?}");
+    }
+}
+
 #[test]
 fn a_deletion_of_what_an_earlier_copy_reads_and_a_copy_into_itself_are_mistakes() {
     let refused = |steps: Upgrade| {

@@ -1,7 +1,7 @@
 //! Updates whose pipeline sees what was looked up.
 
 use mongodb::IndexModel;
-use upgrade_gate::{Keys, Lookup};
+use upgrade_gate::Keys;
 
 use super::*;
 
