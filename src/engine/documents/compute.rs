@@ -44,28 +44,44 @@ pub(crate) struct How {
 }
 
 /// Computes the edits of documents that were read together, in the session's transaction where there is one; of fewer of
-/// them where that is too much to be held.
+/// them where that is too much to be held. An editor that is asked is asked about their outputs at once, as far as what
+/// was found for them answers their look-ups too.
 pub(crate) async fn compute(
     context: &Context,
-    session: Option<&mut ClientSession>,
+    mut session: Option<&mut ClientSession>,
     upgrade: &VersionUpgrade,
     transform: &Transform,
     gathered: Gathered,
     how: How,
 ) -> Result<Computed, RunError> {
     let Gathered { mut documents, found, rest } = gathered;
-    let answers = answers(context, session, upgrade, transform, &documents, &found, how).await?;
+    let asking = session.as_deref_mut();
+    let answers = answers(context, asking, upgrade, transform, &documents, &found, how).await?;
     let mut later = match &answers {
         Some(answers) => documents.split_off(answers.len()),
         None => vec![],
     };
-    let (upgrade, transform) = (upgrade.clone(), transform.clone());
-    let mut computed = aside(move |abandoned| {
-        computed(&upgrade, &transform, documents, answers, &found, how, abandoned)
-    })
-    .await?;
+    let computing = {
+        let (upgrade, transform) = (upgrade.clone(), transform.clone());
+        move |abandoned: &Abandoned| {
+            let computed =
+                computed(&upgrade, &transform, documents, answers, &found, how, abandoned)?;
+            Ok((computed, found))
+        }
+    };
+    let (mut computed, found) = aside(computing).await?;
     computed.rest.append(&mut later);
     computed.rest.extend(rest);
+    let outputs = std::mem::take(&mut computed.batch.outputs);
+    let is_known = |output: &RawDocumentBuf| {
+        transform.lookups.iter().all(|lookup| found.answers(lookup, output))
+    };
+    let (known, unknown) = match editors::is_asked(transform) {
+        true => outputs.into_iter().partition(is_known),
+        false => (vec![], outputs),
+    };
+    computed.batch.outputs = unknown;
+    verify_found(context, session, upgrade, transform, known, found, how.place).await?;
     Ok(computed)
 }
 
@@ -174,22 +190,41 @@ pub(crate) async fn verify_all(
     while !outputs.is_empty() {
         let (database, looking_up) = (context.database(), session.as_deref_mut());
         let gathered = gather(database, looking_up, upgrade, transform, outputs, place).await?;
-        let Gathered { mut documents, found, rest } = gathered;
-        let (purpose, promise) = (Purpose::Preflight, Verify::Output);
-        let how = How { purpose, promise, origin: Origin::Computed, place };
+        let Gathered { documents, found, rest } = gathered;
         let asking = session.as_deref_mut();
-        let answers = answers(context, asking, upgrade, transform, &documents, &found, how).await?;
-        outputs = answers.as_ref().map_or(vec![], |some| documents.split_off(some.len()));
+        verify_found(context, asking, upgrade, transform, documents, found, place).await?;
+        outputs = rest;
+    }
+    Ok(())
+}
+
+/// Verifies outputs with what was found for them.
+async fn verify_found(
+    context: &Context,
+    mut session: Option<&mut ClientSession>,
+    upgrade: &VersionUpgrade,
+    transform: &Transform,
+    mut outputs: Vec<RawDocumentBuf>,
+    mut found: Found,
+    place: In,
+) -> Result<(), RunError> {
+    let (purpose, promise) = (Purpose::Preflight, Verify::Output);
+    let how = How { purpose, promise, origin: Origin::Computed, place };
+    while !outputs.is_empty() {
+        let asking = session.as_deref_mut();
+        let answers = answers(context, asking, upgrade, transform, &outputs, &found, how).await?;
+        let rest = answers.as_ref().map_or(vec![], |some| outputs.split_off(some.len()));
         let (upgrade, transform) = (upgrade.clone(), transform.clone());
         let verifying = move |_: &Abandoned| {
             let mut answers = answers.map(Vec::into_iter);
-            documents.iter().try_for_each(|output| {
+            for output in &outputs {
                 let answer = answers.as_mut().and_then(Iterator::next);
-                verify(&upgrade, &transform, output, &found, answer)
-            })
+                verify(&upgrade, &transform, output, &found, answer)?;
+            }
+            Ok(found)
         };
-        aside(verifying).await?;
-        outputs.extend(rest);
+        found = aside(verifying).await?;
+        outputs = rest;
     }
     Ok(())
 }

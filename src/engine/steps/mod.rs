@@ -1,11 +1,10 @@
 //! How each kind of step is done on a server: one file a kind.
 //!
-//! - `transform` (programs too), `update`, `copy`, `delete`, `seed`, `transaction`, `command`: the kinds. `passes`: over what
+//! - `transform` (programs and deletions too), `update`, `copy`, `seed`, `transaction`, `command`: the kinds. `passes`: over what
 //!   the server evaluates. `kind`: what each of them does. `lifetime`: how long the server lets a transaction live.
 
 mod command;
 mod copy;
-mod delete;
 pub(crate) mod kind;
 pub(crate) mod lifetime;
 mod passes;
@@ -23,8 +22,9 @@ pub(crate) fn work_of(step: &Step) -> &dyn StepWork {
         Step::Transform(step) => step,
         Step::Update(step) => step,
         Step::Copy(step) => step,
-        Step::Delete(step) => step,
-        // a program is done as the transform that it is, with its answers in place of a function's edits
+        // these are done as the transforms that they are: one that deletes all that it reads, and one with a program's
+        // answers in place of a function's edits
+        Step::Delete(step) => &step.transform,
         Step::Program(step) => &step.transform,
         Step::Seed(step) => step,
         Step::Transaction(step) => step,
