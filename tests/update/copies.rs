@@ -167,6 +167,25 @@ async fn what_matches_is_deleted_and_what_a_user_keeps_meanwhile_is_not() {
     }
 }
 
+#[tokio::test]
+async fn an_operator_that_the_server_does_not_know_is_18_in_a_copy_too() {
+    let unknown = || doc! { "order": { "$noSuch": 1 } };
+    for server in both().await {
+        let database = database(server).await;
+        let before = db_hash(&database).await;
+        for step in [
+            Copy::new("cards", doc! {}, vec![doc! { "$set": unknown() }], "others"),
+            Copy::new("cards", unknown(), to_comments(), "others"),
+        ] {
+            for mode in ["plan", "upgrade"] {
+                let report = run(&database, &apart(step.clone()), mode, 2000).await;
+                assert_told(&report, 18, &["1.1.0", "$noSuch"]);
+                assert_eq!(db_hash(&database).await, before);
+            }
+        }
+    }
+}
+
 /// On a standalone server a copy may be there before its source is changed: then the run says so, and the change stays.
 #[tokio::test]
 async fn what_a_user_changes_meanwhile_is_copied_or_its_source_stays() {
