@@ -1,6 +1,10 @@
 // What changed in a document, field by field, and whether JavaScript held it unharmed.
 
-import { Double, Int32, deserialize, serialize } from "bson";
+import { Double, Int32, deserialize, serialize, setInternalBufferSize } from "bson";
+
+// The gate takes answers of 33 MiB. What does not fit into its buffer, `bson` cuts off without a word.
+const LARGEST = 34 << 20;
+setInternalBufferSize(LARGEST);
 
 // Whatever a document holds, it can be read: only what is changed must also be written.
 const LENIENT = { validation: { utf8: false }, bsonRegExp: true };
@@ -17,11 +21,22 @@ export const named = () => Object.create(null);
 
 export const decode = (bytes, options) => deserialize(bytes, { ...LENIENT, ...options });
 
+export function encode(document) {
+  const bytes = Buffer.from(serialize(document));
+  if (bytes.length > LARGEST) throw new Harmed("an answer may have 33 MiB: set less, or add fewer or smaller documents");
+  return bytes;
+}
+
 /** `set` and `unset` that make the message's document `after`, by comparison with a second decoding of it. */
 export function changes(message, after, options) {
   const raw = documentOf(message);
-  if (isWrittenAs(after, raw)) return {};
+  const lost = Object.entries(after).filter(([, now]) => lostIn(now, new Set()));
+  if (!lost.length && isWrittenAs(after, raw)) return {};
   const before = decode(raw, options);
+  for (const [name, now] of lost) {
+    // a date that JavaScript does not have is an invalid one from the start
+    if (!Object.hasOwn(before, name) || mark(before[name]) !== mark(now)) refuseLost(`field \`${name}\``, now);
+  }
   let elements;
   const set = named();
   for (const [name, now] of Object.entries(after)) {
@@ -31,6 +46,7 @@ export function changes(message, after, options) {
     try {
       bytes = element(name, now);
     } catch (error) {
+      if (error instanceof Harmed) throw error;
       if (isOld && mark(before[name]) === mark(now)) continue;
       throw new Harmed(`field \`${name}\` cannot be written as BSON (${error.name})`);
     }
@@ -43,10 +59,7 @@ export function changes(message, after, options) {
         throw new Harmed(`field \`${name}\` gets a number of another type than it has: use Double, Int32 or Long of bson`);
       }
     }
-    if (reorders(now)) {
-      throw new Harmed(`field \`${name}\` has names like 1 next to others, which JavaScript moves to the front`);
-    }
-    if (hasUndefined(now)) throw new Harmed(`field \`${name}\` holds undefined: remove what is undefined, or set it to null`);
+    refuseUnheld(`field \`${name}\``, now);
     set[name] = now;
   }
   const unset = Object.keys(before).filter((name) => !Object.hasOwn(after, name));
@@ -94,7 +107,9 @@ function stored(document) {
     if (kind === 11) at = document.indexOf(0, document.indexOf(0, from) + 1) + 1;
     else at = from + (SIZES[kind] ?? document.readInt32LE(from) + BESIDES[kind]);
     const name = document.toString("utf8", start + 1, from - 1);
-    found.set(name, [...(found.get(name) ?? []), document.subarray(start, at)]);
+    const elements = found.get(name);
+    if (elements) elements.push(document.subarray(start, at));
+    else found.set(name, [document.subarray(start, at)]);
   }
   return found;
 }
@@ -114,7 +129,7 @@ function documentWith(bytes) {
 
 function isWrittenAs(document, bytes) {
   try {
-    return Buffer.from(serialize(document)).equals(bytes);
+    return encode(document).equals(bytes);
   } catch {
     return false;
   }
@@ -128,7 +143,7 @@ function isPlainlySame(before, now) {
 
 const value = (bytes) => bytes.subarray(bytes.indexOf(0, 1) + 1);
 
-const element = (name, now) => Buffer.from(serialize({ [name]: now })).subarray(4, -1);
+const element = (name, now) => encode({ [name]: now }).subarray(4, -1);
 
 function same(name, before, bytes) {
   try {
@@ -180,7 +195,39 @@ function forgets(typed, now) {
   return isPlain(now) && isPlain(typed) && Object.keys(now).some((name) => forgets(typed[name], now[name]));
 }
 
-export function hasUndefined(now) {
+/** Refuses a new value that would not be stored as the author sees it. */
+export function refuseUnheld(place, now) {
+  if (reorders(now)) throw new Harmed(`${place} has names like 1 next to others, which JavaScript moves to the front`);
+  if (hasUndefined(now)) throw new Harmed(`${place} holds undefined: remove what is undefined, or set it to null`);
+}
+
+/** Refuses what `bson` writes without a word as something else: nothing, an empty document, or another date or number. */
+export function refuseLost(place, now) {
+  const lost = lostIn(now, new Set());
+  if (lost) throw new Harmed(`${place} holds ${lost}, which BSON has no value for`);
+}
+
+function lostIn(now, above) {
+  if (typeof now === "function" || typeof now === "symbol") return `a ${typeof now}`;
+  if (typeof now === "bigint") return BigInt.asIntN(64, now) === now ? undefined : "a number of more than 64 bits";
+  if (now === null || typeof now !== "object" || typeof now.toBSON === "function") return undefined;
+  if (now._bsontype) return lostIn(now.scope ?? now.fields ?? null, above) ?? lostIn(now.oid ?? null, above);
+  if (now instanceof Date) return Number.isNaN(now.getTime()) ? "an invalid date" : undefined;
+  if (ArrayBuffer.isView(now) || now instanceof ArrayBuffer || now instanceof RegExp) return undefined;
+  const parts = now instanceof Map ? [...now.values()] : Object.values(now);
+  const isDocument = Array.isArray(now) || now instanceof Map || isPlain(now) || Object.getPrototypeOf(now) === null;
+  if (!isDocument && parts.length === 0) return `a ${now.constructor?.name ?? "thing without fields"}`;
+  if (above.has(now)) return undefined; // a circle, which `bson` refuses
+  above.add(now);
+  for (const part of parts) {
+    const lost = lostIn(part, above);
+    if (lost) return lost;
+  }
+  above.delete(now);
+  return undefined;
+}
+
+function hasUndefined(now) {
   if (Array.isArray(now)) return now.some(hasUndefined);
   return now === undefined || (isPlain(now) && Object.values(now).some(hasUndefined));
 }

@@ -121,6 +121,7 @@ const OTHER = {
   "an array of other names": [4, raw(Buffer.concat([bytes("\x105\0"), int]))],
   "a DBRef in another order": [3, raw(Buffer.concat([bytes("\x10$id\0"), int]), Buffer.concat([bytes("\x02$ref\0"), string("c")]))],
   "a boolean that is neither": [8, bytes("\x02")],
+  "code with a date beyond those of JavaScript": [15, Buffer.concat([bytes("\x1e\0\0\0"), string("f()"), raw(bytes("\x09a\0\0\0\0\0\0\0\0\x10"))])],
 };
 const field = (name, [kind, value]) => Buffer.concat([Buffer.from([kind]), bytes(`${name}\0`), value]);
 
@@ -137,6 +138,11 @@ test("a value that the function reads is written as the same bytes, or not at al
     }
     for (const [name, value] of Object.entries(OTHER)) {
       assert.deepEqual(Object.keys(deserialize(await said(value, options))), ["refuse"], name);
+      const document = raw(ID, field("from", value));
+      assert.deepEqual(Object.keys(await ask((one) => void insert("others", { _id: 1, to: one.from }), document, {}, options)), ["refuse"], name);
+      // what stays as it is may be anything that can be read
+      const left = await ask((one) => ({ ...one, n: new Int32(1) }), document, {}, options);
+      assert.ok(left.refuse?.includes("cannot read it") || left.set?.n.value === 1, name);
     }
   }
 });
@@ -184,6 +190,65 @@ test("a refusal and an error say what the operator may read", async () => {
     assert.match((await ask(() => ({ _id: 1, circle }), { _id: 1 })).refuse, /field `circle` cannot be written/);
   } finally {
     process.stderr.write = quiet;
+  }
+});
+
+test("what BSON would hold as something else is refused, wherever it is", async () => {
+  const lost = {
+    "a Promise": Promise.resolve(1),
+    "a Set": new Set([1]),
+    "a WeakMap": new WeakMap(),
+    "a function": () => 1,
+    "a symbol": Symbol("s3cret"),
+    "an invalid date": new Date("no date"),
+    "a number of more than 64 bits": 2n ** 64n,
+  };
+  for (const [what, value] of Object.entries(lost)) {
+    for (const one of [value, [value], { deep: [{ value }] }, new Map([["a", value]])]) {
+      const said = await ask((document) => ({ ...document, n: one }), { _id: 1, n: {} });
+      assert.equal(said.refuse, `field \`n\` holds ${what}, which BSON has no value for`);
+      const added = await ask(() => void insert("others", { _id: 1, one }), { _id: 1 });
+      assert.match(added.refuse, new RegExp(`^a document for others holds ${what}`));
+    }
+  }
+  const kept = { date: new Date(-1), big: 2n ** 62n, map: new Map([["a", 1]]), bytes: new Uint8Array(2), none: Object.create(null) };
+  assert.deepEqual(Object.keys(await ask((document) => ({ ...document, ...kept }), { _id: 1 })), ["set"]);
+  const moved = await ask(() => void insert("others", { _id: 1, a: 1, 7: 1 }), { _id: 1 });
+  assert.match(moved.refuse, /others has names like 1/);
+});
+
+test("an answer as large as may be is whole, and a larger one is refused", async () => {
+  const load = "x".repeat(12 << 20);
+  const add = (n) => (one) => {
+    for (let at = 0; at < n; at += 1) insert("others", { _id: at, load });
+    return { ...one, n: 1 };
+  };
+  const { set, insert: inserted } = await plain(add(2), { _id: 1 });
+  assert.deepEqual(set, { n: 1 });
+  assert.deepEqual(inserted.others.map((one) => one.load === load), [true, true]);
+  const changed = await plain((one) => ({ ...one, a: load, b: load }), { _id: 1 });
+  assert.ok(changed.set.a === load && changed.set.b === load);
+  const field = await ask((one) => ({ ...one, a: [load, load, load] }), { _id: 1 });
+  assert.match(field.refuse, /33 MiB/);
+});
+
+test("a function that is misused says how it is used", async () => {
+  for (const [wrong, says] of [
+    [() => count("n", 0.5), /TypeError in answers\.test\.js/],
+    [() => count("n", -1), /TypeError/],
+    [() => count(undefined), /TypeError/],
+    [() => insert("others", null), /TypeError/],
+    [() => insert(undefined, { _id: 1 }), /TypeError/],
+    [() => ({ n: 1 }), /without the `_id`: return the whole document/],
+    [function* () { yield { _id: 1 }; }, /without the `_id`/],
+    [() => new Map([["_id", 1]]), /without the `_id`/],
+    [() => { throw undefined; }, /threw undefined/],
+    [() => JSON.parse("{"), /SyntaxError in answers\.test\.js/],
+  ]) {
+    const quiet = process.stderr.write;
+    process.stderr.write = () => true;
+    const said = await ask(wrong, { _id: 1, a: 2 }).finally(() => (process.stderr.write = quiet));
+    assert.match(said.refuse, says);
   }
 });
 

@@ -88,3 +88,32 @@ test("another protocol is refused, and a message that is cut off is an error", (
   assert.match(answers(run(source, [serialize({ gate: 2 })]).stdout)[0].refuse, /protocol 1, and the gate 2/);
   assert.notEqual(run(source, [greeting, ask({ _id: 1 }).subarray(0, -1)]).status, 0);
 });
+
+test("a program that ends while it is asked says so for the document that it was asked about", () => {
+  for (const ending of [
+    "process.exit(0)",
+    "await new Promise(() => {})",
+    "setTimeout(() => { throw new Error('later'); }); await new Promise(() => {})",
+  ]) {
+    const source = `transform(async (document) => { if (document._id === 2) { ${ending}; } return { ...document, n: 1 }; });`;
+    const said = answers(run(source, [greeting, ask({ _id: 1 }), ask({ _id: 2 }), ask({ _id: 3 })]).stdout);
+    assert.deepEqual(said.slice(0, 2), [{ ready: 1 }, { set: { n: 1 } }], ending);
+    assert.match(said[2].refuse, /ended while it was asked/, ending);
+    assert.equal(said.length, 3, ending);
+  }
+});
+
+test("a program with two functions, or without one, is refused", () => {
+  const twice = "transform((document) => document); transform((document) => document);";
+  for (const [source, says] of [[twice, /more than once/], ["transform({});", /takes a function/]]) {
+    assert.match(answers(run(source, [greeting, ask({ _id: 1 })]).stdout)[0].refuse, says);
+  }
+});
+
+test("names that BSON cannot hold are refused, and do not end the program", () => {
+  const source = `
+    import { count } from "${client}/index.js";
+    transform((document) => count("a\\0b"));
+  `;
+  assert.match(answers(run(source, [greeting, ask({ _id: 1 })]).stdout)[1].refuse, /cannot be written as BSON/);
+});
