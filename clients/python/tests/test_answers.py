@@ -1,7 +1,10 @@
 """What a program answers to a message of the gate."""
 
+import json
 import struct
+import sys
 import unittest
+import uuid
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -89,6 +92,43 @@ class Answers(unittest.TestCase):
         for value in [{"s3cret"}, 2**64, "\udc80", object(), {1: "s3cret"}]:
             refusal = ask(lambda document, _, value=value: {**document, "n": value}, {"_id": 1})["refuse"]
             self.assertTrue(refusal.startswith("field `n` ") and "s3cret" not in refusal, refusal)
+
+
+    def test_a_function_that_is_misused_says_how_it_is_used(self) -> None:
+        def generator(document: Any, _: Any) -> Any:
+            yield document
+
+        async def coroutine(document: Any, _: Any) -> Any:
+            return document
+
+        def refuse_odd(_: Any, __: Any) -> Any:
+            refuse("odd \udc80")
+
+        for function, says in [
+            (lambda document: document, "called with two arguments, (document, found)"),
+            (lambda: None, "called with two arguments"),
+            (lambda document, _: document + 1, "TypeError in test_answers.py"),
+            (generator, "returned a generator, and not a document"),
+            (lambda *_: coroutine(*_).close() or iter([]), "returned a list_iterator"),
+            (lambda *_: {"n": 1}, "without its `_id`: return the whole document"),
+            (lambda *_: count("n", 0.5), "TypeError in test_answers.py"),
+            (lambda *_: count("n", -1), "TypeError"),
+            (lambda *_: count("n", True), "TypeError"),
+            (lambda *_: count(5), "TypeError"),
+            (lambda *_: insert("parts", None), "TypeError in test_answers.py"),
+            (lambda *_: insert(5, {"_id": 1}), "TypeError"),
+            (lambda *_: insert("parts", {"_id": {1}}), "InvalidDocument in test_answers.py"),
+            (lambda *_: sys.exit(0), "SystemExit in test_answers.py"),
+            (lambda *_: json.loads("{"), "JSONDecodeError in test_answers.py"),
+            (refuse_odd, "odd ?"),
+            (lambda document, _: {**document, "n": uuid.uuid4()}, "Binary.from_uuid"),
+            (lambda document, _: {**document, "n": [2**64]}, "more than 64 bits"),
+            (lambda document, _: {**document, "a\0b": 1}, "cannot be written as BSON"),
+        ]:
+            self.assertIn(says, ask(function, {"_id": 1, "a": 2})["refuse"])
+
+    def test_a_deleted_document_need_not_be_returned_whole(self) -> None:
+        self.assertEqual(ask(lambda *_: delete() or {}, {"_id": 1}), {"delete": True})
 
 
 class Unharmed(unittest.TestCase):

@@ -86,6 +86,53 @@ def broken(document, found):
         )
         self.assertIn(b"a secret", ended.stderr)
 
+    def test_a_program_that_ends_itself_says_so_for_the_document_that_it_was_asked_about(self) -> None:
+        source = """
+import sys
+from upgrade_gate import transform
+@transform
+def end(document, found):
+    if document["_id"] == 2:
+        sys.exit(0)
+    return {**document, "n": 1}
+"""
+        ended = run(source, GREETING + b"".join(ask(_id=n) for n in range(1, 4)))
+        answers = bson.decode_all(ended.stdout)
+        self.assertEqual(answers[:2], [{"ready": 1}, {"set": {"n": 1}}])
+        self.assertIn("SystemExit in program.py, line 7", answers[2]["refuse"])
+
+    def test_a_second_function_is_an_error_and_not_silently_ignored(self) -> None:
+        one = "@transform\ndef one(document, found):\n    return document\n"
+        ended = run(f"from upgrade_gate import transform\n{one}{one}", GREETING + ask(_id=1))
+        self.assertEqual(bson.decode_all(ended.stdout), [{"ready": 1}, {}])
+        self.assertEqual(ended.returncode, 1)
+        self.assertIn(b"has one function with @transform", ended.stderr)
+
+    def test_names_that_cannot_be_written_are_refused_and_do_not_end_the_program(self) -> None:
+        source = """
+from upgrade_gate import count, transform
+@transform
+def odd(document, found):
+    count("a\\0b")
+"""
+        answers = bson.decode_all(run(source, GREETING + ask(_id=1) + ask(_id=2)).stdout)
+        self.assertEqual(len(answers), 3)
+        self.assertIn("cannot be written as BSON", answers[1]["refuse"])
+
+    def test_a_slow_answer_is_not_held_back_by_the_next_one(self) -> None:
+        source = """
+import os, time
+from upgrade_gate import transform
+@transform
+def slow(document, found):
+    if document["_id"] == 3:
+        os._exit(3)
+    time.sleep(0.05)
+    return {**document, "n": 1}
+"""
+        answers = bson.decode_all(run(source, GREETING + b"".join(ask(_id=n) for n in range(1, 4))).stdout)
+        self.assertEqual(answers, [{"ready": 1}, {"set": {"n": 1}}, {"set": {"n": 1}}])
+
     def test_another_protocol_and_a_message_that_is_cut_off(self) -> None:
         source = """
 from upgrade_gate import transform

@@ -14,12 +14,13 @@ import select
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from typing import Any, Callable, NoReturn, Optional, TypeVar
 
 import bson
 from bson.raw_bson import RawBSONDocument
 
-from upgrade_gate._fields import CODEC, UNREADABLE, Document, Harmed, Message, changes, check_copies
+from upgrade_gate._fields import CODEC, UNREADABLE, UNWRITABLE, Document, Harmed, Message, changes, check_copies
 
 __all__ = ["Refused", "count", "delete", "insert", "refuse", "transform"]
 
@@ -44,6 +45,7 @@ class _Answer:
 
 
 _current: Optional[_Answer] = None
+_served = False
 
 
 def _answer() -> _Answer:
@@ -60,11 +62,15 @@ def refuse(reason: str) -> NoReturn:
 def count(name: str, n: int = 1) -> None:
     """Counts for the report, under a name that the step declares."""
     counts = _answer().counts
+    if not isinstance(name, str) or not isinstance(n, int) or isinstance(n, bool) or n < 0:
+        raise TypeError("count takes a name and a whole number from 0 on")
     counts[name] = counts.get(name, 0) + n
 
 
 def insert(collection: str, document: Document) -> None:
     """Adds a document to a collection. Its `_id` must be the same whenever it is computed from the same input."""
+    if not isinstance(collection, str) or not isinstance(document, Mapping):
+        raise TypeError("insert takes the name of a collection and a document")
     if "_id" not in document:
         raise ValueError("a document to insert needs an _id that follows from the input")
     encoded = RawBSONDocument(bson.encode(document, codec_options=CODEC))
@@ -83,7 +89,11 @@ def transform(function: Function) -> Function:
     becomes, which may be the same object, or None to leave it as it is. It must depend on nothing but its arguments.
     Whatever is defined further down in the file does not exist yet when the function is called: write it last.
     """
-    if function.__module__ == "__main__":
+    global _served
+    if getattr(function, "__module__", None) == "__main__":
+        if _served:
+            sys.exit("a program has one function with @transform, and this file has another one, which is never called")
+        _served = True
         _serve(function)
     return function
 
@@ -98,9 +108,7 @@ def answer(function: Callable[[Document, Found], Optional[Document]], message: b
         return {"refuse": f"Python cannot read it, or what was found for it ({type(error).__name__})"}
     asked = again.asked
     try:
-        result = function(asked["document"], asked["found"])
-        if result is not None and not isinstance(result, dict):
-            raise Harmed(f"the function returned a {type(result).__name__}, and not a document")
+        result = _called(function, asked["document"], asked["found"])
         if said.deleted:
             reply: Document = {"delete": True}
         else:
@@ -118,14 +126,44 @@ def answer(function: Callable[[Document, Found], Optional[Document]], message: b
             reply["count"] = said.counts
         return reply
     except (Refused, Harmed) as error:
-        return {"refuse": str(error)}
-    except Exception as error:  # its text may hold contents: that is for the log at level debug only
+        return {"refuse": str(error).encode(errors="replace").decode()}
+    except BaseException as error:  # sys.exit too; its text may hold contents: that is for the log at level debug only
         traceback.print_exc()
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        name = os.path.basename(place.filename)
-        return {"refuse": f"the program raised {type(error).__name__} in {name}, line {place.lineno}"}
+        return {"refuse": f"the program raised {type(error).__name__} in {_place(function, error)}"}
     finally:
         _current = None
+
+
+def _called(function: Callable[[Document, Found], Optional[Document]], document: Document, found: Found) -> Optional[Document]:
+    has_id = "_id" in document
+    try:
+        result = function(document, found)
+    except TypeError as error:
+        trace = error.__traceback__
+        if trace is None or trace.tb_next is None:  # not from inside the function
+            raise Harmed("the function of @transform cannot be called with two arguments, (document, found)") from None
+        raise
+    if result is not None and not isinstance(result, dict):
+        raise Harmed(f"the function returned a {type(result).__name__}, and not a document")
+    if result is not None and has_id and "_id" not in result and not (_current and _current.deleted):
+        raise Harmed("the function returned a document without its `_id`: return the whole document, not only what changes")
+    return result
+
+
+def _place(function: Any, error: BaseException) -> str:
+    """The innermost line of the author's own files that an error passed through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    folder = os.path.dirname(getattr(getattr(function, "__code__", None), "co_filename", ""))
+    own = [frame for frame in frames if os.path.dirname(frame.filename) == folder]
+    place = (own or frames)[-1]
+    return f"{os.path.basename(place.filename)}, line {place.lineno}"
+
+
+def _encoded(reply: Document) -> bytes:
+    try:
+        return bson.encode(reply, codec_options=CODEC)
+    except UNWRITABLE as error:
+        return bson.encode({"refuse": f"what the program counts or inserts cannot be written as BSON ({type(error).__name__})"})
 
 
 def _serve(function: Callable[[Document, Found], Optional[Document]]) -> None:
@@ -154,13 +192,13 @@ def _serve(function: Callable[[Document, Found], Optional[Document]]) -> None:
                 break
             message = bytes(memoryview(buffer)[at:end])
             at = end
+            if not answers:
+                since = time.monotonic()  # the time of the answer itself counts: one that took long is not held back
             if greeted:
                 reply = answer(function, message)
             else:
                 reply, greeted = _greet(message), True
-            if not answers:
-                since = time.monotonic()
-            answers += bson.encode(reply, codec_options=CODEC)
+            answers += _encoded(reply)
             if len(answers) > 1 << 16 or time.monotonic() - since > _SOON:
                 _write(target, answers)
         del buffer[:at]

@@ -230,5 +230,9 @@ def _reason(error: Exception) -> str:
     """Why a value cannot be written, without the value, which the text of the error may hold."""
     if isinstance(error, UnicodeEncodeError):
         return "it holds text that is not UTF-8"
+    if isinstance(error, OverflowError):
+        return "it holds a number of more than 64 bits"
+    if "uuid.UUID" in str(error):
+        return "it holds a UUID: write bson.Binary.from_uuid(…)"
     kind = str(error).rpartition("of type: ")[2]
     return f"it holds a {kind}" if kind and len(kind) < 80 else type(error).__name__
