@@ -205,6 +205,7 @@ def nested(levels: int) -> bytes:
 
 
 INT = b"\1\0\0\0"
+ODD = raw(NOT_UTF8, b"\x13n\0\xe7\xd0\xf1" + b"\xb8" * 13)
 HELD = {
     "a double like 1.0": element(1, struct.pack("<d", 1.0)),
     "minus zero": element(1, struct.pack("<d", -0.0)),
@@ -242,6 +243,9 @@ UNHELD = {
     "flags in another order": element(11, b"a\0mi\0"),
     "an array of other names": element(4, raw(b"\x105\0" + INT)),
     "a boolean that is neither": element(8, b"\2"),
+    "a decimal of odd bytes next to text that is not UTF-8": element(3, ODD),
+    "the same in the scope of code": element(15, (len(text(b"f()") + ODD) + 4).to_bytes(4, "little") + text(b"f()") + ODD),
+    "binary data of the subtype 255": element(5, b"\3\0\0\0\xffabc"),
     "binary data of a wrong length": element(5, b"\3\0\0\0\2abc"),
 }
 

@@ -17,7 +17,8 @@ CODEC: CodecOptions[Document] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
 )
 UNREADABLE = (BSONError, RecursionError)
-UNWRITABLE = (BSONError, ValueError, OverflowError, TypeError, RecursionError)
+# The last one is what `bson` ends with for binary data of the subtype 255.
+UNWRITABLE = (BSONError, ValueError, OverflowError, TypeError, RecursionError, SystemError)
 
 # Types of which equal values are stored as the same bytes. Not float, whose 0.0 equals -0.0.
 _PLAIN = {str, int, bool, type(None), bytes, Int64, ObjectId, datetime}
@@ -32,7 +33,7 @@ _changes = False  # whether the last document was changed
 
 _UNHELD = (
     "a name that occurs twice, text that is not UTF-8, a DBRef or the flags of a regular expression in an unusual order,"
-    " or a value of a deprecated type"
+    " binary data of the subtype 255, or a value of a deprecated type"
 )
 
 # The bytes of a value by its type, where they are always the same.
@@ -205,9 +206,21 @@ def _mark(value: Any, marks: set[int]) -> int:
     elif isinstance(value, list):
         mark = hash((list, *(_mark(inner, marks) for inner in value)))
     else:
-        mark = hash((type(value), repr(value)))
+        mark = hash((type(value), _text(value)))
     marks.add(mark)
     return mark
+
+
+def _text(value: Any) -> Any:
+    """What equal values have in common, and others have not."""
+    try:
+        return repr(value)
+    except ArithmeticError:  # a decimal of unusual bytes
+        pass
+    try:
+        return _element("", value)
+    except UNWRITABLE:
+        return object()
 
 
 def _mark_harmed(name: str, value: Any, stored: list[bytes], harmed: dict[int, str]) -> None:
