@@ -169,6 +169,10 @@ def _encoded(reply: Document) -> bytes:
 def _serve(function: Callable[[Document, Found], Optional[Document]]) -> None:
     if os.isatty(0):
         sys.exit("this is a program of upgrade-gate, which starts it and sends it documents")
+    try:
+        os.fstat(2)
+    except OSError:  # somebody closed it: its number must not become that of a pipe of the gate
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     # Only this function uses the gate's pipes: prints, those of libraries and of child processes too, go to stderr.
     source, target = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
