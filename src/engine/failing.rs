@@ -1,6 +1,7 @@
 //! The closed gate of what fails in an upgrade, or around it.
 
-use mongodb::bson::Document;
+use mongodb::bson::{Document, deserialize_from_document, doc};
+use mongodb::error::{CommandError, ErrorKind};
 
 use crate::authoring::step::Step;
 use crate::authoring::table::VersionUpgrade;
@@ -104,6 +105,42 @@ fn closed_as(error: RunError, doing: &str, unknown: Outcome) -> Failure {
 /// The server's code for a write that it does not make in transactions: into a capped collection, and into
 /// a missing one where the feature compatibility version is below 4.4.
 const NOT_IN_A_TRANSACTION: i32 = 263;
+
+/// What the server says of a write in a transaction that it cannot hold, as an error of the driver, so that less is tried
+/// at a time; `None` if it says something else.
+pub(crate) fn outgrown(error: &Document) -> Option<RunError> {
+    let code = error.get_i32("code").ok().filter(|code| answer::outgrows_server(*code))?;
+    let text = |name: &str| error.get_str(name).unwrap_or_default();
+    let command = doc! { "code": code, "codeName": text("codeName"), "errmsg": text("errmsg") };
+    let command: CommandError = deserialize_from_document(command).ok()?;
+    Some(RunError::Driver(ErrorKind::Command(command).into()))
+}
+
+/// An error of a transaction that writes one document, and what that adds: less cannot be tried.
+pub(crate) fn of_one_document(
+    error: RunError,
+    upgrade: &VersionUpgrade,
+    step: &str,
+    place: impl FnOnce() -> String,
+) -> RunError {
+    let code = match &error {
+        RunError::Driver(error) => {
+            answer::code(error).filter(|code| answer::outgrows_server(*code))
+        }
+        _ => None,
+    };
+    let Some(code) = code else { return error };
+    failed_step(
+        upgrade,
+        step,
+        &format!(
+            "{}: the server cannot hold what is written for it in one transaction (server error {code})",
+            place()
+        ),
+        "give the server a larger cache (storage.wiredTiger.engineConfig.cacheSizeGB), or deploy code that adds fewer or \
+         smaller documents for one document, then run it again",
+    )
+}
 
 /// A write that the server rejected, for instance by a unique index or a validator.
 pub(crate) fn write_failure(

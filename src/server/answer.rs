@@ -50,6 +50,11 @@ pub(crate) fn too_large(error: &Error) -> bool {
     matches!(code(error), Some(146 | 257 | 290 | 388 | 10334))
 }
 
+/// Whether an error of such a code says that the server cannot hold what a transaction writes.
+pub(crate) fn outgrows_server(code: i32) -> bool {
+    matches!(code, 257 | 388)
+}
+
 /// An error in words that hold no document's contents and no secret.
 pub(crate) fn describe(error: &Error) -> String {
     let server = |code: i32, name: &str, message: &str| match safe_detail(code, message) {

@@ -22,6 +22,9 @@ use crate::server::stop::RunError;
 /// is written.
 const REMEMBERED: usize = 500_000;
 
+/// How many bytes of `_id`s one query holds; one alone may have more.
+const IDS_BYTES: usize = 8 * 1024 * 1024;
+
 /// What a preflight remembers of the documents that a step adds.
 #[derive(Default)]
 pub(crate) struct Added {
@@ -135,43 +138,52 @@ pub(crate) async fn find_taken(
 /// One of them is there with other contents: what is to be added would be lost.
 pub(crate) async fn there(
     database: &Database,
-    session: Option<&mut ClientSession>,
+    mut session: Option<&mut ClientSession>,
     upgrade: &VersionUpgrade,
     transform: &Transform,
     collection: &str,
     additions: &[Addition<'_>],
     concern: Option<&Document>,
 ) -> Result<HashSet<Vec<u8>>, RunError> {
-    let mut ids = RawArrayBuf::new();
-    for addition in additions {
-        if let Some(id) = addition.document.get("_id")? {
-            ids.push(id);
-        }
-    }
-    let mut find = rawdoc! { "find": collection, "filter": { "_id": { "$in": ids } } };
-    if let Some(concern) = concern {
-        find.append(cstr!("readConcern"), RawDocumentBuf::try_from(concern)?);
-    }
     let sent: HashMap<Vec<u8>, &Addition<'_>> =
         additions.iter().map(|addition| (id_bytes(addition.document), addition)).collect();
     let mut there = HashSet::new();
-    // one by one: those that are there may be much larger than those that are to be added
-    each(database, session, find, |stored| {
-        let id = id_bytes(stored);
-        let same = match sent.get(&id) {
-            Some(addition) if is_same(addition.document, stored) => true,
-            // or the server takes this one's `_id` for one of those: 1 is 1.0, and under a collation "a" may be "A"
-            Some(_) | None => false,
-        };
-        let source = sent.get(&id).copied().or(additions.first());
-        if !same && let Some(Addition { source, .. }) = source {
-            let id = author::id(stored).unwrap_or_default();
-            return Err(taken(upgrade, transform, source, collection, &id));
+    let mut rest = additions;
+    // what one document adds may have more `_id`s than one query may hold
+    while !rest.is_empty() {
+        let mut ids = RawArrayBuf::new();
+        let mut asked = 0;
+        while let Some(addition) = rest.get(asked)
+            && ids.as_bytes().len() < IDS_BYTES
+        {
+            if let Some(id) = addition.document.get("_id")? {
+                ids.push(id);
+            }
+            asked += 1;
         }
-        there.insert(id);
-        Ok(Flow::On)
-    })
-    .await?;
+        rest = &rest[asked..];
+        let mut find = rawdoc! { "find": collection, "filter": { "_id": { "$in": ids } } };
+        if let Some(concern) = concern {
+            find.append(cstr!("readConcern"), RawDocumentBuf::try_from(concern)?);
+        }
+        // one by one: those that are there may be much larger than those that are to be added
+        each(database, session.as_deref_mut(), find, |stored| {
+            let id = id_bytes(stored);
+            let same = match sent.get(&id) {
+                Some(addition) if is_same(addition.document, stored) => true,
+                // or the server takes this one's `_id` for one of those: 1 is 1.0, and under a collation "a" may be "A"
+                Some(_) | None => false,
+            };
+            let source = sent.get(&id).copied().or(additions.first());
+            if !same && let Some(Addition { source, .. }) = source {
+                let id = author::id(stored).unwrap_or_default();
+                return Err(taken(upgrade, transform, source, collection, &id));
+            }
+            there.insert(id);
+            Ok(Flow::On)
+        })
+        .await?;
+    }
     Ok(there)
 }
 

@@ -18,7 +18,7 @@ use crate::engine::documents::edited::{Batch, Edited, Purpose, Sizes, done, id_b
 use crate::engine::documents::find::{Flow, In, documents, each, find_again, finds};
 use crate::engine::documents::large::{self, Exchange};
 use crate::engine::editors::editor::Origin;
-use crate::engine::failing::write_failure;
+use crate::engine::failing::{outgrown, write_failure};
 use crate::record::journal::Done;
 use crate::server::answer::{fail_on_write_concern, write_errors};
 use crate::server::stop::RunError;
@@ -121,7 +121,8 @@ pub(crate) async fn write(
         for (_, command) in commands("insert", collection, "documents", new, None) {
             let answer = database.run_raw_command(command).session(&mut *session).await?;
             if let Some(error) = write_errors(&answer).next() {
-                return Err(refused_addition(error, upgrade, transform, collection));
+                let refused = || refused_addition(error, upgrade, transform, collection);
+                return Err(outgrown(error).unwrap_or_else(refused));
             }
         }
     }
@@ -266,7 +267,8 @@ fn fail_on_write_error(
         Some(edited) => place(transform, &edited.document),
         None => transform.collection.clone().into_owned(),
     };
-    Err(write_failure(error, upgrade, &transform.name(), &place))
+    let refused = || write_failure(error, upgrade, &transform.name(), &place);
+    Err(outgrown(error).unwrap_or_else(refused))
 }
 
 /// What the server says against a document that is added.

@@ -19,7 +19,7 @@ use crate::engine::documents::large;
 use crate::engine::documents::large::Collation;
 use crate::engine::documents::reader::Reader;
 use crate::engine::documents::write;
-use crate::engine::failing::{at, closed, failed};
+use crate::engine::failing::{at, closed, failed, of_one_document};
 use crate::engine::preflight::estimate::{Estimate, Known};
 use crate::engine::preflight::scan::{all_of, scan};
 use crate::engine::steps::kind::{Extent, PreflightContext, StepWork};
@@ -382,8 +382,15 @@ pub(crate) async fn batch_in_transaction(
         async |session, stored, tried| {
             let (part, last) = batch.part(tried);
             let sizes = batch.sizes;
-            let done =
-                write::write_prefetched(context, session, upgrade, transform, part, sizes).await?;
+            let written =
+                write::write_prefetched(context, session, upgrade, transform, part, sizes).await;
+            let done = match part {
+                [one] => written.map_err(|error| {
+                    let place = || edited::place(transform, &one.document);
+                    of_one_document(error, upgrade, &transform.name(), place)
+                })?,
+                _ => written?,
+            };
             let to = record(&base(stored, None)?, &done, last.as_ref());
             Ok(((done, last), to))
         },

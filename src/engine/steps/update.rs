@@ -16,7 +16,7 @@ use crate::engine::documents::edited::{Sizes, TRANSACTION_BYTES, last, place};
 use crate::engine::documents::evaluate::{self, Source, Survey, survey};
 use crate::engine::documents::find::{self, In, SIZE, check_id};
 use crate::engine::documents::unfit::still_matches;
-use crate::engine::failing::{at, closed, failed_step, write_failure};
+use crate::engine::failing::{at, closed, failed_step, outgrown, write_failure};
 use crate::engine::preflight::estimate::{Estimate, Known};
 use crate::engine::preflight::scan::all_of;
 use crate::engine::steps::kind::{Extent, PreflightContext, StepWork};
@@ -95,6 +95,7 @@ impl StepWork for Update {
             }
             match self.write(context, session, &batch).await? {
                 Ok(n) => done.add(&updated(n)),
+                Err(error) if let Some(error) = outgrown(&error) => return Err(error),
                 Err(error) => {
                     abort(context, session).await;
                     return Err(self.located(context, session, upgrade, &batch, &error).await);
@@ -346,6 +347,12 @@ impl Update {
                 let part = &batch[..part(batch, tried)];
                 let n = match self.write(context, session, part).await? {
                     Ok(n) => n,
+                    Err(error)
+                        if part.len() > 1
+                            && let Some(error) = outgrown(&error) =>
+                    {
+                        return Err(error);
+                    }
                     Err(error) => {
                         let failure = write_failure(
                             &error,
