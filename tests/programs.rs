@@ -9,6 +9,8 @@ mod pin_item_references;
 mod shapes;
 mod support;
 
+#[path = "programs/authors.rs"]
+mod authors;
 #[path = "programs/isolation.rs"]
 mod isolation;
 #[path = "programs/memory.rs"]

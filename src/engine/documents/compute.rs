@@ -4,7 +4,7 @@ use mongodb::ClientSession;
 use mongodb::bson::{DateTime, RawDocument, RawDocumentBuf};
 
 use crate::authoring::edit::{Edits, Extent, MAX_DOCUMENT_SIZE, Whole, deletion, guarded_deletion};
-use crate::authoring::editor::Answer;
+use crate::authoring::editor::{Answer, Editor};
 use crate::authoring::lookup::Found;
 use crate::authoring::step_error::StepError;
 use crate::authoring::step_kind::StepKind;
@@ -260,8 +260,12 @@ fn undeclared(transform: &Transform, name: &str) -> String {
         [] => "declares none".to_owned(),
         names => format!("declares {}", names.join(", ")),
     };
+    let with = match &transform.editor {
+        Editor::Program(_) => "report",
+        Editor::Function(_) | Editor::Pipeline(_) => "action()",
+    };
     format!(
-        "it counts \"{name}\", a counter that the step does not declare with action() (it {declared})"
+        "it counts \"{name}\", a counter that the step does not declare with {with} (it {declared})"
     )
 }
 

@@ -4,8 +4,6 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use mongodb::bson::RawDocument;
-
 use crate::authoring::editor::Answer;
 
 /// How many inputs are remembered.
@@ -66,13 +64,13 @@ pub(super) fn of_input<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
 /// The hash of an answer, the same for answers that do the same.
 pub(super) fn of_answer(answer: &Answer) -> u64 {
     let Answer { set, unset, inserts, counts, delete, refuse, .. } = answer;
-    let bytes = |document: &RawDocument| document.as_bytes().to_vec();
-    let (mut unset, mut counts) = (unset.clone(), counts.clone());
+    let mut unset: Vec<&String> = unset.iter().collect();
+    let mut counts: Vec<_> = counts.iter().collect();
     unset.sort_unstable();
     counts.sort_unstable();
     let mut hasher = DefaultHasher::new();
     (set.as_bytes(), unset, counts, delete, refuse).hash(&mut hasher);
-    let mut inserts: Vec<_> = inserts.iter().map(|(into, one)| (into, bytes(one))).collect();
+    let mut inserts: Vec<_> = inserts.iter().map(|(into, one)| (into, one.as_bytes())).collect();
     inserts.sort_unstable();
     inserts.hash(&mut hasher);
     hasher.finish()

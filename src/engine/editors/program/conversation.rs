@@ -55,6 +55,8 @@ pub(super) struct Question<'a> {
 /// What a program did wrong, and at which question.
 pub(super) struct Fault {
     pub(super) position: Option<usize>,
+    /// How many of the questions after that one it had been asked: one that holds answers back may have come as far.
+    pub(super) behind: usize,
     pub(super) wrong: Wrong,
 }
 
@@ -75,7 +77,7 @@ struct Open {
 
 impl From<Wrong> for Fault {
     fn from(wrong: Wrong) -> Self {
-        Fault { position: None, wrong }
+        Fault { position: None, behind: 0, wrong }
     }
 }
 
@@ -136,7 +138,11 @@ impl Running {
                 }
             }
             let Some(next) = open.front() else { break };
-            let fault = |wrong| Fault { position: Some(answered), wrong };
+            let fault = |wrong: Wrong| {
+                let asked = open.iter().filter(|open| wrong.is_silence() && open.end <= written);
+                let behind = asked.count().saturating_sub(1);
+                Fault { position: Some(answered), behind, wrong }
+            };
             let front = ready.front().map_or(&[][..], |part| &part[at..]);
             tokio::select! {
                 biased;
@@ -179,7 +185,7 @@ impl Running {
             }
         }
         match self.output.unasked() {
-            Some(wrong) => Err(Fault { position: answered.checked_sub(1), wrong }),
+            Some(wrong) => Err(Fault { position: answered.checked_sub(1), behind: 0, wrong }),
             None => Ok(()),
         }
     }

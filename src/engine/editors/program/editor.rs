@@ -103,9 +103,15 @@ impl ProgramEditor {
 impl AskedEditor for ProgramEditor {
     async fn answers(&mut self, asked: Asked<'_>) -> Result<Vec<Answer>, RunError> {
         self.step.get_or_insert_with(|| (asked.upgrade.clone(), asked.transform.name()));
-        let answers = self.ask(&asked).await.map_err(|Fault { position, wrong }| {
+        let answers = self.ask(&asked).await.map_err(|Fault { position, behind, wrong }| {
             let document = position.and_then(|position| asked.documents.get(position));
-            self.failed(document.map(|document| place(asked.transform, document)), &wrong)
+            let place = document.map(|document| match behind {
+                0 => place(asked.transform, document),
+                _ => {
+                    format!("{}, or one of the {behind} after it", place(asked.transform, document))
+                }
+            });
+            self.failed(place, &wrong)
         })?;
         Ok(answers.into_iter().map(|answer| keep_looked_up(asked.transform, answer)).collect())
     }

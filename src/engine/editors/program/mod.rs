@@ -12,4 +12,6 @@ mod messages;
 mod noise;
 mod output;
 mod process;
+#[cfg(test)]
+mod tests;
 mod wrong;

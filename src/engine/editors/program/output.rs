@@ -2,14 +2,15 @@
 
 use std::io;
 
+use mongodb::bson::spec::ElementType;
 use mongodb::bson::{RawDocument, RawDocumentBuf};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::ChildStdout;
 
 use super::wrong::Wrong;
 
 /// The most bytes that an answer may have: two documents of the largest size, and a little.
-const MOST: usize = 33 * 1024 * 1024;
+pub(super) const MOST: usize = 33 * 1024 * 1024;
 
 /// How much is read at a time.
 const CHUNK: usize = 1 << 16;
@@ -18,15 +19,15 @@ const CHUNK: usize = 1 << 16;
 const DEPTH: usize = 200;
 
 /// The standard output of a program.
-pub(super) struct Output {
-    pipe: ChildStdout,
+pub(super) struct Output<Pipe = ChildStdout> {
+    pipe: Pipe,
     held: Vec<u8>,
     /// Where in `held` the next message begins.
     at: usize,
 }
 
-impl Output {
-    pub(super) fn new(pipe: ChildStdout) -> Self {
+impl<Pipe: AsyncRead + Unpin> Output<Pipe> {
+    pub(super) fn new(pipe: Pipe) -> Self {
         Output { pipe, held: Vec::new(), at: 0 }
     }
 
@@ -60,6 +61,12 @@ impl Output {
     /// What was written that no question asked for, as far as it was read.
     pub(super) fn unasked(&self) -> Option<Wrong> {
         (!self.is_empty()).then(|| self.text().unwrap_or(Wrong::TooMuch))
+    }
+
+    /// How much memory is taken by what was read.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.held.capacity()
     }
 
     /// What is wrong with the part of a message that did not go on.
@@ -123,22 +130,47 @@ impl Output {
     }
 }
 
-/// Whether a document can be read down to its last value. Text need not be UTF-8: it may come from a document.
+/// Whether a document is what the server takes, down to its last value, so that no answer fails only when it is written.
+/// Text need not be UTF-8: it may come from a document.
 fn is_whole(document: &RawDocument, depth: usize) -> bool {
-    use mongodb::bson::spec::ElementType::{Array, EmbeddedDocument};
     let mut end = 4;
     let all = document.iter_elements().all(|element| {
         let Ok(element) = element else { return false };
         let start = end + 1 + element.key().len() + 1;
         end = start + element.size();
-        if ![Array, EmbeddedDocument].contains(&element.element_type()) {
-            return true;
-        }
-        let inner = document.as_bytes().get(start..end);
-        let inner = inner.and_then(|inner| RawDocument::from_bytes(inner).ok());
-        depth > 0 && inner.is_some_and(|inner| is_whole(inner, depth - 1))
+        let value = document.as_bytes().get(start..end);
+        value.is_some_and(|value| is_value(element.element_type(), value, depth))
     });
     all && end + 1 == document.as_bytes().len()
+}
+
+/// Whether these bytes are a value of such a type.
+fn is_value(kind: ElementType, value: &[u8], depth: usize) -> bool {
+    match kind {
+        ElementType::Array | ElementType::EmbeddedDocument => {
+            let inner = RawDocument::from_bytes(value);
+            depth > 0 && inner.is_ok_and(|inner| is_whole(inner, depth - 1))
+        }
+        ElementType::String | ElementType::JavaScriptCode | ElementType::Symbol => {
+            string(value).is_some_and(<[u8]>::is_empty)
+        }
+        ElementType::DbPointer => string(value).is_some_and(|rest| rest.len() == 12),
+        ElementType::JavaScriptCodeWithScope => {
+            let scope = value.get(4..).and_then(string);
+            let scope = scope.and_then(|scope| RawDocument::from_bytes(scope).ok());
+            depth > 0 && scope.is_some_and(|scope| is_whole(scope, depth - 1))
+        }
+        ElementType::Boolean => matches!(value, [0 | 1]),
+        _ => true,
+    }
+}
+
+/// What follows a string, if these bytes begin with one.
+fn string(bytes: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let length = usize::try_from(i32::from_le_bytes(*length)).ok()?;
+    let (text, rest) = rest.split_at_checked(length)?;
+    (text.last() == Some(&0)).then_some(rest)
 }
 
 impl From<io::Error> for Wrong {

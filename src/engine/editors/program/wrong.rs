@@ -93,12 +93,21 @@ impl Wrong {
         format!("the program {program:?} {what}")
     }
 
+    /// Whether answers are missing that the program may have held back: those of documents that it had dealt with.
+    pub(super) fn is_silence(&self) -> bool {
+        matches!(self, Wrong::Silent(_) | Wrong::Closed | Wrong::CutOff | Wrong::Ended(_))
+    }
+
     /// What to do next.
     pub(super) fn next(&self, run: &Run) -> String {
         match self {
             Wrong::NotStarted(error) if is_there(run, error) => {
                 "let its first line name an interpreter that the image has (a line that ends as on Windows names none), \
                  or build it for this image, then run it again"
+            }
+            Wrong::NotStarted(error) if is_a_line(run, error) => {
+                "write the program and each of its arguments as an item of its own ([python3, pin.py]), as no shell reads \
+                 them; then run it again"
             }
             Wrong::NotStarted(error) if error.kind() == io::ErrorKind::NotFound => {
                 "run the gate from an image that has this program (the stock image has none: copy the gate's binary \
@@ -128,12 +137,17 @@ impl Wrong {
                 "if it was killed for its memory, raise the container's memory limit; otherwise find what killed it; \
                  then run it again"
             }
+            Wrong::Ended(status) if status.success() => {
+                "let it answer until its input ends: a program with the helper for Python has @transform in the file that \
+                 is started, and one with the helper for Node calls transform once; deploy it, then run it again"
+            }
             Wrong::CutOff | Wrong::Ended(_) => ITS_STDERR,
             Wrong::Text => {
                 "let it print to stderr only (the helpers for Python and Node see to that), deploy it, then run it again"
             }
             Wrong::TooLarge => {
-                "let it add fewer or smaller documents for one document, deploy it, then run it again"
+                "let it set less than a document may hold, 16 MiB, and add fewer or smaller documents for one document; \
+                 deploy it, then run it again"
             }
             Wrong::NoMessage(_) => {
                 "let it answer as the documentation of program steps says (the helpers for Python and Node do), \
@@ -168,6 +182,12 @@ fn is_there(run: &Run, error: &io::Error) -> bool {
     let program = run.command.first().map(Path::new);
     error.kind() == io::ErrorKind::NotFound
         && program.is_some_and(|program| program.components().count() > 1 && program.exists())
+}
+
+/// Whether a program that is not there is named as a line for a shell.
+fn is_a_line(run: &Run, error: &io::Error) -> bool {
+    let named = run.command.first().is_some_and(|program| program.contains(char::is_whitespace));
+    named && error.kind() == io::ErrorKind::NotFound
 }
 
 /// An error of the system without its number.
