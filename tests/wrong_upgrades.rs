@@ -9,6 +9,8 @@ mod chains;
 mod documents;
 #[path = "wrong_upgrades/names.rs"]
 mod names;
+#[path = "wrong_upgrades/steps.rs"]
+mod steps;
 
 use std::pin::Pin;
 use std::sync::Mutex;
@@ -216,6 +218,12 @@ fn table() -> Vec<Wrong> {
     table.extend(names::fields());
     table.extend(names::contradictions());
     table.extend(names::versions());
+    table.extend(steps::updates());
+    table.extend(steps::update_look_ups());
+    table.extend(steps::copies());
+    table.extend(steps::deletions());
+    table.extend(steps::programs());
+    table.extend(steps::reports());
     table.extend(documents::edits());
     table.extend(documents::inserts());
     table.extend(documents::descendants());
@@ -929,7 +937,7 @@ fn tables() -> Vec<Wrong> {
 
 #[test]
 fn names_that_look_odd_and_what_is_brought_back_are_no_mistakes() {
-    for steps in names::right() {
+    for steps in names::right().into_iter().chain(steps::right()) {
         let upgrade = steps.into_iter().fold(Upgrade::new("0.8.0", "an upgrade"), Upgrade::step);
         Gate::new("lab", "0.9.0").upgrades([upgrade]).check().unwrap();
     }

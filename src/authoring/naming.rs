@@ -19,3 +19,33 @@ pub(crate) fn collection_mistake(name: &str) -> Option<String> {
     };
     Some(format!("no collection can be called {name:?}: {why}"))
 }
+
+/// What a text for the report asks for in braces and is none of these numbers; it would be printed as it stands.
+pub(crate) fn unknown_number<'t>(text: &'t str, numbers: &[&str]) -> Option<&'t str> {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let braces = text.match_indices('{').filter_map(|(at, _)| text[at + 1..].split_once('}'));
+    let mut names = braces.map(|(name, _)| name).filter(|name| name.bytes().all(is_name));
+    names.find(|name| !numbers.contains(name))
+}
+
+/// What is said of a text for the report that asks for such a number.
+pub(crate) fn no_number(text: &str, number: &str) -> String {
+    format!("its report \"{text}\" has no number called {{{number}}}: it has {{n}}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_report_asks_for_in_braces_is_a_number_of_the_step() {
+        for right in ["", "Give {n} card(s) a position", "a { brace", "a set { a, b }", "}{"] {
+            assert_eq!(unknown_number(right, &["n"]), None, "{right}");
+        }
+        for (wrong, number) in
+            [("{m}", "m"), ("{n} of {count}", "count"), ("{}", ""), ("{{m}}", "m")]
+        {
+            assert_eq!(unknown_number(wrong, &["n"]), Some(number), "{wrong}");
+        }
+    }
+}

@@ -4,10 +4,12 @@
 //! depends on more than the document.
 
 use std::fmt;
+use std::sync::Arc;
 
 use mongodb::bson::{Bson, Document};
 
-use crate::authoring::pipeline::FOUND;
+use crate::authoring::lookup::Lookup;
+use crate::authoring::pipeline::{FOUND, Pipeline, fields_of_filter};
 use crate::process::settings::slip_of;
 
 /// A mistake in a filter or a pipeline.
@@ -75,6 +77,83 @@ pub(crate) fn of_copy(pipeline: &[Document]) -> Vec<Mistake> {
         mistakes.at(position.to_string(), |mistakes| mistakes.copy_stage(stage));
     }
     mistakes.found
+}
+
+/// Why nothing that the pipeline of an update makes of a document can leave its filter, as far as both show it.
+pub(crate) fn of_staying(filter: &Document, pipeline: &Pipeline) -> Option<Mistake> {
+    let asked = fields_of_filter(filter)?;
+    let written = pipeline.writes()?;
+    if asked.is_empty() || !asked.is_disjoint(&written) {
+        return None;
+    }
+    let asked: Vec<String> = asked.iter().map(|field| format!("`{field}`")).collect();
+    let reason = format!(
+        "the update never leads out of its filter: it does not write {}, so that a document matches as before",
+        asked.join(", ")
+    );
+    Some(Mistake { path: vec![], reason })
+}
+
+/// What is wrong with the paths by which the pipeline of an update reads what was looked up: a wrong name would read as
+/// a missing field.
+pub(crate) fn of_found(pipeline: &[Document], look_ups: &[Arc<Lookup>]) -> Option<Mistake> {
+    let mut found = Found { path: vec![], look_ups, mistake: None };
+    for (position, stage) in pipeline.iter().enumerate() {
+        found.read(position.to_string(), &Bson::Document(stage.clone()));
+    }
+    found.mistake
+}
+
+/// The search for the first path into what was looked up that leads nowhere.
+struct Found<'a> {
+    path: Vec<String>,
+    look_ups: &'a [Arc<Lookup>],
+    mistake: Option<Mistake>,
+}
+
+impl Found<'_> {
+    fn read(&mut self, key: String, value: &Bson) {
+        if self.mistake.is_some() {
+            return;
+        }
+        self.path.push(key);
+        match value {
+            Bson::Document(document) => {
+                for (key, value) in document.iter().filter(|(key, _)| *key != "$literal") {
+                    self.read(key.clone(), value);
+                }
+            }
+            Bson::Array(values) => {
+                for (position, value) in values.iter().enumerate() {
+                    self.read(position.to_string(), value);
+                }
+            }
+            Bson::String(text) => {
+                let reason = text.strip_prefix('$').and_then(|path| self.wrong(path));
+                self.mistake = reason.map(|reason| Mistake { path: self.path.clone(), reason });
+            }
+            _ => {}
+        }
+        self.path.pop();
+    }
+
+    fn wrong(&self, path: &str) -> Option<String> {
+        let mut parts = path.split('.');
+        let (true, name) = (parts.next() == Some(FOUND), parts.next()?) else { return None };
+        let Some(look_up) = self.look_ups.iter().find(|look_up| look_up.name == name) else {
+            let names: Vec<&str> = self.look_ups.iter().map(|look_up| &*look_up.name).collect();
+            return Some(format!(
+                "the step has no look-up called `{name}`: it has {}",
+                names.join(", ")
+            ));
+        };
+        let field = parts.next()?;
+        let reads = look_up.reads().is_none_or(|mut reads| reads.any(|known| known == field));
+        let reason = || {
+            format!("the look-up `{name}` does not read the field `{field}`: add it to its fields")
+        };
+        (!reads).then(reason)
+    }
 }
 
 const UPDATE_STAGES: &str = "$set, $addFields, $unset, $project, $replaceWith or $replaceRoot";
@@ -366,6 +445,7 @@ mod tests {
     use mongodb::bson::doc;
 
     use super::*;
+    use crate::authoring::pipeline::Makes;
 
     fn paths(mistakes: &[Mistake]) -> Vec<String> {
         mistakes.iter().map(|mistake| mistake.path.join(".")).collect()
@@ -444,6 +524,53 @@ mod tests {
         }
         assert_eq!(paths(&of_update_filter(&doc! {})), [""]);
         assert_eq!(of_filter(&doc! {}), []);
+    }
+
+    #[test]
+    fn an_update_that_writes_nothing_of_its_filter_never_leads_out_of_it() {
+        let stays = |filter: Document, stage: Document| {
+            let makes = Makes::Itself { counter: "n" };
+            of_staying(&filter, &Pipeline { stages: vec![stage], makes })
+        };
+        let set = doc! { "$set": { "a.b": 1, "c": "$d" } };
+        for filter in [doc! { "d": 1 }, doc! { "_id": 1 }, doc! { "$or": [{ "d": 1 }, { "e": 1 }] }]
+        {
+            let mistake = stays(filter.clone(), set.clone()).unwrap();
+            assert!(mistake.reason.contains("does not write `"), "{filter}: {mistake}");
+        }
+        let whole = doc! { "$expr": { "$eq": ["$$ROOT", 1] } };
+        for filter in [doc! { "a": 1 }, doc! { "d": 1, "c": 1 }, whole, doc! { "$comment": "x" }] {
+            assert_eq!(stays(filter.clone(), set.clone()), None, "{filter}");
+        }
+        assert_eq!(stays(doc! { "d": 1 }, doc! { "$project": { "_id": 1 } }), None);
+        assert_eq!(stays(doc! { "d.x": 1 }, doc! { "$unset": ["d.y"] }), None);
+    }
+
+    #[test]
+    fn a_path_into_what_was_looked_up_names_a_look_up_and_a_field_that_it_reads() {
+        let look_ups = |fields: &[&'static str]| {
+            let look_up = Lookup::by_field("owner", "people", "key.id", "by");
+            [Arc::new(look_up.fields(fields.to_vec()))]
+        };
+        let found = |path: &str, fields: &[&'static str]| {
+            let stage =
+                doc! { "$set": { "a": { "$first": [{ "$literal": "$_found.none" }, path] } } };
+            of_found(&[stage], &look_ups(fields)).map(|mistake| mistake.to_string())
+        };
+        for path in
+            ["$_found", "$_found.owner", "$_found.owner.name", "$_foundling.x", "$a", "_found.x"]
+        {
+            assert_eq!(found(path, &[]), None, "{path}");
+        }
+        for path in ["$_found.owner.name.first", "$_found.owner._id", "$_found.owner.key.id"] {
+            assert_eq!(found(path, &["name"]), None, "{path}");
+        }
+        let wrong = found("$_found.owners.name", &[]).unwrap();
+        assert_eq!(
+            wrong,
+            "0.$set.a.$first.1: the step has no look-up called `owners`: it has owner"
+        );
+        assert!(found("$_found.owner.age", &["name"]).unwrap().contains("read the field `age`"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use mongodb::bson::Document;
 use crate::authoring::collections::Collections;
 use crate::authoring::editor::{Editor, Run};
 use crate::authoring::lookup::Lookup;
+use crate::authoring::pipeline_mistakes::of_filter;
 use crate::authoring::step_kind::StepKind;
 use crate::authoring::transform::Transform;
 use crate::process::action::{ActionType, UpgradeAction};
@@ -150,7 +151,11 @@ impl StepKind for Program {
             Editor::Program(run) => run.mistake(),
             Editor::Function(_) | Editor::Pipeline(_) => None,
         };
-        run.or_else(|| self.transform.own_mistake())
+        let filter = || {
+            let mistakes = of_filter(&self.transform.filter);
+            mistakes.first().map(|mistake| format!("its filter: {mistake}"))
+        };
+        run.or_else(filter).or_else(|| self.transform.own_mistake())
     }
 
     fn privileges(&self) -> Vec<Need> {

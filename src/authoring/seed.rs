@@ -8,7 +8,7 @@ use mongodb::bson::{DateTime, Document, RawBsonRef, RawDocument, RawDocumentBuf}
 
 use crate::authoring::collections::Collections;
 use crate::authoring::edit::{MAX_DOCUMENT_SIZE, is_too_deep};
-use crate::authoring::naming::Name;
+use crate::authoring::naming::{Name, no_number, unknown_number};
 use crate::authoring::step_error::StepError;
 use crate::authoring::step_kind::StepKind;
 use crate::process::action::{ActionType, UpgradeAction};
@@ -129,8 +129,12 @@ impl StepKind for Seed {
         vec![&self.collection]
     }
 
-    // what is wrong with documents that are known before any run
     fn own_mistake(&self) -> Option<String> {
+        if let Some(report) = &self.description
+            && let Some(number) = unknown_number(report, &["n"])
+        {
+            return Some(no_number(report, number));
+        }
         match &self.source {
             Source::Fixed(documents) => documents.as_ref().err().cloned(),
             Source::Computed(_) => None,

@@ -220,8 +220,12 @@ pub(crate) fn missing_mistake<'a>(
 ) -> Option<(usize, String)> {
     let steps: Vec<&Step> = steps.collect();
     for (position, step) in steps.iter().enumerate() {
-        let Step::Update(update) = step else { continue };
-        for lookup in &update.transform.lookups {
+        let lookups = match step {
+            Step::Update(update) => &update.transform.lookups,
+            Step::Program(program) => &program.transform.lookups,
+            _ => continue,
+        };
+        for lookup in lookups {
             let others = steps.iter().enumerate().filter(|(other, _)| *other != position);
             let mut changing = others.filter(|(_, other)| may_change(other, lookup));
             if let Some((_, other)) = changing.next() {

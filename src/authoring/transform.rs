@@ -10,7 +10,7 @@ use crate::authoring::collections::Collections;
 use crate::authoring::edit::Edits;
 use crate::authoring::editor::Editor;
 use crate::authoring::lookup::{Found, Lookup};
-use crate::authoring::naming::Name;
+use crate::authoring::naming::{Name, no_number, unknown_number};
 use crate::authoring::step_error::StepError;
 use crate::authoring::step_kind::StepKind;
 use crate::process::action::{ActionType, UpgradeAction};
@@ -160,6 +160,9 @@ impl Transform {
             }
             if !counters.insert(&*counter.name) {
                 return Some(format!("it declares the counter \"{}\" twice", counter.name));
+            }
+            if let Some(number) = unknown_number(&counter.description, &["n"]) {
+                return Some(no_number(&counter.description, number));
             }
         }
         None

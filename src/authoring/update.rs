@@ -9,7 +9,9 @@ use crate::authoring::collections::Collections;
 use crate::authoring::editor::Editor;
 use crate::authoring::lookup::Lookup;
 use crate::authoring::pipeline::{Makes, Pipeline};
-use crate::authoring::pipeline_mistakes::{LookUps, of_update, of_update_filter};
+use crate::authoring::pipeline_mistakes::{
+    LookUps, of_found, of_staying, of_update, of_update_filter,
+};
 use crate::authoring::step_kind::StepKind;
 use crate::authoring::transform::Transform;
 use crate::process::action::{ActionType, UpgradeAction};
@@ -127,6 +129,15 @@ impl StepKind for Update {
         }
         if let Some(mistake) = of_update(&self.pipeline.stages, self.look_ups()).first() {
             return Some(format!("its pipeline: {mistake}"));
+        }
+        // without look-ups the field is one like any other
+        if !self.transform.lookups.is_empty()
+            && let Some(mistake) = of_found(&self.pipeline.stages, &self.transform.lookups)
+        {
+            return Some(format!("its pipeline: {mistake}"));
+        }
+        if let Some(mistake) = of_staying(&self.transform.filter, &self.pipeline) {
+            return Some(mistake.to_string());
         }
         self.transform.own_mistake()
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use mongodb::bson::Document;
 use sha2::{Digest, Sha256};
 
-use crate::authoring::naming::collection_mistake;
+use crate::authoring::naming::{collection_mistake, unknown_number};
 use crate::authoring::pipeline_mistakes;
 use crate::files::mistakes::{Mistakes, Source};
 use crate::files::node::{Entry, Node, Span, Value};
@@ -86,19 +86,12 @@ impl<'a, 'b> Reader<'a, 'b> {
     /// A text of a report, with the numbers that it may hold.
     pub(crate) fn report<'n>(&mut self, node: &'n Node, counts: &[&str]) -> Option<&'n str> {
         let line = self.line(node)?;
-        for (at, _) in line.match_indices('{') {
-            let inner = line[at + 1..].split('}').next().unwrap_or_default();
-            let is_name = inner.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-            if line[at + 1..].contains('}') && is_name && !counts.contains(&inner) {
-                let known: Vec<String> = counts.iter().map(|name| format!("{{{name}}}")).collect();
-                let expected = format!("it has {}", known.join(", "));
-                self.wrong(
-                    &node.span,
-                    format!("a report of this step has no number called {{{inner}}}"),
-                    expected,
-                );
-                return None;
-            }
+        if let Some(inner) = unknown_number(line, counts) {
+            let known: Vec<String> = counts.iter().map(|name| format!("{{{name}}}")).collect();
+            let expected = format!("it has {}", known.join(", "));
+            let message = format!("a report of this step has no number called {{{inner}}}");
+            self.wrong(&node.span, message, expected);
+            return None;
         }
         Some(line)
     }
@@ -273,8 +266,9 @@ impl<'a, 'b> Reader<'a, 'b> {
                 self.wrong(&node.span, format!("{word} is not in the directory"), expected);
                 return None;
             }
+            // one named by its place in the image too: what was digested is what runs
             match file.to_str() {
-                Some(path) if Path::new(&word).is_relative() && file.is_file() => {
+                Some(path) if file.is_file() && file.starts_with(directory) => {
                     found.push(path.to_owned());
                 }
                 _ => found.push(word),

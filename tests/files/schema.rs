@@ -85,7 +85,10 @@ pub const CHANGES: &[(&str, &str)] = &[
     (", id: kanban", ""),
     ("- description: there is a board\n  some: { collection: boards }\n", ""),
     ("fields: [ name, owner.id ]", "fields: name"),
-    ("where: { position: null }", "where: { $or: [ { a: 1 }, { $expr: { $gt: [ $a, $b ] } } ] }"),
+    (
+        "where: { position: null }",
+        "where: { $or: [ { position: 1 }, { $expr: { $gt: [ $a, $b ] } } ] }",
+    ),
     ("  name: positions\n", ""),
     ("  report: Give {n} card(s) a position\n", ""),
     ("report: Give {n} card(s) a position", "report: \"{n} {…} { }\""),

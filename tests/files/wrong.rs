@@ -87,6 +87,7 @@ const PIPELINES: &[&str] = &[
     "[ { $project: { a: 1 } } ]",
     "[ { $replaceWith: $a } ]",
     "[ { $replaceRoot: { newroot: { $mergeObjects: [ $a, { _id: $_id } ] } } } ]",
+    "[ { $set: { b: $a } } ]",
 ];
 
 /// Pipelines of an update that looks the `name` of an `owner` up.
@@ -116,7 +117,7 @@ const RIGHT: &[(&str, &str)] = &[
     ("{ l: { $elemMatch: { $gt: 1 } } }", "[ { $set: { l: { $literal: $$any. } } } ]"),
     (
         "{ price: $5, l: { $size: 1 }, d: { $ref: a, $id: 1 } }",
-        "[ { $set: { a: \"5$\", b: [ $c ] } } ]",
+        "[ { $set: { price: \"5$\", b: [ $c ] } } ]",
     ),
     (
         "{ $expr: { $anyElementTrue: { $map: { input: $l, as: one, in: { $eq: [ $$one.a, 1 ] } } } } }",

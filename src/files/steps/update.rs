@@ -24,8 +24,10 @@ fn read(reader: &mut Reader<'_, '_>, step: &mut Written<'_>) -> Option<Step> {
             Some(_) => of_filter(&filter),
             None => of_update_filter(&filter),
         };
+        let known = reader.mistakes.errors();
         language::filter(reader, node);
-        reader.of_server(node, mistakes).map(|()| filter)
+        reader.of_server(node, mistakes)?;
+        (reader.mistakes.errors() == known).then_some(filter)
     });
     let lookup_node = step.fields.optional("lookup");
     let lookups = lookup_node.map(|node| lookup::read(reader, node));
@@ -46,8 +48,10 @@ fn read(reader: &mut Reader<'_, '_>, step: &mut Written<'_>) -> Option<Step> {
     let set_node = step.required(reader, "set", expected);
     let stages = set_node.and_then(|node| {
         let stages = reader.documents(node)?;
+        let known = reader.mistakes.errors();
         language::pipeline(reader, node, Some(&language::look_ups(lookup_node)));
-        reader.of_server(node, of_update(&stages, look_ups)).map(|()| stages)
+        reader.of_server(node, of_update(&stages, look_ups))?;
+        (reader.mistakes.errors() == known).then_some(stages)
     });
     let report = step.fields.optional("report");
     let report = report.map(|node| reader.report(node, &["n"]).map(str::to_owned));
