@@ -373,7 +373,16 @@ const UPGRADES: &[&str] = &[
     "0.8.0=idle;0.9.0=strict",
     "0.8.0=rename",
     "0.8.0=drop",
+    // what the server evaluates, deletions, exact seeds and programs
+    "0.7.1=evaluate_found;0.8.0=evaluate",
+    "0.7.1=copy;0.8.0=discard",
+    "0.8.0=move_out",
+    "0.8.0=seed_computed",
+    "0.8.0=program_found",
 ];
+
+/// Moves `a` to `b`.
+const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chaos/move_field.py");
 
 /// The database, whose gates are known to the server by this name.
 fn named(mut database: Fresh, app: &str) -> Fresh {
@@ -424,6 +433,8 @@ async fn everything(server: &Server, app: &str, transactions: bool) {
             scenario(&database.uri, "0.9.0", &upgrades)
                 .set("GATE_BATCH_DOCUMENTS", batch)
                 .set("GATE_TIMEOUT", "0s")
+                .set("SCENARIO_PROGRAM", PROGRAM)
+                .set("PATH", std::env::var("PATH").unwrap())
         };
         let database = filled(server, app).await;
         assert_ran(&gate(&database, "2000").run().await);

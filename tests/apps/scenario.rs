@@ -51,6 +51,18 @@ fn upgrade(version: &str, name: &str) -> Upgrade {
         // the same, by a program that is given the people of that name as well
         "program_found" => new("move a to b in things")
             .step(program().lookup(Lookup::by_field("people", "people", "name", "a"))),
+        // the same, by a program that adds parts as well
+        "program_spread" => new("move a to b in things").step(program().inserts_into("parts")),
+        // the names of people by the server
+        "evaluate_found" => new("write names into things").step(
+            Update::new(
+                "things",
+                doc! { "a": { "$exists": true }, "names": { "$exists": false } },
+                [doc! { "$set": { "names": "$_found.people.name" } }],
+            )
+            .lookup(Lookup::by_field("people", "people", "name", "a").fields(["name"])),
+        ),
+        "copy" => new("things are blocks as well").step(Copy::new("things", doc! {}, [doc! { "$set": { "from": "things" } }], "blocks")),
         // the same, by the server
         "evaluate" => new("move a to b in things").step(
             Update::new(
