@@ -11,9 +11,10 @@ use mongodb::error::Error;
 use crate::authoring::naming::Name;
 use crate::authoring::step_error::StepError;
 
-/// No filter asks for more values than this, or for more bytes of them.
-const MAX_VALUES: usize = 10_000;
+/// No filter asks for more bytes of values than this.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
+/// No filter asks for more values than this, unless what it finds has to come in one order.
+const MAX_VALUES: usize = 10_000;
 
 /// The field in which the server tells a document's record id.
 const PLACE: &str = "$recordId";
@@ -163,7 +164,12 @@ impl Lookup {
     /// The start of the filters for some values.
     fn filters(&self) -> Result<Filters, Error> {
         let field = CString::try_from(&*self.field)?;
-        Ok(Filters { field, done: vec![], values: RawArrayBuf::new(), n: 0, bytes: 0 })
+        let most = match self.order {
+            Order::Natural => MAX_VALUES,
+            // the server puts in order what one query finds
+            Order::Id => usize::MAX,
+        };
+        Ok(Filters { field, most, done: vec![], values: RawArrayBuf::new(), n: 0, bytes: 0 })
     }
 }
 
@@ -172,6 +178,8 @@ impl Lookup {
 /// Read under the collection's own collation, so that an index can serve.
 struct Filters {
     field: CString,
+    /// How many values one of them may ask for.
+    most: usize,
     done: Vec<RawDocumentBuf>,
     values: RawArrayBuf,
     n: usize,
@@ -181,7 +189,7 @@ struct Filters {
 impl Filters {
     fn push(&mut self, key: &Key) -> Result<(), Error> {
         let bytes = key.size();
-        if self.n > 0 && (self.n == MAX_VALUES || self.bytes + bytes > MAX_BYTES) {
+        if self.n > 0 && (self.n == self.most || self.bytes + bytes > MAX_BYTES) {
             self.close();
         }
         self.values.push(key.value()?);

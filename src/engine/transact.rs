@@ -69,9 +69,11 @@ pub(crate) async fn commit_with_record<T>(
                 return Ok(value);
             }
             Ok(Attempt::InDoubt(value, to, error)) => {
-                if !errors::is_transient(&error) || Instant::now() >= deadline {
+                let too_large = answer::too_large(&error);
+                if !(errors::is_transient(&error) || too_large) || Instant::now() >= deadline {
                     return Err(RunError::Driver(error));
                 }
+                tried += u32::from(too_large);
                 tracing::warn!("the result of a commit is unknown; reading the record");
                 in_doubt = Some((value, to));
             }

@@ -14,10 +14,20 @@ use crate::engine::background::{Abandoned, aside};
 use crate::engine::documents::collation;
 use crate::engine::documents::edited::place;
 use crate::engine::documents::find::{Flow, In, LOOK_UP_BATCH, each};
+use crate::engine::failing::failed_step;
 use crate::server::stop::RunError;
 
-/// How many bytes of documents may be found for a batch; what is found for one document may be more.
+/// How many bytes of documents may be found for a batch.
 const FOUND_BYTES: usize = 8 * 1024 * 1024;
+
+/// How many may be found for one document: they are held at once, and where a program is asked twice.
+const MOST_FOUND: usize = 20 * 1024 * 1024;
+
+const TOO_MUCH_FOUND: &str =
+    "what its look-ups find is more than the 20 MiB that are held for one document";
+
+const TOO_MANY_VALUES: &str =
+    "it refers to more values than the server can look up at once, as an order by `_id` needs";
 
 /// Documents, and what they refer to.
 pub(crate) struct Gathered {
@@ -38,7 +48,7 @@ pub(crate) async fn gather(
 ) -> Result<Gathered, RunError> {
     let mut rest = Vec::new();
     loop {
-        let most = if documents.len() > 1 { FOUND_BYTES } else { usize::MAX };
+        let most = if documents.len() > 1 { FOUND_BYTES } else { MOST_FOUND };
         let own = transform.clone();
         let version = upgrade.clone();
         let asking = move |_: &Abandoned| {
@@ -48,8 +58,16 @@ pub(crate) async fn gather(
         };
         let (asked, mut found, filters) = aside(asking).await?;
         documents = asked;
-        let mut flow = Flow::On;
+        // what several queries find comes in no common order
+        let is_in_parts = filters.windows(2).any(|pair| {
+            let lookup = transform.lookups.get(pair[0].0);
+            pair[0].0 == pair[1].0 && lookup.is_some_and(|lookup| lookup.order() == Order::Id)
+        });
+        let mut flow = if is_in_parts { Flow::Enough } else { Flow::On };
         for (position, filter) in filters {
+            if flow == Flow::Enough {
+                break;
+            }
             let Some(lookup) = transform.lookups.get(position) else { continue };
             if lookup.collated {
                 let session = session.as_deref_mut();
@@ -59,9 +77,6 @@ pub(crate) async fn gather(
             let session = session.as_deref_mut();
             flow = take(database, session, upgrade, transform, &mut found, (lookup, find), most)
                 .await?;
-            if flow == Flow::Enough {
-                break;
-            }
         }
         if flow == Flow::On {
             let session = session.as_deref_mut();
@@ -70,6 +85,20 @@ pub(crate) async fn gather(
         }
         if flow == Flow::On {
             return Ok(Gathered { documents, found, rest });
+        }
+        if let [document] = &documents[..] {
+            let (what, next) = match is_in_parts {
+                true => (
+                    TOO_MANY_VALUES,
+                    "let the look-up find them in natural order, deploy that, then run it again",
+                ),
+                false => (
+                    TOO_MUCH_FOUND,
+                    "name with fields what the step needs of them, deploy that, then run it again",
+                ),
+            };
+            let what = format!("{}: {what}", self::place(transform, document));
+            return Err(failed_step(upgrade, &transform.name(), &what, next));
         }
         let mut later = documents.split_off(documents.len() / 2);
         later.append(&mut rest);

@@ -17,7 +17,7 @@ use crate::engine::documents::find::{Flow, each, query};
 use crate::engine::documents::write::commands;
 use crate::engine::failing::{failed_step, write_failure};
 use crate::record::journal::Done;
-use crate::server::answer::{fail_on_write_concern, write_errors};
+use crate::server::answer::{fail_on_too_large, fail_on_write_concern, write_errors};
 use crate::server::stop::RunError;
 
 /// The counter under which the journal holds how many documents were inserted.
@@ -114,6 +114,7 @@ pub(crate) async fn insert(
         commands("insert", &seed.collection, "documents", missing.iter().copied(), None)
     {
         let answer = database.run_raw_command(command).session(&mut *session).await?;
+        fail_on_too_large(&answer)?;
         if let Some(error) = write_errors(&answer).next() {
             return Err(write_failure(error, upgrade, &seed.name(), &place(seed)));
         }

@@ -4,9 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use mongodb::bson::raw::CString;
 use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocument, RawDocumentBuf, doc, rawdoc};
+use mongodb::error::Error;
 use mongodb::{ClientSession, Database};
 
+use crate::authoring::edit::repeated;
 use crate::authoring::editor::Answer;
 use crate::authoring::lookup::Found;
 use crate::authoring::pipeline::{FOUND, Makes, Pipeline, Sources};
@@ -19,11 +22,15 @@ use crate::engine::documents::unfit::{check_names, is_refusal, still_matches, un
 use crate::engine::editors::editor::{Asked, AskedEditor, Origin};
 use crate::engine::failing::failed_step;
 use crate::process::failure::Failure;
+use crate::server::answer;
 use crate::server::stop::RunError;
 
 /// The most documents that are evaluated at a time, and the most bytes of them, one document aside.
 const MOST: usize = 500;
 const BYTES: usize = 4 * 1024 * 1024;
+
+/// What part of the documents is evaluated where all of them become too large.
+const LESS: usize = 4;
 
 /// How many bytes of what comes out for documents are held; what comes out for one may be more.
 const HELD: usize = 8 * 1024 * 1024;
@@ -44,9 +51,14 @@ const NO_ID: &str = "the pipeline makes a document of it that has no _id: give i
 const NOTHING_LEFT: &str = "the pipeline makes no document of it, so that nothing would be left once it is deleted: leave such \
                             documents out of the filter, or delete them by a step of its own";
 
+/// The server's codes for what is too large to be built, which of fewer documents it may not be.
+const TOO_LARGE_AT_ONCE: [i32; 5] = [10334, 13548, 17419, 17420, 4_031_700];
+
 /// Has the server evaluate a pipeline for stored documents, each as it is at that moment.
 pub(crate) struct Evaluated {
     pipeline: Arc<Pipeline>,
+    /// The most documents that are evaluated at a time, as large as they become.
+    most: usize,
 }
 
 /// What the server says of some documents.
@@ -62,45 +74,40 @@ struct Evaluation {
     cut: bool,
     /// Whether more comes out for the last of them than is taken.
     too_much: bool,
+    /// The bytes of what comes out.
+    held: usize,
 }
 
 impl Evaluated {
     pub(crate) fn new(pipeline: Arc<Pipeline>) -> Self {
-        Evaluated { pipeline }
+        Evaluated { pipeline, most: MOST }
     }
 
-    /// The pipeline, with what was looked up at hand in it.
-    fn with_found(&self, at_hand: Option<&Document>) -> Vec<Document> {
-        let mut stages: Vec<Document> = at_hand.cloned().into_iter().collect();
-        stages.extend(self.pipeline.stages.iter().cloned());
-        if at_hand.is_some() {
-            stages.push(doc! { "$unset": FOUND });
-        }
-        stages
-    }
-
-    /// The stages that make of each document what it becomes.
-    fn becomes(&self, transform: &Transform, at_hand: Option<&Document>) -> Vec<Document> {
-        let with = |last: Vec<Document>| -> Vec<Document> {
-            self.with_found(at_hand).into_iter().chain(last).collect()
+    /// The stages that make of each document what it becomes. What was looked up is at hand in it, and is not stored.
+    fn becomes(&self, transform: &Transform) -> Result<Vec<RawDocumentBuf>, RunError> {
+        let unset = (!transform.lookups.is_empty()).then(|| doc! { "$unset": FOUND });
+        let with = |last: &[Document]| -> Vec<Document> {
+            self.pipeline.stages.iter().chain(&unset).chain(last).cloned().collect()
         };
-        let still = with(vec![
+        let still = [
             doc! { "$match": transform.filter.clone() },
             doc! { "$limit": 1 },
             doc! { "$project": { "_id": 1 } },
-        ]);
+        ];
         let named = |name: &str| -> Document {
             doc! { "$map": { "input": format!("${name}"), "in": { name: "$$this" } } }
         };
         let all = ["before", "after", "still"].map(named).map(Bson::from).to_vec();
-        vec![
-            doc! { "$facet": { "before": [], "after": with(vec![]), "still": still } },
+        let before: Vec<Document> = unset.iter().cloned().collect();
+        let stages = [
+            doc! { "$facet": { "before": before, "after": with(&[]), "still": with(&still) } },
             doc! { "$project": { "all": { "$concatArrays": all } } },
-        ]
+        ];
+        Ok(stages.iter().map(RawDocumentBuf::try_from).collect::<Result<_, _>>()?)
     }
 
     /// The stages that follow each document with what is made of it.
-    fn others(&self, transform: &Transform) -> Vec<Document> {
+    fn others(&self, transform: &Transform) -> Result<Vec<RawDocumentBuf>, RunError> {
         let source = "upgrade_gate_source";
         let mut made = vec![doc! { "$limit": 1 }, doc! { "$replaceWith": format!("$${source}") }];
         made.extend(self.pipeline.stages.iter().cloned());
@@ -111,12 +118,13 @@ impl Evaluated {
             "as": "after",
         };
         let after = doc! { "$map": { "input": "$after", "in": { "after": "$$this" } } };
-        vec![
+        let stages = [
             doc! { "$sort": { "_id": 1 } },
             doc! { "$replaceWith": { "before": "$$ROOT" } },
             doc! { "$lookup": look_up },
             doc! { "$project": { "all": { "$concatArrays": [[{ "before": "$before" }], after] } } },
-        ]
+        ];
+        Ok(stages.iter().map(RawDocumentBuf::try_from).collect::<Result<_, _>>()?)
     }
 
     /// The aggregation for these documents. Before and after come from one reading of each.
@@ -124,7 +132,7 @@ impl Evaluated {
         &self,
         transform: &Transform,
         documents: &[RawDocumentBuf],
-        at_hand: Option<&Document>,
+        at_hand: Option<&RawDocument>,
         place: In,
     ) -> Result<RawDocumentBuf, RunError> {
         let mut ids = RawArrayBuf::new();
@@ -137,15 +145,17 @@ impl Evaluated {
         let both = RawArrayBuf::from_iter([rawdoc! { "_id": { "$in": ids } }, filter]);
         let mut stages = RawArrayBuf::new();
         stages.push(rawdoc! { "$match": { "$and": both } });
-        let mut evaluated = match self.pipeline.makes {
-            Makes::Itself { .. } => self.becomes(transform, at_hand),
-            Makes::Others { .. } => self.others(transform),
-        };
-        evaluated.push(doc! { "$unwind": "$all" });
-        evaluated.push(doc! { "$replaceRoot": { "newRoot": "$all" } });
-        for stage in evaluated {
-            stages.push(RawDocumentBuf::try_from(&stage)?);
+        // once: it may be nearly as large as a command
+        if let Some(at_hand) = at_hand {
+            stages.push(at_hand);
         }
+        let evaluated = match self.pipeline.makes {
+            Makes::Itself { .. } => self.becomes(transform)?,
+            Makes::Others { .. } => self.others(transform)?,
+        };
+        evaluated.into_iter().for_each(|stage| stages.push(stage));
+        stages.push(rawdoc! { "$unwind": "$all" });
+        stages.push(rawdoc! { "$replaceRoot": { "newRoot": "$all" } });
         Ok(aggregate(&transform.collection, stages, place)?)
     }
 
@@ -159,9 +169,10 @@ impl Evaluated {
         place: In,
     ) -> Result<Evaluation, RunError> {
         let at_hand = at_hand(transform, documents, found)?;
-        let command = self.command(transform, documents, at_hand.as_ref(), place)?;
+        let command = self.command(transform, documents, at_hand.as_deref(), place)?;
+        drop(at_hand);
         let mut evaluation = Evaluation::default();
-        let (mut held, mut own) = (0, 0);
+        let mut own = 0;
         each(database, session, command, |answer| {
             let field = answer.into_iter().next().transpose()?;
             let Some((name, document)) =
@@ -172,7 +183,8 @@ impl Evaluated {
             match name.as_str() {
                 "before" => {
                     // what comes out for those before this one is enough to be held
-                    if matches!(self.pipeline.makes, Makes::Others { .. }) && held > HELD {
+                    if matches!(self.pipeline.makes, Makes::Others { .. }) && evaluation.held > HELD
+                    {
                         evaluation.cut = true;
                         return Ok(Flow::Enough);
                     }
@@ -181,7 +193,15 @@ impl Evaluated {
                 }
                 "after" => {
                     own += document.as_bytes().len();
-                    held += document.as_bytes().len();
+                    evaluation.held += document.as_bytes().len();
+                    // whether one still matches comes behind all of them
+                    if matches!(self.pipeline.makes, Makes::Itself { .. })
+                        && evaluation.held > HELD
+                        && documents.len() > 1
+                    {
+                        evaluation.cut = true;
+                        return Ok(Flow::Enough);
+                    }
                     evaluation.after.push((evaluation.before.len(), document.to_owned()));
                     if own > MOST_MADE {
                         evaluation.too_much = true;
@@ -204,7 +224,7 @@ impl Evaluated {
         transform: &Transform,
         mut documents: &[RawDocumentBuf],
         found: &Found,
-        mut error: mongodb::error::Error,
+        mut error: Error,
     ) -> Result<RunError, RunError> {
         while documents.len() > 1 {
             let (first, second) = documents.split_at(documents.len() / 2);
@@ -227,17 +247,17 @@ impl Evaluated {
 #[async_trait]
 impl AskedEditor for Evaluated {
     async fn answers(&mut self, asked: Asked<'_>) -> Result<Vec<Answer>, RunError> {
-        let Asked { database, session, place, upgrade, transform, documents, found, origin } =
+        let Asked { database, mut session, place, upgrade, transform, documents, found, origin } =
             asked;
         if origin == Origin::Computed {
             return Err(Failure::bug("the server evaluates stored documents only").into());
         }
         let mut bytes = 0;
-        let fits = documents.iter().take(MOST).take_while(|document| {
+        let fits = documents.iter().take(self.most).take_while(|document| {
             bytes += document.as_bytes().len() + found_bytes(transform, document, found);
             bytes <= BYTES
         });
-        let documents = &documents[..fits.count().max(1).min(documents.len())];
+        let mut documents = &documents[..fits.count().max(1).min(documents.len())];
         let fields = self.pipeline.fields();
         let looks_up = !transform.lookups.is_empty();
         for document in documents {
@@ -264,15 +284,28 @@ impl AskedEditor for Evaluated {
             let wanted = |name: &str| fields.as_ref().is_none_or(|fields| fields.contains(name));
             check_names(upgrade, transform, document, wanted)?;
         }
-        let evaluation =
-            match self.evaluate(database, session, transform, documents, found, place).await {
+        let itself = matches!(self.pipeline.makes, Makes::Itself { .. });
+        let evaluation = loop {
+            let evaluating =
+                self.evaluate(database, session.as_deref_mut(), transform, documents, found, place);
+            let is_one = documents.len() == 1;
+            match evaluating.await {
+                // a transaction has ended with the error, and begins again
+                Err(RunError::Driver(error)) if is_too_large_at_once(&error) && !is_one => {}
                 Err(RunError::Driver(error)) if is_refusal(&error) => {
                     let failing =
                         self.failing(database, upgrade, transform, documents, found, error);
                     return Err(failing.await?);
                 }
-                evaluation => evaluation?,
-            };
+                Ok(evaluation) if itself && evaluation.cut && !is_one => {}
+                evaluation => break evaluation?,
+            }
+            self.most = documents.len().div_ceil(LESS);
+            documents = &documents[..self.most];
+        };
+        if itself && evaluation.held < HELD / (2 * LESS) {
+            self.most = (self.most * 2).min(MOST);
+        }
         if let (true, Some(source)) = (evaluation.too_much, evaluation.before.last()) {
             return Err(failed_step(
                 upgrade,
@@ -315,6 +348,11 @@ impl AskedEditor for Evaluated {
     }
 }
 
+/// Whether the server could not build what fewer documents may allow.
+fn is_too_large_at_once(error: &Error) -> bool {
+    answer::code(error).is_some_and(|code| TOO_LARGE_AT_ONCE.contains(&code))
+}
+
 /// The bytes of what was looked up for a document.
 fn found_bytes(transform: &Transform, document: &RawDocument, found: &Found) -> usize {
     let found = transform.lookups.iter().flat_map(|lookup| found.of(lookup, document));
@@ -326,26 +364,33 @@ fn at_hand(
     transform: &Transform,
     documents: &[RawDocumentBuf],
     found: &Found,
-) -> Result<Option<Document>, RunError> {
+) -> Result<Option<RawDocumentBuf>, RunError> {
     if transform.lookups.is_empty() {
         return Ok(None);
     }
-    let (mut ids, mut all) = (Vec::new(), Vec::new());
+    let (mut ids, mut all) = (RawArrayBuf::new(), RawArrayBuf::new());
     for document in documents {
         if let Some(id) = document.get("_id")? {
-            ids.push(Bson::try_from(id)?);
+            ids.push(id);
         }
-        let mut of_document = Document::new();
+        let mut of_document = RawDocumentBuf::new();
         for lookup in &transform.lookups {
-            let found = found.of(lookup, document).into_iter().map(Document::try_from);
-            let found = found.collect::<Result<Vec<_>, _>>()?;
-            of_document.insert(&*lookup.name, found);
+            let mut of_lookup = RawArrayBuf::new();
+            for found in found.of(lookup, document) {
+                // the server may take either of a field that is there twice
+                match repeated(found, |_| true) {
+                    Ok(None) => of_lookup.push(found),
+                    _ => of_lookup.push(RawDocumentBuf::try_from(&Document::try_from(found)?)?),
+                }
+            }
+            of_document.append(CString::try_from(&*lookup.name)?, of_lookup);
         }
         all.push(of_document);
     }
-    let position = doc! { "$indexOfArray": [{ "$literal": ids }, "$_id"] };
-    let own = doc! { "$arrayElemAt": [{ "$literal": all }, position] };
-    Ok(Some(doc! { "$set": { FOUND: own } }))
+    let position = rawdoc! { "$indexOfArray": [{ "$literal": ids }, "$_id"] };
+    let own = rawdoc! { "$arrayElemAt": [{ "$literal": all }, position] };
+    let found = RawDocumentBuf::from_iter([(CString::try_from(FOUND)?, own)]);
+    Ok(Some(rawdoc! { "$set": found }))
 }
 
 /// The answers by the `_id` of their documents, each with its document as it was.

@@ -28,7 +28,7 @@ use crate::process::action::UpgradeAction;
 use crate::process::progress::Progress;
 use crate::record::document::Record;
 use crate::record::journal::Done;
-use crate::server::answer::write_errors;
+use crate::server::answer::{fail_on_too_large, write_errors};
 use crate::server::connection::Deployment;
 use crate::server::stop::RunError;
 
@@ -303,18 +303,24 @@ impl Update {
         let (context, ids) = (work.context, self.ids());
         let (limit, since) = (context.batch_documents, now(context, &self.transform).await?);
         let mut batch = self.read(context, &ids, after.as_ref(), limit, since).await?;
-        let mut changed = 0;
+        let (mut changed, mut most) = (0, usize::MAX);
         while let Some(end) = last(&batch)? {
+            let offered = &batch[..batch.len().min(most)];
             for document in &batch {
                 check_id(document).map_err(|error| {
                     refused(error, upgrade, &self.name(), &place(&self.transform, document))
                 })?;
             }
             let (written, next) = tokio::join!(
-                self.batch(work, upgrade, &batch, note),
+                self.batch(work, upgrade, offered, note),
                 self.read(context, &ids, Some(&end), limit, since),
             );
             let (n, taken) = written?;
+            // documents may become larger than they are: as many as went through are tried first
+            most = match taken < offered.len() {
+                true => taken,
+                false => most.saturating_mul(2),
+            };
             changed += n;
             progress.advance(n);
             context.activity.moved();
@@ -406,6 +412,7 @@ impl Update {
         };
         let command = rawdoc! { "update": &*self.transform.collection, "updates": [statement] };
         let answer = context.database().run_raw_command(command).session(session).await?;
+        fail_on_too_large(&answer)?;
         Ok(match write_errors(&answer).next() {
             Some(error) => Err(error.clone()),
             None => Ok(answer.get_i32("n").unwrap_or_default().max(0) as u64),
