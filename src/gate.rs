@@ -217,12 +217,19 @@ impl Gate {
         if step.touches(own) {
             return Some(format!("\"{}\" changes {own}, which is the gate's", step.name()));
         }
-        let place = self.names.stamp.as_ref().filter(|place| step.removes(&place.collection))?;
-        Some(format!(
-            "\"{}\" takes {} away, where the application's version is",
-            step.name(),
-            place.collection
-        ))
+        let place = self.names.stamp.as_ref()?;
+        let (name, collection, field) = (step.name(), &place.collection, &place.field);
+        if step.removes(collection) {
+            return Some(format!(
+                "\"{name}\" takes {collection} away, where the application's version is"
+            ));
+        }
+        step.may_write(collection, field).then(|| {
+            format!(
+                "\"{name}\" writes or deletes {field} of {collection}, the application's version, which only the \
+                 gate writes"
+            )
+        })
     }
 
     fn checked_oldest(&self, code: &Version) -> Result<Option<Version>, String> {

@@ -15,15 +15,16 @@ use std::time::Duration;
 use mongodb::Database;
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::raw::cstr;
+use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{
-    Bson, DateTime, Document, RawDocument, RawDocumentBuf, Timestamp, doc, rawdoc,
+    Binary, Bson, DateTime, Document, RawDocument, RawDocumentBuf, Timestamp, doc, rawdoc,
 };
 use support::{Fresh, Server, db_hash, dump};
 use tokio::sync::OnceCell;
 use upgrade_gate::harness::Harness;
 use upgrade_gate::{
-    Command, Edits, Found, Gate, Lookup, NotSwept, Report, Seed, Settings, Transform, Update,
-    Upgrade, Version,
+    Command, Condition, Copy, Delete, Edits, Found, Gate, Lookup, NotSwept, Report, Seed, Settings,
+    Step, Transform, Update, Upgrade, Version,
 };
 
 /// The contents of a document, which nothing may say.
@@ -296,6 +297,108 @@ async fn an_operator_that_the_server_does_not_know_is_18_on_an_empty_collection_
     }
 }
 
+/// A server answers reads of a view like those of a collection: what is to be copied into one seems to be there.
+#[tokio::test]
+async fn what_is_no_ordinary_collection_is_refused_before_the_first_write() {
+    let set = || [doc! { "$set": { "position": 0 } }];
+    let upgrades = |step: Step| {
+        let first = Step::from(Seed::new("roles", [doc! { "_id": "reader" }]));
+        [Upgrade::new("1.1.0", "an upgrade").step(first).step(step)]
+    };
+    for server in both().await {
+        let database = database(server).await;
+        fill(&database, (0..5).map(card)).await;
+        let shown = doc! { "create": "shown", "viewOn": "cards", "pipeline": [] };
+        database.run_command(shown).await.unwrap();
+        let series = doc! { "create": "series", "timeseries": { "timeField": "at" } };
+        database.run_command(series).await.unwrap();
+        let before = db_hash(&database).await;
+        let of = |name: &'static str| -> Vec<Step> {
+            vec![
+                Copy::new("cards", doc! {}, [], name).then_delete().into(),
+                Copy::new(name, doc! {}, [], "copies").into(),
+                Update::new(name, old(), set()).into(),
+                Delete::new(name, doc! { "order": 1 }).into(),
+                Seed::new(name, [doc! { "_id": 99, "at": DateTime::from_millis(7) }]).into(),
+                Command::rename(name, "other").into(),
+                Command::set_validator(name, doc! { "order": 1 }).into(),
+            ]
+        };
+        let index = |name: &'static str| Command::create_index(name, "by_at", doc! { "at": 1 });
+        let views = of("shown").into_iter().chain([index("shown").into()]);
+        for (step, says) in views.map(|step| (step, "shown is a view")).chain(
+            of("series").into_iter().map(|step| (step, "series is a time-series collection")),
+        ) {
+            for mode in ["plan", "upgrade"] {
+                let report = run(&database, &upgrades(step.clone()), mode, 2000).await;
+                assert_told(&report, 14, &[says, "step"]);
+                assert_eq!(db_hash(&database).await, before, "{step:?}");
+            }
+        }
+        // what the server allows is done, and where a step takes it away there is nothing left of it
+        let allowed = Upgrade::new("1.1.0", "an upgrade")
+            .step(index("series"))
+            .step(Command::drop_collection("shown"))
+            .step(Seed::new("shown", [doc! { "_id": 1 }]))
+            .step(Command::drop_collection("series"));
+        let report = run(&database, &[allowed], "upgrade", 2000).await;
+        assert_eq!(report.exit_code, 0, "{report:?}");
+        let shown = database.collection::<Document>("shown");
+        assert_eq!(shown.count_documents(doc! {}).await.unwrap(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_filter_that_the_server_refuses_is_told_before_the_first_write() {
+    let validator = |filter: Document| Step::from(Command::set_validator("cards", filter));
+    let partial = |filter: Document| {
+        let index = Command::create_index("cards", "by_order", doc! { "order": 1 });
+        Step::from(index.partial(filter))
+    };
+    let schema = |key: &str| doc! { "$jsonSchema": { key: "object" } };
+    for server in both().await {
+        let database = database(server).await;
+        fill(&database, (0..5).map(card)).await;
+        let before = db_hash(&database).await;
+        for (step, code, says) in [
+            (validator(schema("bsonTyp")), 18, "Unknown $jsonSchema keyword: bsonTyp"),
+            (validator(doc! { "a": { "$noSuch": 1 } }), 18, "unknown operator: $noSuch"),
+            (
+                validator(doc! { "$jsonSchema": { "required": "a" } }),
+                14,
+                "'required' must be an array",
+            ),
+            (partial(doc! { "a": { "$noSuch": 1 } }), 18, "unknown operator: $noSuch"),
+        ] {
+            let upgrade = Upgrade::new("1.1.0", "an upgrade").step(positions()).step(step);
+            for mode in ["plan", "upgrade"] {
+                let report = run(&database, std::slice::from_ref(&upgrade), mode, 2000).await;
+                assert_told(&report, code, &[says]);
+                assert_eq!(db_hash(&database).await, before, "{says}");
+            }
+        }
+        for (filter, code, says) in [
+            (schema("bsonTyp"), 18, "Unknown $jsonSchema keyword: bsonTyp"),
+            (doc! { "title": { "$regex": "(" } }, 14, "Regular expression is invalid"),
+            // what depends on the documents is not told
+            (doc! { "$expr": { "$divide": [1, "$order"] } }, 14, "server error 2"),
+        ] {
+            let condition = Condition::no_document("cards", filter, "there is none");
+            let upgrade =
+                Upgrade::new("1.1.0", "an upgrade").condition(condition).step(positions());
+            let report = run(&database, &[upgrade], "upgrade", 2000).await;
+            assert_told(&report, code, &["there is none", says]);
+            assert_eq!(db_hash(&database).await, before, "{says}");
+        }
+        // what only a validator may hold is no query's
+        let right = Upgrade::new("1.1.0", "an upgrade")
+            .step(positions())
+            .step(validator(schema("bsonType")));
+        let report = run(&database, &[right], "upgrade", 2000).await;
+        assert_eq!(report.exit_code, 0, "{report:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_filter_or_a_pipeline_that_no_update_may_have_is_a_mistake_of_the_table() {
     let refused = |filter, pipeline| {
@@ -483,6 +586,38 @@ async fn a_sweep_runs_it_again_unless_something_later_changes_the_collection() {
         let report = run(&database, &upgrades, "sweep", 3).await;
         let not_swept: Vec<&str> = report.not_swept.iter().map(|it: &NotSwept| &*it.step).collect();
         assert_eq!(not_swept, ["update cards"], "{report:?}");
+    }
+}
+
+/// An expression for a text of 256 KiB.
+fn large_text() -> Document {
+    doc! { "$reduce": {
+        "input": { "$range": [0, 15] },
+        "initialValue": "8 bytes.",
+        "in": { "$concat": ["$$value", "$$value"] },
+    } }
+}
+
+/// Whether so many cards have that text, and all of them.
+async fn are_large(database: &Database, cards: u64) {
+    let large = doc! { "$expr": { "$eq": [{ "$strLenBytes": "$large" }, 256 * 1024] } };
+    let collection = database.collection::<Document>("cards");
+    assert_eq!(collection.count_documents(large).await.unwrap(), cards);
+    assert_eq!(collection.count_documents(doc! {}).await.unwrap(), cards);
+}
+
+/// As many as a batch has are more than a transaction can hold once they are updated, or than are evaluated at once.
+#[tokio::test]
+async fn small_documents_that_grow_large_are_updated() {
+    for server in both().await {
+        let database = database(server).await;
+        fill(&database, (0..250).map(card)).await;
+        let set = doc! { "$set": { "position": 0, "large": large_text() } };
+        let upgrades = [upgrade("1.1.0", [Update::new("cards", old(), [set])])];
+        let report = run(&database, &upgrades, "upgrade", 2000).await;
+        assert_eq!(report.exit_code, 0, "{report:?}");
+        assert_eq!(details(&report), [("Update 250 document(s)".to_owned(), Some(250))]);
+        are_large(&database, 250).await;
     }
 }
 

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use mongodb::bson::Document;
 
 use crate::authoring::naming::{Name, collection_mistake};
+use crate::authoring::pipeline_mistakes::of_condition;
 
 /// What must be true of a collection, asked before anything is written.
 #[derive(Clone, Debug)]
@@ -85,6 +86,9 @@ impl Condition {
     pub(crate) fn mistake(&self) -> Option<String> {
         if let Some(mistake) = collection_mistake(&self.collection) {
             return Some(format!("condition \"{}\": {mistake}", self.description));
+        }
+        if let Some(mistake) = of_condition(&self.filter).first() {
+            return Some(format!("condition \"{}\": its filter: {mistake}", self.description));
         }
         let Kind::Unique(fields) = &self.kind else { return None };
         let named = |what: String| Some(format!("condition \"{}\" {what}", self.description));

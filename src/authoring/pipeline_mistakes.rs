@@ -44,6 +44,27 @@ pub(crate) fn of_filter(filter: &Document) -> Vec<Mistake> {
     mistakes.found
 }
 
+/// What is wrong with the filter of a condition, which an aggregation asks and which may depend on the time.
+pub(crate) fn of_condition(filter: &Document) -> Vec<Mistake> {
+    let mut mistakes = Mistakes { of: Of::Condition, ..Mistakes::default() };
+    mistakes.filter(filter, Reading::Filter);
+    mistakes.found
+}
+
+/// What is wrong with the filter of a validator.
+pub(crate) fn of_validator(filter: &Document) -> Vec<Mistake> {
+    let mut mistakes = Mistakes { of: Of::Validator, ..Mistakes::default() };
+    mistakes.filter(filter, Reading::Filter);
+    mistakes.found
+}
+
+/// What is wrong with the filter of an index over a part of the documents.
+pub(crate) fn of_partial(filter: &Document) -> Vec<Mistake> {
+    let mut mistakes = Mistakes::default();
+    mistakes.partial(filter);
+    mistakes.found
+}
+
 /// What is wrong with the filter of an update, which the update has to lead out of.
 pub(crate) fn of_update_filter(filter: &Document) -> Vec<Mistake> {
     let mut mistakes = of_filter(filter);
@@ -215,8 +236,34 @@ enum Reading {
     Expression,
 }
 
+/// What a filter is of.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Of {
+    #[default]
+    Step,
+    Condition,
+    Validator,
+}
+
+/// What no version of the server takes in the filter of an index.
+const NOT_PARTIAL: [&str; 12] = [
+    "$ne",
+    "$nin",
+    "$not",
+    "$nor",
+    "$expr",
+    "$where",
+    "$text",
+    "$regex",
+    "$all",
+    "$size",
+    "$mod",
+    "$elemMatch",
+];
+
 #[derive(Default)]
 struct Mistakes {
+    of: Of,
     path: Vec<String>,
     found: Vec<Mistake>,
 }
@@ -400,19 +447,51 @@ impl Mistakes {
 
     fn filter(&mut self, filter: &Document, reading: Reading) {
         for (key, value) in filter {
-            self.at(key, |mistakes| match key.as_str() {
-                "$expr" => mistakes.expression(value, Reading::Expression),
-                "$text" | "$near" | "$nearSphere" | "$geoNear" => {
+            self.at(key, |mistakes| match (key.as_str(), mistakes.of) {
+                ("$expr", Of::Step) => mistakes.expression(value, Reading::Expression),
+                ("$expr", Of::Validator) => mistakes.expression(value, Reading::Update),
+                ("$expr" | "$text", Of::Condition) => {}
+                ("$text" | "$near" | "$nearSphere" | "$geoNear", Of::Validator) => {
+                    mistakes.note(format!("the server takes `{key}` in no validator"));
+                }
+                ("$near" | "$nearSphere" | "$geoNear", Of::Condition) => {
+                    mistakes.note(format!("`{key}` is not allowed: a condition is asked by an aggregation, which does not take it"));
+                }
+                ("$text" | "$near" | "$nearSphere" | "$geoNear", Of::Step) => {
                     mistakes.note(format!("`{key}` is not allowed: the gate needs the filter in an aggregation as well, which does not take it"));
                 }
-                "$where" | "$function" => {
+                ("$where" | "$function", _) => {
                     mistakes.note("JavaScript is not allowed: write it with the server's operators, or as a program");
                 }
-                "$rand" | "$sampleRate" => {
+                ("$rand" | "$sampleRate", _) => {
                     mistakes.note("what depends on chance is not allowed: a second evaluation would differ from the first");
                 }
-                "$comment" | "$jsonSchema" => {}
+                ("$comment" | "$jsonSchema", _) => {}
                 _ => mistakes.filter_value(value, reading),
+            });
+        }
+    }
+
+    fn partial(&mut self, filter: &Document) {
+        for (key, value) in filter {
+            self.at(key, |mistakes| match value {
+                _ if NOT_PARTIAL.contains(&key.as_str()) => mistakes.note(format!(
+                    "the server takes `{key}` in no index: it takes values, $exists: true, $gt, $gte, $lt, \
+                     $lte, $type, $and, and from MongoDB 6.0 $or and $in"
+                )),
+                value if key == "$exists" && !is_true(Some(value)) => mistakes.note(
+                    "the server takes `$exists` in an index only where it is true: leave such documents out \
+                     by the value of another field",
+                ),
+                Bson::Document(inner) if !key.starts_with('$') => mistakes.partial(inner),
+                Bson::Array(parts) => {
+                    for (position, part) in parts.iter().enumerate() {
+                        if let Bson::Document(part) = part {
+                            mistakes.at(position.to_string(), |mistakes| mistakes.partial(part));
+                        }
+                    }
+                }
+                _ => {}
             });
         }
     }

@@ -91,6 +91,16 @@ impl Seed {
         self
     }
 
+    /// Whether one of the documents has this field, as far as that is known before any run.
+    pub(crate) fn holds(&self, field: &str) -> bool {
+        match &self.source {
+            Source::Fixed(Ok(documents)) => {
+                documents.iter().any(|document| matches!(document.get(field), Ok(Some(_))))
+            }
+            _ => false,
+        }
+    }
+
     /// The line of a plan or a report, with `{n}`.
     pub(crate) fn describe(&self) -> Cow<'_, str> {
         match &self.description {
@@ -175,6 +185,11 @@ fn encoded(
             Ok(Some(
                 RawBsonRef::Array(_) | RawBsonRef::RegularExpression(_) | RawBsonRef::Undefined,
             )) => return Err(wrong("has an _id of a wrong type")),
+            Ok(Some(RawBsonRef::Document(id))) if has_operators(id) => {
+                return Err(wrong(
+                    "has an _id with a name that begins with $, which no server takes",
+                ));
+            }
             Ok(Some(id)) if !ids.insert(identity(id)) => {
                 return Err(wrong("has the _id of another one"));
             }
@@ -184,6 +199,12 @@ fn encoded(
         encoded.push(document);
     }
     Ok(encoded.into())
+}
+
+/// Whether a name in a document begins with `$`; one that cannot be read is told elsewhere.
+fn has_operators(document: &RawDocument) -> bool {
+    let mut names = document.into_iter().filter_map(|field| field.ok().map(|(name, _)| name));
+    names.any(|name| name.as_str().starts_with('$'))
 }
 
 /// Bytes that are the same for values that the server takes for one `_id`, collations aside.
@@ -228,6 +249,7 @@ mod tests {
             (vec![doc! { "_id": 1 }, doc! { "_id": 1.0 }], "document 1 to seed into roles has the"),
             (vec![doc! { "_id": "a" }, doc! { "_id": "a", "secret": 1 }], "_id of another"),
             (vec![doc! { "_id": "a", "b\0c": 1 }], "BSON"),
+            (vec![doc! { "_id": { "$a": 1 } }], "begins with $"),
             (vec![doc! { "_id": 1, "a": "x".repeat(MAX_DOCUMENT_SIZE) }], "16 MiB"),
             (vec![nested(182)], "nests deeper"),
         ] {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use derive_more::From;
+use mongodb::bson::Document;
 
 use crate::authoring::collections::Collections;
 use crate::authoring::command::kind::CommandKind;
@@ -139,6 +140,28 @@ impl Step {
     /// Whether the step may change a collection: its documents, indexes, validator or name.
     pub(crate) fn touches(&self, collection: &str) -> bool {
         self.changes().contains(&collection)
+    }
+
+    /// Whether it is plain that the step would write a field, or delete the document that has it: code of the author's may
+    /// know better.
+    pub(crate) fn may_write(&self, collection: &str, field: &str) -> bool {
+        let top = field.split('.').next().unwrap_or(field);
+        let everything = |filter: &Document| filter.is_empty();
+        match self {
+            Step::Update(update) if update.transform.collection == collection => {
+                update.pipeline.writes().is_none_or(|written| written.contains(top))
+            }
+            Step::Delete(delete) if delete.transform.collection == collection => {
+                everything(&delete.transform.filter)
+            }
+            Step::Copy(copy)
+                if copy.transform.deletes && copy.transform.collection == collection =>
+            {
+                everything(&copy.transform.filter)
+            }
+            Step::Seed(seed) if seed.collection == collection => seed.holds(top),
+            _ => false,
+        }
     }
 
     /// The collection that the step takes away under its name.

@@ -106,22 +106,36 @@ fn disagreement(record: &Record, terms: &Terms) -> Option<Failure> {
     // a history may begin with an upgrade, which names what was applied as any other does
     let begun = terms.upgrades.of_version(&base.version).filter(|_| base.action == Action::Upgrade);
     let after = terms.upgrades.between(&base.version, &record.version);
-    let (missing, what) = begun.into_iter().chain(after).find_map(|of_version| {
-        let missing = match applied(&of_version.version) {
-            None => format!("the upgrade of {}", of_version.version),
+    let (missing, what, renamed) = begun.into_iter().chain(after).find_map(|of_version| {
+        let (missing, renamed) = match applied(&of_version.version) {
+            None => (format!("the upgrade of {}", of_version.version), None),
             Some(entry) => {
                 let named = entry.applied_names()?;
                 let upgrade = of_version.upgrades.iter().find(|it| !it.is_among(&named))?;
-                format!(
+                let renamed = upgrade.file.as_ref().and_then(|file| entry.applied_as(&file.sha256));
+                let missing = format!(
                     "\"{}\" of {}, only through {}",
                     upgrade.name(),
                     of_version.version,
                     quoted(&named)
-                )
+                );
+                (missing, renamed)
             }
         };
-        Some((&of_version.version, missing))
+        Some((&of_version.version, missing, renamed))
     })?;
+    if let Some(name) = renamed {
+        return Some(Failure::new(
+            Outcome::Incompatible,
+            format!(
+                "the database is at {} but did not go through {what}; \"{name}\" said the same",
+                record.text
+            ),
+            format!(
+                "name the file {name} again, with its ending: the history knows by its name that it was applied"
+            ),
+        ));
+    }
     let again: Vec<String> = since
         .iter()
         .filter(|entry| entry.action == Action::Upgrade && entry.version >= *missing)
@@ -266,19 +280,37 @@ fn moved_beneath(journal: &Journal, record: &Record) -> Failure {
 }
 
 fn unknown_journal(journal: &Journal, record: &Record, terms: &Terms) -> Failure {
+    let upgrade = Version::parse(&journal.version).ok();
+    let upgrade = upgrade.and_then(|version| terms.upgrades.of_version(&version));
+    let (began, code) = (&journal.code_version, terms.code.to_string());
+    let first = upgrade.and_then(|upgrade| journal.first_difference(upgrade));
+    let differs = match &first {
+        None => String::new(),
+        Some((step, [there, here])) => {
+            format!(": its step {step} was {there} there, and is {here} here")
+        }
+    };
     Failure::new(
         Outcome::Incompatible,
         format!(
-            "an upgrade to {} by code {} on {} is unfinished, and this binary, {}, does not know it",
-            journal.version, journal.code_version, journal.host, terms.code
+            "an upgrade to {} by code {began} on {} is unfinished, and this binary, {code}, does not know it{differs}",
+            journal.version, journal.host
         ),
-        format!(
-            "run {} again to finish it, or restore a backup; to give it up set GATE_MODE=record, \
-             GATE_RECORD_VERSION to the version that the documents are at, GATE_EXPECT_VERSION={}{}",
-            journal.code_version,
-            record.text,
-            discard(Some(&journal.id))
-        ),
+        match first.is_some() && code == *began {
+            true => format!(
+                "give the steps their names, kinds and order again, then run it again; or set GATE_MODE=record, \
+                 GATE_RECORD_VERSION to the version that the documents are at, GATE_EXPECT_VERSION={}{}",
+                record.text,
+                discard(Some(&journal.id))
+            ),
+            false => format!(
+                "run {} again to finish it, or restore a backup; to give it up set GATE_MODE=record, \
+                 GATE_RECORD_VERSION to the version that the documents are at, GATE_EXPECT_VERSION={}{}",
+                began,
+                record.text,
+                discard(Some(&journal.id))
+            ),
+        },
     )
 }
 

@@ -6,7 +6,9 @@ use crate::authoring::condition::{Condition, Kind};
 use crate::authoring::naming::Name;
 use crate::authoring::table::VersionUpgrade;
 use crate::engine::context::Context;
+use crate::engine::documents::evaluate;
 use crate::engine::documents::find::{In, query};
+use crate::engine::documents::unfit::is_refusal;
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::server::stop::RunError;
@@ -38,10 +40,17 @@ pub(crate) async fn ask(
         .doing(format!("asking condition \"{description}\" of {}", upgrade.version));
     let asking = Asking { context, condition, since };
     let found = match &condition.kind {
-        Kind::None => in_the_way(&asking).await?,
-        Kind::Some => none_at_all(&asking).await?,
-        Kind::Unique(fields) => sharing(&asking, fields).await?,
+        Kind::None => in_the_way(&asking).await,
+        Kind::Some => none_at_all(&asking).await,
+        Kind::Unique(fields) => sharing(&asking, fields).await,
     };
+    if let Err(RunError::Driver(error)) = &found
+        && is_refusal(error)
+    {
+        let whose = format!("condition \"{description}\" of {}", upgrade.version);
+        evaluate::known_filter(context, &whose, &condition.collection, &condition.filter).await?;
+    }
+    let found = found?;
     let Some(Found { what, remedy }) = found else { return Ok(()) };
     let remedy = condition.remedy.as_deref().unwrap_or(&remedy);
     let skip = if condition.skippable { ", or set GATE_SKIP_CONDITIONS=true" } else { "" };

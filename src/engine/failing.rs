@@ -106,6 +106,9 @@ fn closed_as(error: RunError, doing: &str, unknown: Outcome) -> Failure {
 /// a missing one where the feature compatibility version is below 4.4.
 const NOT_IN_A_TRANSACTION: i32 = 263;
 
+/// The code of what the server does not allow at all.
+const ILLEGAL: i32 = 20;
+
 /// What the server says of a write in a transaction that it cannot hold, as an error of the driver, so that less is tried
 /// at a time; `None` if it says something else.
 pub(crate) fn outgrown(error: &Document) -> Option<RunError> {
@@ -150,7 +153,10 @@ pub(crate) fn write_failure(
     place: &str,
 ) -> RunError {
     let code = error.get_i32("code").unwrap_or_default();
-    if code == NOT_IN_A_TRANSACTION {
+    let message = error.get_str("errmsg").unwrap_or_default();
+    // what is deleted from a capped collection has another code than what is changed there
+    let capped = code == ILLEGAL && message.contains("capped collection");
+    if code == NOT_IN_A_TRANSACTION || capped {
         return RunError::Failure(Failure::new(
             Outcome::ServerUnsuitable,
             format!(
@@ -162,7 +168,6 @@ pub(crate) fn write_failure(
              ordinary one; then run it again",
         ));
     }
-    let message = error.get_str("errmsg").unwrap_or_default();
     let detail = redact::detail(code, message, error.get_document("errInfo").ok());
     let reason = match (code, detail) {
         (_, Some(detail)) => detail,

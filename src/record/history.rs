@@ -185,6 +185,16 @@ impl Entry {
         })
     }
 
+    /// The name of the file that was applied with this digest.
+    pub(crate) fn applied_as(&self, sha256: &str) -> Option<&str> {
+        let upgrades = self.document.get_array("upgrades").ok()?;
+        upgrades.into_iter().find_map(|upgrade| {
+            let upgrade = upgrade.ok()?.as_document()?;
+            let is_it = upgrade.get_str("sha256").is_ok_and(|applied| applied == sha256);
+            upgrade.get_str("name").ok().filter(|_| is_it)
+        })
+    }
+
     /// Whether the gate wrote the entry.
     pub(crate) fn is_the_gates(&self) -> bool {
         self.floor != EntryFloor::Unstated

@@ -227,6 +227,22 @@ impl Journal {
         self.run_started.unwrap_or(self.started)
     }
 
+    /// The first step in which `upgrade` differs from the journal: its number, and its name in each.
+    pub(crate) fn first_difference(
+        &self,
+        upgrade: &VersionUpgrade,
+    ) -> Option<(usize, [String; 2])> {
+        let (steps, none) = (steps_of(upgrade), || "none".to_owned());
+        (0..steps.len().max(self.steps.len())).find_map(|at| {
+            let own = self.steps.get(at).map(|step| (step.name.as_str(), step.kind.as_str()));
+            let other = steps.get(at).map(|(name, kind)| (name.as_str(), *kind));
+            let quoted = |step: Option<(&str, &str)>| {
+                step.map_or_else(none, |(name, kind)| format!("\"{name}\" ({kind})"))
+            };
+            (own != other).then(|| (at + 1, [quoted(own), quoted(other)]))
+        })
+    }
+
     /// Whether `upgrade` has exactly the steps that the journal names.
     pub(crate) fn belongs_to(&self, upgrade: &VersionUpgrade) -> bool {
         let steps = steps_of(upgrade);

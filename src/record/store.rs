@@ -1,7 +1,7 @@
 //! The record's place in the database: reading it with the lock in one query, and moving it from
 //! exactly one state to another.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -180,13 +180,20 @@ impl Store {
 
     /// The names of all collections and views that the user may see.
     pub(crate) async fn seen_collections(&self) -> Result<HashSet<String>, Error> {
+        Ok(self.seen_kinds().await?.into_keys().collect())
+    }
+
+    /// What all collections that the user may see are, by their names: `collection`, `view`, `timeseries`.
+    pub(crate) async fn seen_kinds(&self) -> Result<HashMap<String, String>, Error> {
         let list = doc! { "listCollections": 1, "nameOnly": true, "authorizedCollections": true };
         let mut found = self.database.run_cursor_command(list).await?;
-        let mut names = HashSet::new();
+        let mut kinds = HashMap::new();
         while found.advance().await? {
-            names.insert(found.current().get_str("name")?.to_owned());
+            let collection = found.current();
+            let kind = collection.get_str("type")?.to_owned();
+            kinds.insert(collection.get_str("name")?.to_owned(), kind);
         }
-        Ok(names)
+        Ok(kinds)
     }
 
     /// The `_id`s of the gate's own documents.

@@ -1,7 +1,5 @@
 //! Copies and deletions.
 
-use upgrade_gate::{Copy, Delete};
-
 use super::*;
 
 /// Cards with comments in them: the n-th has n of them.

@@ -1,7 +1,5 @@
 //! What keeps an update or a copy from being applied is corrected as the gate says, and the next run opens.
 
-use upgrade_gate::{Copy, Lookup, Step};
-
 use super::*;
 
 /// One that is closed at first, and what is done about it.

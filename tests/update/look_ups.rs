@@ -287,3 +287,108 @@ async fn a_look_up_without_an_index_is_a_warning_with_the_number_of_documents() 
         }
     }
 }
+
+/// A batch asks for more values than one query is given, so that those of a document may be asked for apart.
+#[tokio::test]
+async fn what_a_document_finds_comes_in_order_however_many_values_its_batch_looks_up() {
+    const CARDS: i32 = 1000;
+    const OWNERS: i32 = 25;
+    for server in both().await {
+        let database = database(server).await;
+        let people = database.collection::<Document>("people");
+        let person = |n: i32| doc! { "_id": n, "name": n, "age": n };
+        people.insert_many((0..CARDS * OWNERS).map(person)).await.unwrap();
+        people.create_index(IndexModel::builder().keys(doc! { "name": 1 }).build()).await.unwrap();
+        // the last of each card's owners is the first by its `_id`
+        let owned = |card: i32| (0..OWNERS).rev().map(move |n| card * OWNERS + n);
+        let cards = (0..CARDS).map(|n| doc! { "_id": n, "owners": owned(n).collect::<Vec<i32>>() });
+        fill(&database, cards).await;
+        let upgrades = [upgrade("1.1.0", [ages(owner())])];
+        let report = run(&database, &upgrades, "upgrade", 2000).await;
+        assert_eq!(report.exit_code, 0, "{report:?}");
+        let mut cards = database.collection::<Document>("cards").find(doc! {}).await.unwrap();
+        while cards.advance().await.unwrap() {
+            let card = cards.deserialize_current().unwrap();
+            let n = card.get_i32("_id").unwrap();
+            let expected: Vec<Bson> = owned(n).rev().map(Bson::from).collect();
+            assert_eq!(card.get_array("ages").unwrap(), &expected, "card {n}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_document_that_refers_to_too_much_for_one_order_is_refused_until_the_order_is_natural() {
+    for server in both().await {
+        let database = database(server).await;
+        let people = database.collection::<Document>("people");
+        people.insert_one(doc! { "_id": 1, "name": "1".repeat(900_000), "age": 1 }).await.unwrap();
+        // a query has 4 MiB of values
+        let card = |owners: i32| {
+            let owners: Vec<String> = (0..owners).map(|n| format!("{n}").repeat(900_000)).collect();
+            doc! { "_id": owners.len() as i32, "owners": owners }
+        };
+        fill(&database, [card(4), card(5)]).await;
+        let before = db_hash(&database).await;
+        let apply = async |lookup: Lookup| {
+            run(&database, &[upgrade("1.1.0", [ages(lookup)])], "upgrade", 2000).await
+        };
+        let report = apply(owner()).await;
+        let says = ["document 5 of cards", "let the look-up find them in natural order"];
+        assert_told(&report, 14, &says);
+        assert_eq!(db_hash(&database).await, before);
+        let report = apply(owner().in_natural_order()).await;
+        assert_eq!(report.exit_code, 0, "{report:?}");
+        assert_eq!(found(&database).await, [[1], [1]]);
+    }
+}
+
+/// What is found for the second of these is more than a command may hold, and for the third more than is held at all.
+#[tokio::test]
+async fn what_is_found_for_one_document_may_nearly_fill_a_command_and_no_more() {
+    const MIB: usize = 1 << 20;
+    for server in both().await {
+        for (found_bytes, says) in [
+            (14 * MIB, None),
+            (16 * MIB, Some("the 15 MiB that the server is given at once")),
+            (22 * MIB, Some("the 20 MiB that are held for one document")),
+        ] {
+            let database = database(server).await;
+            let load = Binary { subtype: BinarySubtype::Generic, bytes: vec![7; found_bytes / 4] };
+            let person = |n: i32| doc! { "_id": n, "name": "a", "age": n, "load": &load };
+            let people = database.collection("people");
+            people.insert_many((0..4).map(person)).await.unwrap();
+            fill(&database, [doc! { "_id": 1, "owners": "a" }]).await;
+            let before = db_hash(&database).await;
+            let whole = || Lookup::by_field("owner", "people", "name", "owners");
+            let apply = async |lookup: Lookup| {
+                run(&database, &[upgrade("1.1.0", [ages(lookup)])], "upgrade", 2000).await
+            };
+            let report = apply(whole()).await;
+            if let Some(says) = says {
+                assert_told(&report, 14, &["document 1 of cards", says]);
+                assert_eq!(db_hash(&database).await, before);
+                assert_eq!(apply(whole().fields(["age"])).await.exit_code, 0);
+            } else {
+                assert_eq!(report.exit_code, 0, "{report:?}");
+            }
+            assert_eq!(found(&database).await, [[0, 1, 2, 3]]);
+        }
+    }
+}
+
+/// Each is small and becomes large: all that are evaluated at a time are more than the server builds at once.
+#[tokio::test]
+async fn small_documents_that_grow_large_by_what_they_find_are_updated() {
+    for server in both().await {
+        let database = database(server).await;
+        people(&database).await;
+        fill(&database, (0..200).map(|n| doc! { "_id": n, "owners": "b" })).await;
+        let set = doc! { "$set": { "ages": "$_found.owner.age", "large": large_text() } };
+        let update = Update::new("cards", doc! { "ages": { "$exists": false } }, [set]);
+        let upgrades = [upgrade("1.1.0", [update.lookup(owner())])];
+        let report = run(&database, &upgrades, "upgrade", 2000).await;
+        assert_eq!(report.exit_code, 0, "{report:?}");
+        assert_eq!(found(&database).await, vec![vec![10]; 200]);
+        are_large(&database, 200).await;
+    }
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, doc};
 use mongodb::error::Error;
 use mongodb::options::{Collation, IndexOptions};
 use mongodb::{Database, IndexModel};
@@ -14,6 +14,7 @@ use crate::authoring::command::kind::{
 };
 use crate::authoring::command::stored::{collection, index, indexes, is_same_index};
 use crate::authoring::naming::Name;
+use crate::authoring::pipeline_mistakes::of_partial;
 use crate::process::action::ActionType;
 use crate::server::privileges::{Need, on};
 
@@ -55,10 +56,56 @@ impl CreateIndex {
         self
     }
 
+    /// Why the server takes these options for no index.
+    fn option_mistake(&self) -> Option<String> {
+        let options = self.index.options.as_ref()?;
+        let partial = options.partial_filter_expression.as_ref();
+        if let Some(mistake) = partial.map(of_partial).unwrap_or_default().first() {
+            return Some(format!("its `partial`: {mistake}"));
+        }
+        let is_set = |option: Option<bool>| option == Some(true);
+        let kinds = self.index.keys.values();
+        let special = kinds.filter_map(Bson::as_str).find(|kind| ["hashed", "text"].contains(kind));
+        let mistake = if is_set(options.sparse) && partial.is_some() {
+            "an index is sparse or partial, and not both: let the filter say `$exists: true`"
+        } else if options.expire_after.is_some() && self.index.keys.len() > 1 {
+            "documents expire by an index of one field: make one for that field alone"
+        } else if options.expire_after.is_some_and(|time| i32::try_from(time.as_secs()).is_err()) {
+            "documents expire after at most 2147483647 seconds, 68 years"
+        } else if is_set(options.unique) && special == Some("hashed") {
+            "an index with hashed keys cannot be unique"
+        } else {
+            return None;
+        };
+        Some(mistake.to_owned())
+    }
+
     /// The index's name; empty where its options give none.
     fn name(&self) -> &str {
         self.index.options.as_ref().and_then(|o| o.name.as_deref()).unwrap_or_default()
     }
+}
+
+/// Why the server takes these keys for no index.
+fn key_mistake(keys: &Document) -> Option<String> {
+    const KINDS: [&str; 5] = ["2d", "2dsphere", "geoHaystack", "hashed", "text"];
+    keys.iter().find_map(|(field, kind)| {
+        let is_wildcard = field == "$**" || field.ends_with(".$**");
+        let wrong = |part: &str| part.is_empty() || part.starts_with('$');
+        if !is_wildcard && field.split('.').any(wrong) {
+            return Some(format!("no index can have the key `{field}`"));
+        }
+        let is_order = match kind {
+            Bson::Int32(n) => *n != 0,
+            Bson::Int64(n) => *n != 0,
+            Bson::Double(n) => *n != 0.0 && !n.is_nan(),
+            Bson::String(kind) => KINDS.contains(&kind.as_str()),
+            _ => false,
+        };
+        (!is_order).then(|| {
+            format!("the key `{field}` needs an order, 1 or -1, or one of {}", KINDS.join(", "))
+        })
+    })
 }
 
 #[async_trait(?Send)]
@@ -87,9 +134,16 @@ impl CommandKind for CreateIndex {
         let mistake = match (self.index.keys.is_empty(), self.name()) {
             (true, _) => "an index needs keys",
             (false, "") => "an index needs a name in its options",
-            _ => return None,
+            (false, "*" | "_id_") => {
+                "the server takes this name for other indexes: choose another one"
+            }
+            _ => return key_mistake(&self.index.keys).or_else(|| self.option_mistake()),
         };
         Some(mistake.to_owned())
+    }
+
+    fn filter(&self) -> Option<&Document> {
+        self.index.options.as_ref()?.partial_filter_expression.as_ref()
     }
 
     fn privileges(&self) -> Vec<Need> {

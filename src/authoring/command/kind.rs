@@ -37,6 +37,11 @@ pub(crate) trait CommandKind: Debug + Send + Sync {
         None
     }
 
+    /// What it gives the server that has to be a filter.
+    fn filter(&self) -> Option<&Document> {
+        None
+    }
+
     fn privileges(&self) -> Vec<Need>;
 
     /// Declares which collections it needs, adds and removes.

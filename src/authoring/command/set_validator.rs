@@ -11,6 +11,7 @@ use crate::authoring::command::kind::{
 };
 use crate::authoring::command::stored::{change_or_create, change_privileges, collection};
 use crate::authoring::naming::Name;
+use crate::authoring::pipeline_mistakes::of_validator;
 use crate::process::action::ActionType;
 use crate::server::privileges::Need;
 
@@ -41,6 +42,14 @@ impl CommandKind for SetValidator {
 
     fn reports(&self) -> (ActionType, Document) {
         (ActionType::SetValidator, doc! {})
+    }
+
+    fn mistake(&self) -> Option<String> {
+        of_validator(&self.validator).first().map(|mistake| format!("its filter: {mistake}"))
+    }
+
+    fn filter(&self) -> Option<&Document> {
+        Some(&self.validator)
     }
 
     fn privileges(&self) -> Vec<Need> {

@@ -18,7 +18,7 @@ use crate::engine::documents::find::{self, In, query};
 use crate::engine::documents::unfit::{
     OUTGROWS, check_names, is_refusal, still_matches, unevaluated,
 };
-use crate::engine::failing::{at, failed_step};
+use crate::engine::failing::{at, failed, failed_step};
 use crate::process::exit::Outcome;
 use crate::process::failure::Failure;
 use crate::server::answer;
@@ -26,6 +26,9 @@ use crate::server::stop::RunError;
 
 /// The codes for an operator or a stage that the server does not know, where the message does not tell.
 const UNKNOWN: [i32; 3] = [168, 40324, 31325];
+
+/// The code for what only a validator may hold.
+const NOT_IN_A_QUERY: i32 = 224;
 
 /// How many documents come with one answer of the server.
 const BATCH: u32 = 1000;
@@ -57,38 +60,80 @@ pub(crate) async fn known(
     transform: &Transform,
     pipeline: &Pipeline,
 ) -> Result<(), RunError> {
-    let nothing = doc! { "$and": [{ "_id": { "$in": [] } }, transform.filter.clone()] };
+    let collection = &*transform.collection;
+    match refusal(context, collection, &transform.filter, &pipeline.stages).await? {
+        Some(error) => Err(not_known(&at(upgrade, &transform.name()), collection, &error)),
+        None => Ok(()),
+    }
+}
+
+/// Makes sure that the server knows all that a filter of a command or a condition holds, as far as the user may ask;
+/// `whose` names that in messages. Nothing is read.
+///
+/// # Errors
+///
+/// As [`known`].
+pub(crate) async fn known_filter(
+    context: &Context,
+    whose: &str,
+    collection: &str,
+    filter: &Document,
+) -> Result<(), RunError> {
+    match refusal(context, collection, filter, &[]).await {
+        Ok(None) => Ok(()),
+        // a validator may hold what no query does
+        Ok(Some(error)) if answer::code(&error) == Some(NOT_IN_A_QUERY) => Ok(()),
+        Ok(Some(error)) => Err(not_known(whose, collection, &error)),
+        // the step itself does not need to read
+        Err(RunError::Driver(error)) if answer::code(&error) == Some(answer::UNAUTHORISED) => {
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Why the server refuses a filter and a pipeline, on whatever documents.
+async fn refusal(
+    context: &Context,
+    collection: &str,
+    filter: &Document,
+    pipeline: &[Document],
+) -> Result<Option<Error>, RunError> {
+    let nothing = doc! { "$and": [{ "_id": { "$in": [] } }, filter.clone()] };
     let mut stages = vec![doc! { "$match": nothing }];
-    stages.extend(pipeline.stages.iter().cloned());
-    let command = aggregate(&transform.collection, stages, In::Plain(None))?;
+    stages.extend(pipeline.iter().cloned());
+    let command = aggregate(collection, stages, In::Plain(None))?;
     let asking =
         async || context.stop.guard(query(context.database(), None, command.clone())).await;
-    let Err(error) = context.retry(asking).await else { return Ok(()) };
-    let RunError::Driver(error) = error else { return Err(error) };
-    let Some(code) = answer::code(&error).filter(|_| is_refusal(&error)) else {
-        return Err(error.into());
-    };
-    let at = at(upgrade, &transform.name());
+    match context.retry(asking).await {
+        Ok(_) => Ok(None),
+        Err(RunError::Driver(error)) if is_refusal(&error) => Ok(Some(error)),
+        Err(error) => Err(error),
+    }
+}
+
+/// The closed gate of a step or a condition that the server does not understand.
+fn not_known(whose: &str, collection: &str, error: &Error) -> RunError {
     // nothing was read: what the message holds is the step's own
-    let message = answer::message(&error).unwrap_or_default();
+    let message = answer::message(error).unwrap_or_default();
     let unknown = ["unknown operator", "unknown top level operator", "Unrecognized", "Unknown"];
-    if UNKNOWN.contains(&code) || unknown.iter().any(|text| message.contains(text)) {
-        return Err(RunError::Failure(Failure::new(
+    let code = answer::code(error);
+    if code.is_some_and(|code| UNKNOWN.contains(&code))
+        || unknown.iter().any(|text| message.contains(text))
+    {
+        return RunError::Failure(Failure::new(
             Outcome::ServerUnsuitable,
-            format!("{at}: this server does not know an operator of the step ({message})"),
+            format!("{whose}: this server does not know an operator of the step ({message})"),
             "upgrade the server to a version that has it, or deploy code whose upgrade does without it, then \
              run it again",
-        )));
+        ));
     }
-    Err(failed_step(
-        upgrade,
-        &transform.name(),
-        &format!(
-            "collection {}: the server refuses its filter or pipeline ({message})",
-            transform.collection
+    failed(
+        format!(
+            "{whose}: collection {collection}: the server refuses its filter or pipeline ({message})"
         ),
         "correct what it names, deploy that, then run it again",
-    ))
+    )
 }
 
 /// Evaluates a pipeline for all documents of a source.

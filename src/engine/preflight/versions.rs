@@ -15,6 +15,7 @@ use crate::engine::failing::{at, in_step};
 use crate::engine::preflight::chain::Chain;
 use crate::engine::preflight::composed::Composed;
 use crate::engine::preflight::estimate::{Estimate, Finding, Known, Later};
+use crate::engine::preflight::kinds;
 use crate::engine::preflight::rehearsal::rehearse_into;
 use crate::engine::steps::kind::{Extent, PreflightContext};
 use crate::engine::steps::work_of;
@@ -54,6 +55,7 @@ pub(crate) async fn preflight(
         })
         .collect();
     let finished = journal.map_or(0, |journal| journal.step);
+    kinds::check(context, &steps[finished.min(steps.len())..]).await?;
     for (upgrade, step, _) in steps.iter().skip(finished) {
         let understood = work_of(step).understood(context, upgrade).await;
         understood.map_err(|error| in_step(error, upgrade, step))?;

@@ -9,9 +9,11 @@ use crate::authoring::command::kind::{
     CommandKind, EndState, Probe, ProbeContext, ProbeError, Subject,
 };
 use crate::authoring::step::Step;
+use crate::authoring::step_kind::StepKind;
 use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::context::Context;
+use crate::engine::documents::evaluate;
 use crate::engine::failing::{at, failed};
 use crate::engine::preflight::estimate::{Estimate, Known};
 use crate::engine::steps::kind::{PreflightContext, StepWork};
@@ -25,6 +27,17 @@ use crate::server::{answer, compatibility};
 
 #[async_trait(?Send)]
 impl StepWork for Command {
+    async fn understood(
+        &self,
+        context: &Context,
+        upgrade: &VersionUpgrade,
+    ) -> Result<(), RunError> {
+        let command = self.as_kind();
+        let Some(filter) = command.filter() else { return Ok(()) };
+        let whose = at(upgrade, &self.name());
+        evaluate::known_filter(context, &whose, command.collections()[0], filter).await
+    }
+
     async fn preflight(&self, on: &PreflightContext<'_>) -> Result<Option<Known>, RunError> {
         let command = self.as_kind();
         let identity = on.begun.and_then(|journal| journal.command.as_ref());
