@@ -427,6 +427,19 @@ async fn a_file_that_is_added_under_an_applied_version_is_12_and_a_changed_one_a
     let before = gate.clone().uri(&other.uri).mode("status").run().await;
     assert_eq!(before.report["warnings"].as_array(), None, "{before}");
 
+    // under another name it is another file to the history
+    fs::write(&path, &text).unwrap();
+    let renamed = folder.path().join("1.1.0-the-roles.yaml");
+    fs::rename(&path, &renamed).unwrap();
+    for mode in ["check", "plan", "upgrade"] {
+        let run = gate.clone().mode(mode).run().await;
+        ended(&run, 12);
+        let next = run.report["next"].as_str().unwrap();
+        assert!(next.starts_with("name the file 1.1.0-roles again"), "{run}");
+    }
+    fs::rename(&renamed, &path).unwrap();
+    ended(&gate.run().await, 0);
+
     let added = "version: 1.1.0\ndescription: of another branch\nsteps:\n- drop: lists\n";
     folder.write("1.1.0-other.yaml", added);
     for mode in ["check", "plan", "upgrade"] {
@@ -438,6 +451,35 @@ async fn a_file_that_is_added_under_an_applied_version_is_12_and_a_changed_one_a
             "{run}"
         );
     }
+}
+
+#[tokio::test]
+async fn an_unfinished_upgrade_whose_steps_were_renamed_says_which_and_goes_on_under_their_names() {
+    let folder = kanban("files-unfinished");
+    let database = Server::shared().await.database().await;
+    fill(&database).await;
+    // the index cannot be made over these
+    let path = folder.path().join("1.1.0-roles.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("  name: board_position\n", "  name: b\n  unique: true\n"))
+        .unwrap();
+    let same = |n: i32| doc! { "_id": n, "board": 7, "position": 7 };
+    database.collection("cards").insert_many([same(10), same(11)]).await.unwrap();
+    let gate = gate(folder.path()).uri(&database.uri).set("GATE_FROM_VERSION", "1.0.0");
+    ended(&gate.run().await, 14);
+
+    let renamed = folder.path().join("1.1.0-the-roles.yaml");
+    fs::write(&path, &text).unwrap();
+    fs::rename(&path, &renamed).unwrap();
+    let run = gate.run().await;
+    ended(&run, 12);
+    let message = run.report["message"].as_str().unwrap();
+    let says = "its step 1 was \"1.1.0-roles, step 1: seed\" (seed) there, and is \"1.1.0-the-roles, step 1: seed\"";
+    assert!(message.contains(says), "{run}");
+    let next = run.report["next"].as_str().unwrap();
+    assert!(next.starts_with("give the steps their names, kinds and order again"), "{run}");
+    fs::rename(&renamed, &path).unwrap();
+    ended(&gate.run().await, 0);
 }
 
 #[tokio::test]

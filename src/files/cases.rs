@@ -1,16 +1,22 @@
 //! The tests of a directory: for each a database as old code left it, and what the upgrades are to make of it.
 
-use std::fs;
 use std::path::Path;
+use std::{fs, io};
 
 use mongodb::bson::{Bson, Document};
 
+use crate::authoring::naming::collection_mistake;
 use crate::files::directory::{UpgradeName, contents};
 use crate::files::mistakes::{Mistakes, Source};
 use crate::files::{values, yaml};
+use crate::process::settings::slip_of;
 
 /// The folder of the tests.
 pub(crate) const TESTS: &str = "tests";
+/// The folders of a test.
+const PARTS: [&str; 2] = ["before", "after"];
+/// How the names of files with documents end.
+const ENDINGS: [&str; 4] = ["json", "jsonl", "yaml", "yml"];
 /// More bytes than that in the files of one folder are too much for a test.
 const MOST: u64 = 16 * 1024 * 1024;
 
@@ -33,7 +39,7 @@ pub(crate) fn cases(directory: &Path, mistakes: &mut Mistakes) -> Vec<Case> {
     let expected = "a test is a folder whose name begins with the version that its database last ran: \
                     tests/1.0.0-small/before/cards.json";
     let mut cases = vec![];
-    for name in names(&directory.join(TESTS)) {
+    for name in names(&directory.join(TESTS), mistakes) {
         let shown = format!("{TESTS}/{name}");
         let folder = directory.join(&shown);
         if !folder.is_dir() {
@@ -47,6 +53,16 @@ pub(crate) fn cases(directory: &Path, mistakes: &mut Mistakes) -> Vec<Case> {
             continue;
         };
         let known = mistakes.errors();
+        for other in names(&folder, mistakes) {
+            if !PARTS.contains(&&*other) && !is_readme(&other) {
+                let file = format!("{shown}/{other}");
+                let expected = match slip_of(&other, PARTS) {
+                    Some(part) => format!("rename it to {part}"),
+                    None => "a test has the folders `before` and `after`".to_owned(),
+                };
+                mistakes.of_file(&file, "this is not read", &expected);
+            }
+        }
         let before = collections(&folder, &format!("{shown}/before"), directory, mistakes);
         let none = before.iter().all(|(_, documents)| documents.is_empty());
         if none && mistakes.errors() == known {
@@ -54,6 +70,11 @@ pub(crate) fn cases(directory: &Path, mistakes: &mut Mistakes) -> Vec<Case> {
             mistakes.of_file(&shown, "the test has no documents to begin with", &expected);
         }
         let after = collections(&folder, &format!("{shown}/after"), directory, mistakes);
+        if after.is_empty() && mistakes.errors() == known {
+            let message = "the test says of no collection what it is to hold in the end";
+            let expected = format!("write that into files as {shown}/after/cards.json");
+            mistakes.warn_of_file(&shown, message, &expected);
+        }
         cases.push(Case { from: version.version(), name, before, after });
     }
     if cases.is_empty() && !mistakes.are_errors() {
@@ -63,13 +84,28 @@ pub(crate) fn cases(directory: &Path, mistakes: &mut Mistakes) -> Vec<Case> {
     cases
 }
 
-/// The names in a folder, in order, without hidden ones.
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+/// The names in a folder, in order, without hidden ones; none where there is no folder.
+fn names(folder: &Path, mistakes: &mut Mistakes) -> Vec<String> {
+    let listed = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+    let entries = match listed {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return vec![],
+        Err(error) => {
+            let expected = "a folder that the user who runs the tests may read is expected";
+            let message = format!("the folder cannot be read: {error}");
+            mistakes.of_file(&folder.display().to_string(), message, expected);
+            return vec![];
+        }
+    };
+    let names = entries.iter().map(|entry| entry.file_name().to_string_lossy().into_owned());
     let mut names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
     names.sort();
     names
+}
+
+/// Whether a file is for people.
+fn is_readme(name: &str) -> bool {
+    name.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("readme"))
 }
 
 fn collections(
@@ -81,12 +117,21 @@ fn collections(
     let mut collections: Collections = vec![];
     let mut left = MOST;
     let folder = folder.join(shown.rsplit('/').next().unwrap_or_default());
-    for file in names(&folder) {
-        let Some((collection, ending)) = file.rsplit_once('.') else { continue };
-        if !["json", "jsonl", "yaml", "yml"].contains(&ending) {
+    for file in names(&folder, mistakes) {
+        let (collection, ending) = file.rsplit_once('.').unwrap_or((&file, ""));
+        let shown = format!("{shown}/{file}");
+        if !ENDINGS.contains(&ending) {
+            if !is_readme(&file) {
+                let expected = "the documents of a collection are in a file called as the collection, \
+                                whose name ends in .json, .jsonl, .yaml or .yml";
+                mistakes.of_file(&shown, "this is not read", expected);
+            }
             continue;
         }
-        let shown = format!("{shown}/{file}");
+        if let Some(mistake) = collection_mistake(collection) {
+            mistakes.of_file(&shown, mistake, "name the file as the collection is called");
+            continue;
+        }
         let Some(text) = contents(&directory.join(&shown), &shown, &mut left, mistakes) else {
             continue;
         };
@@ -105,28 +150,38 @@ fn collections(
 fn documents(name: &str, text: &str, mistakes: &mut Mistakes) -> Option<Vec<Document>> {
     let mut documents = vec![];
     for (start, part) in parts(name, text) {
-        // a part is read at its own place
+        let mut own = Mistakes::default();
+        let read = of_part(&Source { name, text: part }, &mut own);
+        if let Some(read) = read.filter(|_| own.is_empty()) {
+            documents.extend(read);
+            continue;
+        }
+        // what is wrong is told at its place in the file
         let before = &text[..start];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let lines = "\n".repeat(before.matches('\n').count());
         let padded = format!("{lines}{}{part}", " ".repeat(before[line_start..].chars().count()));
-        let source = Source { name, text: &padded };
-        let root = yaml::parse(&source, mistakes)?;
-        for item in root.items() {
-            match values::bson((&source, mistakes), item)? {
-                Bson::Document(document) if document.contains_key("_id") => {
-                    documents.push(document);
-                }
-                Bson::Document(_) => {
-                    let expected = "each needs one, so that runs can be compared";
-                    mistakes.at(&source, &item.span, "this document has no _id", expected);
-                    return None;
-                }
-                _ => {
-                    let message = format!("expected a document, found {}", item.kind());
-                    mistakes.at(&source, &item.span, message, "{ _id: 1, title: a card }");
-                    return None;
-                }
+        documents.extend(of_part(&Source { name, text: &padded }, mistakes)?);
+    }
+    Some(documents)
+}
+
+/// The documents of a value: it is one, or a list of them.
+fn of_part(source: &Source<'_>, mistakes: &mut Mistakes) -> Option<Vec<Document>> {
+    let mut documents = vec![];
+    let root = yaml::parse(source, mistakes)?;
+    for item in root.items() {
+        match values::bson((source, mistakes), item)? {
+            Bson::Document(document) if document.contains_key("_id") => documents.push(document),
+            Bson::Document(_) => {
+                let expected = "each needs one, so that runs can be compared";
+                mistakes.at(source, &item.span, "this document has no _id", expected);
+                return None;
+            }
+            _ => {
+                let message = format!("expected a document, found {}", item.kind());
+                mistakes.at(source, &item.span, message, "{ _id: 1, title: a card }");
+                return None;
             }
         }
     }

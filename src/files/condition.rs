@@ -1,6 +1,7 @@
 //! Conditions of an upgrade, as files write them.
 
 use crate::authoring::condition::Condition;
+use crate::authoring::pipeline_mistakes::of_condition;
 use crate::files::language;
 use crate::files::node::{Entry, Node};
 use crate::files::reader::{Reader, quoted};
@@ -41,7 +42,8 @@ pub(crate) fn read(reader: &mut Reader<'_, '_>, node: &Node) -> Option<Condition
     let collection = collection.and_then(|node| reader.collection(node));
     let filter = asked.optional("match").map(|node| {
         language::filter(reader, node);
-        reader.document(node)
+        let filter = reader.document(node)?;
+        reader.of_server(node, of_condition(&filter)).map(|()| filter)
     });
     let fields = match kind.key.as_str() {
         "unique" => {

@@ -308,6 +308,12 @@ impl Language<'_, '_, '_, '_> {
         } else if path.split('.').any(str::is_empty) {
             ("a part of the path is empty", "a field's name, with dots for a path: `owner.id`")
         } else {
+            if path.split('.').skip(1).any(|part| part.bytes().all(|byte| byte.is_ascii_digit())) {
+                let message = format!("`{path}` names a field, and no position in an array");
+                let expected =
+                    "in an array each element gets such a field; one element is changed with $map";
+                self.reader.mistakes.warn(&self.reader.source, at, message, expected);
+            }
             return;
         };
         self.reader.wrong(at, message, expected);

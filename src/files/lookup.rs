@@ -27,7 +27,15 @@ fn one(reader: &mut Reader<'_, '_>, node: &Node, names: &mut Vec<String>) -> Opt
     let from = from.and_then(|node| reader.collection(node));
     let expected = "the field of the step's document that is looked up: `local: board`";
     let local = fields.required(reader, "local", of, expected);
-    let local = local.and_then(|node| reader.path(node));
+    let local = local.and_then(|node| {
+        let path = reader.path(node)?;
+        if path.split('.').skip(1).any(|part| part.bytes().all(|byte| byte.is_ascii_digit())) {
+            let message = format!("`{path}` names a field, and no position in an array");
+            let expected = "without the number each element of the array is looked up";
+            reader.mistakes.warn(&reader.source, &node.span, message, expected);
+        }
+        Some(path)
+    });
     let expected = "the field that a found document has the value in: `foreign: _id`";
     let foreign = fields.required(reader, "foreign", of, expected);
     let foreign = foreign.and_then(|node| reader.path(node));

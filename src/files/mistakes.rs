@@ -33,6 +33,11 @@ impl Mistakes {
         self.errors > 0
     }
 
+    /// Whether nothing was found, not even what is only odd.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.errors + self.warnings == 0
+    }
+
     pub(crate) fn errors(&self) -> usize {
         self.errors
     }

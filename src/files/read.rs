@@ -217,6 +217,17 @@ fn above(
         let expected = format!("raise that to {} or later, or remove the upgrade", upgrade.version);
         mistakes.at(source, &upgrade.version_at, message, expected);
     }
+    let oldest = gate_file.oldest.as_ref();
+    let before = |upgrade: &Written| {
+        oldest.filter(|(oldest, _)| oldest <= code && upgrade.version <= *oldest)
+    };
+    for (source, upgrade) in written {
+        if let Some((oldest, _)) = before(upgrade) {
+            let message = format!("no database needs this: `oldest` of gate.yaml is {oldest}");
+            let expected = "remove the upgrade, or write an earlier version as `oldest`";
+            mistakes.warn(source, &upgrade.version_at, message, expected);
+        }
+    }
     if let Some((oldest, at)) = gate_file.oldest.as_ref().filter(|(oldest, _)| oldest > code) {
         let message = format!("{oldest} is above the code version, {code} {whose}");
         mistakes.at(gate_source, at, message, "it is the oldest version that can be upgraded from: write the code version or an earlier one");
@@ -237,7 +248,8 @@ fn steps(gate: &Gate, written: &[(Source<'_>, Written)], mistakes: &mut Mistakes
             let name = step.name();
             if let Some(mistake) = gate.step_mistake(step) {
                 let mistake = mistake.replacen(&format!("\"{name}\""), "the step", 1);
-                mistakes.at(source, at, mistake, "another collection is expected");
+                let expected = "another collection is expected, or another field";
+                mistakes.at(source, at, mistake, expected);
             }
             if let Some(other) = names.insert(name.clone(), source.name) {
                 let message =

@@ -117,6 +117,27 @@ fn what_is_right_becomes_a_gate() {
     assert_eq!(upgrades.versions()[0].conditions().count(), 3);
 }
 
+#[test]
+fn strings_of_json_are_what_any_reader_of_json_makes_of_them() {
+    for written in [
+        r#""\ud83d\ude00""#,
+        r#""\uD83D\uDE00 \ud83d\ude00""#,
+        r#""\\ud83d \\\ud83d\ude00""#,
+        r#""\/ \b\f\n\r\t \" \u0000 \u00e9 \ue83d 😀""#,
+        r#""""#,
+    ] {
+        let text =
+            format!("{{ {written}: [ {written}, {{ \"a\": {written} }} ], \"é\": {written} }}");
+        let source = Source { name: "a.json", text: &text };
+        let mut mistakes = Mistakes::default();
+        let root = yaml::parse(&source, &mut mistakes).unwrap();
+        let read = values::bson((&source, &mut mistakes), &root).unwrap();
+        let expected: Bson = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, expected);
+        assert!(mistakes.is_empty());
+    }
+}
+
 /// A document as the files read it.
 fn read(text: &str) -> Result<Bson, Vec<String>> {
     let source = Source { name: "a.yaml", text };

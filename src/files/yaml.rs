@@ -41,12 +41,16 @@ pub(crate) fn parse(source: &Source<'_>, mistakes: &mut Mistakes) -> Option<Node
         mistakes.at(source, &place, "a directive of YAML is not allowed", expected);
         return None;
     }
-    if source.name.ends_with(".json") || source.name.ends_with(".jsonl") {
+    let json = source.name.ends_with(".json") || source.name.ends_with(".jsonl");
+    let mut parsed = Cow::Borrowed(text);
+    if json {
         is_json(source, mistakes)?;
+        parsed = without_surrogates(text);
     }
     let mut builder = Builder {
         source,
         mistakes,
+        json,
         places: Places::new(text),
         open: vec![],
         root: None,
@@ -54,7 +58,7 @@ pub(crate) fn parse(source: &Source<'_>, mistakes: &mut Mistakes) -> Option<Node
         scalars: vec![],
         last_end: 0,
     };
-    let whole = builder.read();
+    let whole = builder.read(&parsed);
     let scalars = std::mem::take(&mut builder.scalars);
     let root = builder.root.take();
     if whole.is_none() {
@@ -104,6 +108,29 @@ fn is_json(source: &Source<'_>, mistakes: &mut Mistakes) -> Option<()> {
     let expected = "correct it; a file whose name ends in .yaml may be written more freely";
     mistakes.at(source, &(at..at + 1), format!("this is not JSON: {said}"), expected);
     None
+}
+
+/// A text of JSON with its surrogates, which YAML has no escapes for, as other escapes of the same length.
+fn without_surrogates(text: &str) -> Cow<'_, str> {
+    let is_surrogate = |escape: &[u8]| {
+        escape[0].eq_ignore_ascii_case(&b'd')
+            && matches!(escape[1], b'8' | b'9' | b'a'..=b'f' | b'A'..=b'F')
+    };
+    let bytes = text.as_bytes();
+    let mut parsed = Cow::Borrowed(text);
+    let mut at = 0;
+    while let Some(next) = text.get(at..).and_then(|rest| rest.find('\\')) {
+        at += next;
+        if bytes.get(at + 1) == Some(&b'u') && bytes.get(at + 2..at + 4).is_some_and(is_surrogate) {
+            parsed.to_mut().replace_range(at + 2..at + 3, "e");
+        }
+        // an escape is a backslash and one character at least
+        at += 2;
+        while !text.is_char_boundary(at.min(text.len())) {
+            at += 1;
+        }
+    }
+    parsed
 }
 
 /// A character that YAML does not allow, and that would end the text for some readers.
@@ -208,6 +235,8 @@ enum Key {
 struct Builder<'a, 'b> {
     source: &'a Source<'a>,
     mistakes: &'b mut Mistakes,
+    /// Whether strings are those of JSON.
+    json: bool,
     places: Places,
     open: Vec<Open>,
     root: Option<Node>,
@@ -219,9 +248,9 @@ struct Builder<'a, 'b> {
 
 impl Builder<'_, '_> {
     /// Reads all events. `None` if what follows a mistake cannot be made sense of.
-    fn read(&mut self) -> Option<()> {
+    fn read(&mut self, parsed: &str) -> Option<()> {
         let mut documents = 0;
-        for event in Parser::new_from_str(self.source.text) {
+        for event in Parser::new_from_str(parsed) {
             let (event, marked) = match event {
                 Ok(event) => event,
                 Err(error) => {
@@ -305,7 +334,19 @@ impl Builder<'_, '_> {
         self.scalars.push(span.clone());
         let is_key = matches!(self.open.last(), Some(Open::Map { key: None, .. }));
         if style != ScalarStyle::Plain {
-            return self.complete(Node { span, value: Value::Text(text.into_owned()) });
+            let mut value = Value::Text(text.into_owned());
+            if self.json {
+                let written = self.source.text.get(span.clone()).unwrap_or_default();
+                match serde_json::from_str(written) {
+                    Ok(text) => value = Value::Text(text),
+                    Err(_) => {
+                        let expected = "characters beyond U+FFFF have two escapes, or none: write the character";
+                        self.wrong(&span, "an escape in this string is half a character", expected);
+                        value = Value::Refused;
+                    }
+                }
+            }
+            return self.complete(Node { span, value });
         }
         let value = match scalar::plain(&text) {
             // a word is a word as a key
@@ -558,6 +599,11 @@ const NOT_YAML: &[(&str, &str, &str)] = &[
     ),
     ("indentation in quoted scalar", "a quote is not closed", "end the string with the same quote"),
     ("unexpected end of stream", "a quote is not closed", "end the string with the same quote"),
+    (
+        "invalid Unicode character escape",
+        "an escape in this string is half a character",
+        "write the character itself, or its escape with \\U and eight digits",
+    ),
     (
         "unknown escape character",
         "in double quotes a backslash begins an escape, and there is none like this",

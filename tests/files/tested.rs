@@ -177,15 +177,25 @@ async fn tests_that_are_wrong_are_told_before_anything_is_connected_to() {
         )
     };
     let before = "tests/1.0.0-cards/before/cards.json";
+    let card = "- { _id: 1 }\n";
     for (name, file, text, says) in [
         ("a", before, "{ \"_id\": 1 }\n{ \"a\": 1 }\n", ":2:1: this document has no _id"),
         ("b", before, "[ 5 ]", ":1:3: expected a document, found a number"),
         ("c", before, "{ \"_id\": 1 }\n\n  { '_id': 2 }", ":3:5: this is not JSON: a single quote"),
         ("d", before, "[]", "the test has no documents to begin with"),
         ("e", "tests/small/before/cards.json", "[]", "no version begins the name of this test"),
+        ("g", "tests/1.0.0-cards/afetr/cards.yaml", card, "1.0.0-cards/afetr: this is not read"),
+        ("h", "tests/1.0.0-cards/cards.yaml", card, "1.0.0-cards/cards.yaml: this is not read"),
+        ("i", "tests/1.0.0-cards/after/lists.YAML", card, "after/lists.YAML: this is not read"),
+        ("j", "tests/1.0.0-cards/after/lists.csv", "a;b", "after/lists.csv: this is not read"),
+        ("k", "tests/1.0.0-cards/after/system.js.yaml", card, "one of the server's own"),
+        ("l", "tests/1.0.0-cards/after", "a", "the folder cannot be read: Not a directory"),
         ("f", "1.1.0-cards.yaml", "version: 1.1.0\ndescription: x\nsteps: 5\n", "expected a list"),
     ] {
         let folder = folder(&format!("tested-wrong-{name}"));
+        if folder.path().join(file).is_dir() {
+            std::fs::remove_dir_all(folder.path().join(file)).unwrap();
+        }
         folder.write(file, text);
         let told = told(&folder).await;
         assert!(told.contains(says), "{told}");

@@ -56,6 +56,7 @@ const PIPELINES: &[&str] = &[
     "[]",
     "[ 5 ]",
     "[ {} ]",
+    "[ { $set: { list.0.done: true } } ]",
     "[ { $sett: { a: 1 } } ]",
     "[ { set: { a: 1 } } ]",
     "[ { $inc: { a: 1 } } ]",
@@ -217,6 +218,7 @@ const JSON: &[&str] = &[
     "{ \"version\": \"1.1.0\",",
     "{ \"version\": 1.1.0 }",
     "version: 1.1.0\n",
+    "{ \"version\": \"1.1.0\", \"description\": \"half \\ud83d of it\", \"steps\": [] }",
 ];
 
 /// Names of files that are not read as upgrades, or that are refused.
@@ -257,14 +259,9 @@ fn copied(pipeline: &str) -> String {
 }
 
 /// What is said of these files, which stand alone in a directory.
-fn mistakes<B: AsRef<[u8]>>(written: &[(&str, B)]) -> Vec<Mistake> {
-    let folder = Folder::new(&format!("wrong-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
-    for (name, content) in written {
-        let path = folder.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-    }
-    said(folder.path())
+pub fn mistakes<B: AsRef<[u8]>>(written: &[(&str, B)]) -> Vec<Mistake> {
+    let name = format!("wrong-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    said(Folder::of(&name, written).path())
 }
 
 fn said(directory: &Path) -> Vec<Mistake> {

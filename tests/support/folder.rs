@@ -17,7 +17,18 @@ impl Folder {
         &self.0
     }
 
+    /// One with these files.
+    pub fn of<C: AsRef<[u8]>>(name: &str, files: &[(&str, C)]) -> Folder {
+        let folder = Folder::new(name);
+        files.iter().for_each(|(file, content)| folder.put(file, content.as_ref()));
+        folder
+    }
+
     pub fn write(&self, file: &str, content: &str) {
+        self.put(file, content.as_bytes());
+    }
+
+    fn put(&self, file: &str, content: &[u8]) {
         let path = self.0.join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();

@@ -4,6 +4,7 @@ use mongodb::bson::Document;
 use mongodb::options::Collation;
 
 use crate::authoring::command::Command;
+use crate::authoring::pipeline_mistakes::of_partial;
 use crate::authoring::step::Step;
 use crate::files::language;
 use crate::files::node::Node;
@@ -22,7 +23,8 @@ fn read(reader: &mut Reader<'_, '_>, step: &mut Written<'_>) -> Option<Step> {
     let sparse = step.fields.optional("sparse").map(|node| reader.truth(node));
     let partial = step.fields.optional("partial").map(|node| {
         language::filter(reader, node);
-        reader.document(node)
+        let filter = reader.document(node)?;
+        reader.of_server(node, of_partial(&filter)).map(|()| filter)
     });
     let expire = step.fields.optional("expire_after").map(|node| duration(reader, node));
     let collation = step.fields.optional("collation").map(|node| collation(reader, node));

@@ -1,6 +1,7 @@
 //! `validator`: what every document of a collection must match from then on.
 
 use crate::authoring::command::Command;
+use crate::authoring::pipeline_mistakes::of_validator;
 use crate::authoring::step::Step;
 use crate::files::language;
 use crate::files::reader::Reader;
@@ -15,7 +16,8 @@ fn read(reader: &mut Reader<'_, '_>, step: &mut Written<'_>) -> Option<Step> {
     let validator = step.required(reader, "match", expected);
     let validator = validator.and_then(|node| {
         language::filter(reader, node);
-        reader.document(node)
+        let filter = reader.document(node)?;
+        reader.of_server(node, of_validator(&filter)).map(|()| filter)
     });
     let name = step.name(reader);
     Some(Command::set_validator(collection?, validator?).named(name?).into())
