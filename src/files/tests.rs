@@ -126,8 +126,9 @@ fn strings_of_json_are_what_any_reader_of_json_makes_of_them() {
         r#""\/ \b\f\n\r\t \" \u0000 \u00e9 \ue83d 😀""#,
         r#""""#,
     ] {
-        let text =
-            format!("{{ {written}: [ {written}, {{ \"a\": {written} }} ], \"é\": {written} }}");
+        // no field's name holds a zero byte
+        let key = written.replace("\\u0000", "");
+        let text = format!("{{ {key}: [ {written}, {{ \"a\": {written} }} ], \"é\": {written} }}");
         let source = Source { name: "a.json", text: &text };
         let mut mistakes = Mistakes::default();
         let root = yaml::parse(&source, &mut mistakes).unwrap();
