@@ -1,7 +1,7 @@
 //! What an answer of the server says: codes, and words that hold no document's contents.
 
-use mongodb::bson::{Bson, Document, doc};
-use mongodb::error::{CommandError, Error, ErrorKind, WriteFailure};
+use mongodb::bson::{Bson, Document};
+use mongodb::error::{Error, ErrorKind, WriteFailure};
 
 use crate::server::redact;
 
@@ -94,18 +94,6 @@ pub(crate) fn write_errors(answer: &Document) -> impl Iterator<Item = &Document>
         .unwrap_or_default()
         .iter()
         .filter_map(Bson::as_document)
-}
-
-/// Fails if a write of a transaction was refused because the transaction had become too large, which is not the fault of
-/// the document that was its turn.
-pub(crate) fn fail_on_too_large(answer: &Document) -> Result<(), Error> {
-    let codes = write_errors(answer).filter_map(|error| error.get_i32("code").ok());
-    let Some(code) = codes.into_iter().find(|code| matches!(code, 146 | 257 | 290 | 388)) else {
-        return Ok(());
-    };
-    let error = doc! { "code": code, "codeName": "TransactionTooLarge", "errmsg": "" };
-    let error: CommandError = mongodb::bson::deserialize_from_document(error)?;
-    Err(ErrorKind::Command(error).into())
 }
 
 /// Fails if a write was not confirmed, and so may be lost; the error is one of those that are retried.

@@ -15,9 +15,9 @@ use crate::engine::context::Context;
 use crate::engine::documents::edited::{id_bytes, is_same};
 use crate::engine::documents::find::{Flow, each, query};
 use crate::engine::documents::write::commands;
-use crate::engine::failing::{failed_step, write_failure};
+use crate::engine::failing::{failed_step, outgrown, write_failure};
 use crate::record::journal::Done;
-use crate::server::answer::{fail_on_too_large, fail_on_write_concern, write_errors};
+use crate::server::answer::{fail_on_write_concern, write_errors};
 use crate::server::stop::RunError;
 
 /// The counter under which the journal holds how many documents were inserted.
@@ -114,9 +114,9 @@ pub(crate) async fn insert(
         commands("insert", &seed.collection, "documents", missing.iter().copied(), None)
     {
         let answer = database.run_raw_command(command).session(&mut *session).await?;
-        fail_on_too_large(&answer)?;
         if let Some(error) = write_errors(&answer).next() {
-            return Err(write_failure(error, upgrade, &seed.name(), &place(seed)));
+            let refused = || write_failure(error, upgrade, &seed.name(), &place(seed));
+            return Err(outgrown(error).unwrap_or_else(refused));
         }
     }
     Ok(done(missing.len() as u64))

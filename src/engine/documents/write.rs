@@ -20,7 +20,7 @@ use crate::engine::documents::large::{self, Exchange};
 use crate::engine::editors::editor::Origin;
 use crate::engine::failing::{outgrown, write_failure};
 use crate::record::journal::Done;
-use crate::server::answer::{fail_on_too_large, fail_on_write_concern, write_errors};
+use crate::server::answer::{fail_on_write_concern, write_errors};
 use crate::server::stop::RunError;
 
 /// What one `update` or `insert` command may carry, in bytes; one statement alone may be larger.
@@ -110,7 +110,6 @@ pub(crate) async fn write(
     let (deleted, deletions) = deletions(edited);
     for (first, command) in commands("delete", &transform.collection, "deletes", deletions, None) {
         let answer = database.run_raw_command(command).session(&mut *session).await?;
-        fail_on_too_large(&answer)?;
         fail_on_write_error(&answer, upgrade, transform, &deleted[first..])?;
     }
     for (collection, documents) in by_collection(upgrade, transform, edited.iter().copied())? {
@@ -121,7 +120,6 @@ pub(crate) async fn write(
         let new = new.filter(|document| !there.contains(&id_bytes(document)));
         for (_, command) in commands("insert", collection, "documents", new, None) {
             let answer = database.run_raw_command(command).session(&mut *session).await?;
-            fail_on_too_large(&answer)?;
             if let Some(error) = write_errors(&answer).next() {
                 let refused = || refused_addition(error, upgrade, transform, collection);
                 return Err(outgrown(error).unwrap_or_else(refused));
@@ -131,7 +129,6 @@ pub(crate) async fn write(
     let (changed, statements) = statements(edited);
     for (first, command) in commands("update", &transform.collection, "updates", statements, None) {
         let answer = database.run_raw_command(command).session(&mut *session).await?;
-        fail_on_too_large(&answer)?;
         fail_on_write_error(&answer, upgrade, transform, &changed[first..])?;
     }
     Ok(())

@@ -28,7 +28,7 @@ use crate::process::action::UpgradeAction;
 use crate::process::progress::Progress;
 use crate::record::document::Record;
 use crate::record::journal::Done;
-use crate::server::answer::{fail_on_too_large, write_errors};
+use crate::server::answer::write_errors;
 use crate::server::connection::Deployment;
 use crate::server::stop::RunError;
 
@@ -412,7 +412,6 @@ impl Update {
         };
         let command = rawdoc! { "update": &*self.transform.collection, "updates": [statement] };
         let answer = context.database().run_raw_command(command).session(session).await?;
-        fail_on_too_large(&answer)?;
         Ok(match write_errors(&answer).next() {
             Some(error) => Err(error.clone()),
             None => Ok(answer.get_i32("n").unwrap_or_default().max(0) as u64),
