@@ -166,14 +166,17 @@ async fn what_matches_is_deleted_and_what_a_user_keeps_meanwhile_is_not() {
 }
 
 #[tokio::test]
-async fn an_operator_that_the_server_does_not_know_is_18_in_a_copy_too() {
+async fn an_operator_that_the_server_does_not_know_is_18_in_copies_and_deletions_too() {
     let unknown = || doc! { "order": { "$noSuch": 1 } };
+    let copy = |filter, stages| Step::from(Copy::new("cards", filter, stages, "others"));
     for server in both().await {
         let database = database(server).await;
         let before = db_hash(&database).await;
         for step in [
-            Copy::new("cards", doc! {}, vec![doc! { "$set": unknown() }], "others"),
-            Copy::new("cards", unknown(), to_comments(), "others"),
+            copy(doc! {}, vec![doc! { "$set": unknown() }]),
+            copy(unknown(), to_comments()),
+            Delete::new("cards", unknown()).into(),
+            Transform::new("cards", |_, _, _| Ok(())).filter(unknown()).into(),
         ] {
             for mode in ["plan", "upgrade"] {
                 let report = run(&database, &apart(step.clone()), mode, 2000).await;

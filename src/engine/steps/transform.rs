@@ -15,6 +15,7 @@ use crate::authoring::table::VersionUpgrade;
 use crate::authoring::transform::Transform;
 use crate::engine::context::Context;
 use crate::engine::documents::edited::{self, Batch, Edited, Purpose, Sizes};
+use crate::engine::documents::evaluate::known_filter;
 use crate::engine::documents::large;
 use crate::engine::documents::large::Collation;
 use crate::engine::documents::reader::Reader;
@@ -27,6 +28,7 @@ use crate::engine::transact::{PATIENCE, commit_with_record};
 use crate::engine::work::{Work, base, needed};
 use crate::process::action::{ActionType, UpgradeAction};
 use crate::process::checkpoint::Point;
+use crate::process::exit::Outcome;
 use crate::process::progress::Progress;
 use crate::record::document::Record;
 use crate::record::journal::{Done, Pass, Passes};
@@ -42,6 +44,24 @@ const REREADS: u32 = 200;
 
 #[async_trait(?Send)]
 impl StepWork for Transform {
+    // what else an aggregation refuses, as `$near`, the query may take
+    async fn understood(
+        &self,
+        context: &Context,
+        upgrade: &VersionUpgrade,
+    ) -> Result<(), RunError> {
+        if self.filter.is_empty() {
+            return Ok(());
+        }
+        let whose = at(upgrade, &self.name());
+        match known_filter(context, &whose, &self.collection, &self.filter).await {
+            Err(RunError::Failure(failure)) if failure.outcome != Outcome::ServerUnsuitable => {
+                Ok(())
+            }
+            understood => understood,
+        }
+    }
+
     async fn preflight(&self, on: &PreflightContext<'_>) -> Result<Option<Known>, RunError> {
         let settled = |name: &str| !on.written.contains(name);
         let scanned = scan(on.context, on.upgrade, self, on.begun, on.since, settled).await?;
