@@ -103,7 +103,48 @@ fn sent() -> Vec<(&'static str, Api, Document)> {
             "filter": { "$and": [{ "_id": { "$ne": 1 } }, {}] },
             "sort": { "_id": 1 }, "hint": { "_id": 1 }, "min": { "_id": 1 },
         })),
-        ("look-ups", Stable, find(doc! { "filter": { "a": { "$in": [1] } }, "batchSize": 100 })),
+        ("look-ups", Stable, find(doc! {
+            "filter": { "a": { "$in": [1] } }, "sort": { "_id": 1 }, "allowDiskUse": true,
+            "batchSize": 100,
+        })),
+        ("what an update makes of all documents", Stable, doc! {
+            "aggregate": "y",
+            "pipeline": [
+                { "$match": {} },
+                { "$facet": {
+                    "still": [{ "$match": {} }, { "$limit": 1 }, { "$project": { "_id": 1 } }],
+                    "sizes": [{ "$group": { "_id": 1, "largest": { "$max": { "$bsonSize": "$$ROOT" } } } }],
+                } },
+            ],
+            "cursor": {},
+        }),
+        ("what the server makes of each document", Stable, doc! {
+            "aggregate": "y",
+            "pipeline": [
+                { "$match": { "_id": { "$in": [1] } } },
+                { "$set": { "found": { "$arrayElemAt": [
+                    { "$literal": [{}] }, { "$indexOfArray": [{ "$literal": [1] }, "$_id"] },
+                ] } } },
+                { "$sort": { "_id": 1 } },
+                { "$replaceWith": { "before": "$$ROOT" } },
+                { "$lookup": {
+                    "from": "y", "let": { "source": "$before" },
+                    "pipeline": [{ "$limit": 1 }, { "$replaceWith": "$$source" }], "as": "after",
+                } },
+                { "$project": { "all": { "$concatArrays": [
+                    [{ "before": "$before" }],
+                    { "$map": { "input": "$after", "in": { "after": "$$this" } } },
+                ] } } },
+                { "$unwind": "$all" }, { "$replaceRoot": { "newRoot": "$all" } },
+            ],
+            "cursor": {},
+        }),
+        ("an update that the server evaluates", Stable, doc! {
+            "update": "y", "updates": [{
+                "q": { "$and": [{ "_id": { "$in": [5] } }, {}] }, "u": [{ "$set": { "b": 1 } }],
+                "multi": true, "hint": { "_id": 1 },
+            }],
+        }),
         ("documents that are not stored yet", Stable, doc! {
             "aggregate": "y",
             "pipeline": [
