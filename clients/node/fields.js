@@ -89,7 +89,7 @@ export function checkCopies(message, written, removed, options) {
     for (const [key, name] of harmed) {
       if (!marks.has(key)) continue;
       if (key.startsWith("number ")) {
-        throw new Harmed(`${place} gets the number of \`${name}\`, whose type is forgotten: use Double, Int32 or Long of bson`);
+        throw new Harmed(`${place} gets the number of \`${name}\`, but JavaScript does not keep its type: write it as Double, Int32 or Long of bson`);
       }
       throw new Harmed(`${place} gets a value from \`${name}\`, which ${UNHELD}`);
     }

@@ -143,7 +143,8 @@ impl Wrong {
             }
             Wrong::CutOff | Wrong::Ended(_) => ITS_STDERR,
             Wrong::Text => {
-                "let it print to stderr only (the helpers for Python and Node see to that), deploy it, then run it again"
+                "let it print to stderr only (the helpers for Python and Node see to that once transform is called), \
+                 deploy it, then run it again"
             }
             Wrong::TooLarge => {
                 "let it set less than a document may hold, 16 MiB, and add fewer or smaller documents for one document; \
