@@ -56,7 +56,7 @@ const PIPELINES: &[&str] = &[
     "[]",
     "[ 5 ]",
     "[ {} ]",
-    "[ { $set: { list.0.done: true } } ]",
+    "[ { $set: { a: 1, list.0.done: true } } ]",
     "[ { $sett: { a: 1 } } ]",
     "[ { set: { a: 1 } } ]",
     "[ { $inc: { a: 1 } } ]",

@@ -407,7 +407,7 @@ fn journals() -> Vec<Case> {
     let ends = || {
         [Set(MODE, "upgrade"), Set(RECORD, ""), Set(EXPECT, ""), Set("GATE_DISCARD_JOURNAL", "")]
     };
-    let other = || Set(UPGRADES, "0.8.0=move_field");
+    let other = || with([Set(UPGRADES, "0.8.0=move_field")], [Set(CODE, "0.8.1")]);
     let given_up = "run {} again to finish it, or restore a backup; to give it up set GATE_MODE=record, \
                     GATE_RECORD_VERSION to the version that the documents are at, GATE_EXPECT_VERSION={}{}";
     let overtaken = "deploy code whose first upgrade after {} is that of {}, to finish it; to give it up set \
@@ -436,13 +436,19 @@ fn journals() -> Vec<Case> {
         case(
             given_up,
             Both,
-            with(unfinished(), [other(), Told(12), Set(UPGRADES, "0.8.0=clash"), FIXED, Run(0)]),
+            with(
+                with(unfinished(), other()),
+                [Told(12), Set(UPGRADES, "0.8.0=clash"), Set(CODE, "0.8.0"), FIXED, Run(0)],
+            ),
         ),
         case(
             given_up,
             Both,
             with(
-                with(unfinished(), [other(), Told(12), AsPrinted, Set(RECORD, "0.7.0"), Run(10)]),
+                with(
+                    with(unfinished(), other()),
+                    [Told(12), AsPrinted, Set(RECORD, "0.7.0"), Run(10)],
+                ),
                 with(ends(), [Run(0)]),
             ),
         ),
