@@ -63,7 +63,7 @@ fn cases() -> Vec<Case> {
         },
         Case {
             documents: vec![card_with(1)],
-            step: update(vec![doc! { "$unset": "order" }]).into(),
+            step: update(vec![doc! { "$set": { "position": "$nothing" } }]).into(),
             code: 14,
             next: "let the filter match documents of the old shape only",
             corrected: deployed(positioned()),

@@ -143,7 +143,7 @@ fn a_look_up_of_what_the_same_version_changes_is_a_mistake_unless_it_reads_other
     assert!(check(vec![older("size"), ages(whole)]).is_err());
     let own = |field: &'static str| {
         let parent = Lookup::by_field("parent", "cards", "_id", "parent").fields([field]);
-        let set = doc! { "$set": { "title": "$_found.parent.board" } };
+        let set = doc! { "$set": { "title": format!("$_found.parent.{field}") } };
         Update::new("cards", doc! { "title": { "$exists": false } }, [set]).lookup(parent)
     };
     assert!(check(vec![own("board")]).is_ok());
