@@ -176,7 +176,7 @@ async fn an_operator_that_the_server_does_not_know_is_18_in_copies_and_deletions
             copy(doc! {}, vec![doc! { "$set": unknown() }]),
             copy(unknown(), to_comments()),
             Delete::new("cards", unknown()).into(),
-            Transform::new("cards", |_, _, _| Ok(())).filter(unknown()).into(),
+            Transform::new("cards", |_, _, _| Ok(())).filter(unknown()).convergent().into(),
         ] {
             for mode in ["plan", "upgrade"] {
                 let report = run(&database, &apart(step.clone()), mode, 2000).await;
