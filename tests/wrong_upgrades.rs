@@ -891,7 +891,7 @@ fn conditions() -> Vec<Wrong> {
         of(
             "a condition with an unknown operator",
             doc! { "odd": { "$nope": 1 } },
-            14,
+            18,
             &["condition \"no thing is odd\" of 0.8.0", "unknown operator: $nope"],
         ),
     ]

@@ -124,7 +124,7 @@ pub(crate) fn edits() -> Vec<Wrong> {
         wrong(
             "reads by an unknown operator",
             Both,
-            14,
+            18,
             [convergent(|_, _, _| Ok(())).filter(doc! { "n": { "$nope": 1 } }).into()],
             &["upgrade 0.8.0: step \"transform things\"", "unknown operator: $nope"],
         ),

@@ -123,7 +123,7 @@ fn not_known(whose: &str, collection: &str, error: &Error) -> RunError {
     {
         return RunError::Failure(Failure::new(
             Outcome::ServerUnsuitable,
-            format!("{whose}: this server does not know an operator of the step ({message})"),
+            format!("{whose}: this server does not know an operator that it has ({message})"),
             "upgrade the server to a version that has it, or deploy code whose upgrade does without it, then \
              run it again",
         ));
