@@ -93,7 +93,8 @@ fn is_json(source: &Source<'_>, mistakes: &mut Mistakes) -> Option<()> {
     }
     let start: usize =
         text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
-    let at = (start + error.column().saturating_sub(1)).min(text.len());
+    // the column counts bytes, and may point into a character
+    let at = text.floor_char_boundary(start + error.column().saturating_sub(1));
     let said = error.to_string();
     let said = said.split(" at line ").next().unwrap_or_default();
     let here = text[at..].chars().next().unwrap_or(' ');
@@ -106,7 +107,8 @@ fn is_json(source: &Source<'_>, mistakes: &mut Mistakes) -> Option<()> {
         _ => said,
     };
     let expected = "correct it; a file whose name ends in .yaml may be written more freely";
-    mistakes.at(source, &(at..at + 1), format!("this is not JSON: {said}"), expected);
+    let span = at..at + here.len_utf8();
+    mistakes.at(source, &span, format!("this is not JSON: {said}"), expected);
     None
 }
 

@@ -219,6 +219,8 @@ const JSON: &[&str] = &[
     "{ \"version\": 1.1.0 }",
     "version: 1.1.0\n",
     "{ \"version\": \"1.1.0\", \"description\": \"half \\ud83d of it\", \"steps\": [] }",
+    // the column that the reader of JSON gives is within the letter
+    "{ \"version\": \"1.1.0\", \"description\": \"an escape \\u0\u{105d}0e9\" }",
 ];
 
 /// Names of files that are not read as upgrades, or that are refused.
