@@ -410,7 +410,7 @@ async fn a_program_is_sent_the_messages_that_the_guide_shows_and_has_the_variabl
     let own = doc! { "document": { "_id": 1, "name": "a", "done": 1 }, "found": &owner };
     assert_eq!(messages[..2], [greeting.clone(), asked.clone()]);
     assert!(messages.contains(&own), "{messages:?}");
-    // for the preflight, for the writing, and for what old code wrote meanwhile
+    // one start for the preflight, one to write, one to look for what old code wrote during the upgrade
     assert_eq!(messages.iter().filter(|message| **message == greeting).count(), 3);
     let others = messages.iter().filter(|it| ![&greeting, &asked, &own].contains(it));
     assert_eq!(others.collect::<Vec<_>>(), Vec::<&Document>::new());

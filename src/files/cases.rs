@@ -84,7 +84,7 @@ pub(crate) fn cases(directory: &Path, mistakes: &mut Mistakes) -> Vec<Case> {
     cases
 }
 
-/// The names in a folder, in order, without hidden ones; none where there is no folder.
+/// The names in a folder, in order, without hidden ones. A folder that does not exist has none.
 fn names(folder: &Path, mistakes: &mut Mistakes) -> Vec<String> {
     let listed = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let entries = match listed {

@@ -3,7 +3,8 @@
 //! - `versions`: step after step of all pending versions. `estimate`: what is found out.
 //! - `scan`: a transform computed and thrown away. `chain`, `composed`, `unstored`, `descendants`: documents that
 //!   only an earlier step, or the step itself, would make. `rehearsal`: steps done in a transaction that is aborted.
-//! - `kinds`: what is no ordinary collection. `absent`: collections that are not there. `unindexed`: look-ups that no index serves.
+//! - `kinds`: what is no ordinary collection. `absent`: collections that are not there. `unindexed`: look-ups that no
+//!   index serves.
 
 pub(crate) mod absent;
 pub(crate) mod chain;

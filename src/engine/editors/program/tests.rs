@@ -17,7 +17,7 @@ use crate::visible;
 /// What no message may show: it is in every value of the answers.
 const SECRET: &str = "s3cret";
 
-/// How long what is said of a wrong answer may be.
+/// The most bytes that the message about a wrong answer may have.
 const LONG: usize = 1300;
 
 fn run() -> Run {
